@@ -1,0 +1,5 @@
+//! The control plane: HTTP API, store, one actor per cluster, Kubernetes and machine clients.
+//!
+//! [`app`](crate::app) alone names concrete types; every other module speaks through traits.
+
+pub mod store;
