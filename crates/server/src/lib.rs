@@ -3,3 +3,5 @@
 //! [`app`](crate::app) alone names concrete types; every other module speaks through traits.
 
 pub mod store;
+pub mod records;
+pub mod sync;

@@ -1,0 +1,402 @@
+//! What is stored: keys, records and their versioned envelope.
+//!
+//! Every key of a tenant begins with its project, so an id of another project is a missing id. Clear-text secrets
+//! never stand here: they are [`Sealed`].
+
+use crate::secrets::Sealed;
+use evenkeel_engine::ids::{ClusterId, JobId, NodeId, PoolId, TemplateRevision};
+use evenkeel_engine::sync::{Policy, SyncSpec};
+use evenkeel_engine::time::Time;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Version of the envelope; a reader refuses a newer one.
+pub const ENVELOPE_VERSION: u32 = 1;
+
+/// Why a stored value could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Not the JSON that was expected.
+    #[error("the record {key} cannot be read")]
+    Malformed {
+        /// Its key.
+        key: String,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Written by a newer program.
+    #[error("the record {key} has version {version}; this program reads {ENVELOPE_VERSION}: update it")]
+    Newer {
+        /// Its key.
+        key: String,
+        /// Its version.
+        version: u32,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    v: u32,
+    data: T,
+}
+
+/// The stored form of a record.
+pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(&Envelope { v: ENVELOPE_VERSION, data: record })
+        .expect("records are plain data and always serialize")
+}
+
+/// Reads a stored record.
+pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, RecordError> {
+    let malformed = |source| RecordError::Malformed { key: key.to_owned(), source };
+    let envelope: Envelope<Value> = serde_json::from_slice(bytes).map_err(malformed)?;
+    if envelope.v > ENVELOPE_VERSION {
+        return Err(RecordError::Newer { key: key.to_owned(), version: envelope.v });
+    }
+    serde_json::from_value(envelope.data).map_err(malformed)
+}
+
+/// Keys. A trailing slash makes a prefix for lists and watches.
+pub mod keys {
+    use super::{ClusterId, JobId, NodeId, PoolId};
+    use evenkeel_engine::ids::NodeName;
+
+    /// Tenants, by id.
+    pub fn project(project: &str) -> String {
+        format!("projects/{project}")
+    }
+    /// Access keys, by AK (global: the AK names the project).
+    pub fn access_key(ak: &str) -> String {
+        format!("access-keys/{ak}")
+    }
+    /// Users, by name (global: the name of the domain is ours alone).
+    pub fn user(name: &str) -> String {
+        format!("users/{name}")
+    }
+    /// Tokens, by the SHA-256 of their text.
+    pub fn token(sha256_hex: &str) -> String {
+        format!("tokens/{sha256_hex}")
+    }
+    /// The first answer to a signed mutating call.
+    pub fn replay(ak: &str, signature: &str) -> String {
+        format!("replay/{ak}/{signature}")
+    }
+    /// Key pairs of a project.
+    pub fn keypair(project: &str, name: &str) -> String {
+        format!("p/{project}/keypairs/{name}")
+    }
+    /// Clusters of a project (prefix).
+    pub fn clusters(project: &str) -> String {
+        format!("p/{project}/clusters/")
+    }
+    /// A cluster.
+    pub fn cluster(project: &str, cluster: &ClusterId) -> String {
+        format!("p/{project}/clusters/{cluster}")
+    }
+    /// Everything inside a cluster (prefix).
+    pub fn inside(project: &str, cluster: &ClusterId) -> String {
+        format!("p/{project}/in/{cluster}/")
+    }
+    /// Pools of a cluster (prefix).
+    pub fn pools(project: &str, cluster: &ClusterId) -> String {
+        format!("p/{project}/in/{cluster}/pools/")
+    }
+    /// A pool.
+    pub fn pool(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
+        format!("p/{project}/in/{cluster}/pools/{pool}")
+    }
+    /// Nodes of a cluster (prefix).
+    pub fn nodes(project: &str, cluster: &ClusterId) -> String {
+        format!("p/{project}/in/{cluster}/nodes/")
+    }
+    /// A node.
+    pub fn node(project: &str, cluster: &ClusterId, node: &NodeId) -> String {
+        format!("p/{project}/in/{cluster}/nodes/{node}")
+    }
+    /// Headers of a cluster's jobs (prefix).
+    pub fn jobs(project: &str, cluster: &ClusterId) -> String {
+        format!("p/{project}/in/{cluster}/jobs/")
+    }
+    /// A job's immutable header.
+    pub fn job(project: &str, cluster: &ClusterId, job: &JobId) -> String {
+        format!("p/{project}/in/{cluster}/jobs/{job}")
+    }
+    /// A job's verdict.
+    pub fn job_state(project: &str, cluster: &ClusterId, job: &JobId) -> String {
+        format!("p/{project}/in/{cluster}/states/{job}")
+    }
+    /// Touched nodes of a job (prefix).
+    pub fn works(project: &str, cluster: &ClusterId, job: &JobId) -> String {
+        format!("p/{project}/in/{cluster}/works/{job}/")
+    }
+    /// A touched node of a job.
+    pub fn work(project: &str, cluster: &ClusterId, job: &JobId, node: &NodeName) -> String {
+        format!("p/{project}/in/{cluster}/works/{job}/{node}")
+    }
+    /// The running synchronization of a pool: its absence is the right to start one.
+    pub fn active(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
+        format!("p/{project}/in/{cluster}/active/{pool}")
+    }
+    /// The cluster's clock.
+    pub fn clock(project: &str, cluster: &ClusterId) -> String {
+        format!("p/{project}/in/{cluster}/clock")
+    }
+    /// The acting replica; its create revision is the epoch.
+    pub fn leader(project: &str, cluster: &ClusterId) -> String {
+        format!("p/{project}/in/{cluster}/leader")
+    }
+    /// Where a job of a project lives.
+    pub fn job_index(project: &str, job: &JobId) -> String {
+        format!("p/{project}/job-index/{job}")
+    }
+}
+
+/// A tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProjectRecord {
+    /// 32 hex digits, as CCE's are.
+    pub id: String,
+    /// Name; SDKs look a project up by their region's name.
+    pub name: String,
+    /// Id of the domain.
+    pub domain_id: String,
+    /// Name of the domain.
+    pub domain_name: String,
+}
+
+/// A person or program that may call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UserRecord {
+    /// Id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// argon2id, PHC string.
+    pub password_hash: String,
+    /// The project.
+    pub project: String,
+}
+
+/// An access key. The SK is the HMAC key, so it is sealed, not hashed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AccessKeyRecord {
+    /// The AK.
+    pub ak: String,
+    /// The SK.
+    pub secret: Sealed,
+    /// The project.
+    pub project: String,
+    /// The user.
+    pub user: String,
+    /// A disabled key is answered like an unknown one.
+    pub enabled: bool,
+}
+
+/// A token, by hash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// The project.
+    pub project: String,
+    /// The user.
+    pub user: String,
+    /// Wall clock, ms since the epoch.
+    pub expires_ms: i64,
+}
+
+/// Public keys under a name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeypairRecord {
+    /// Name.
+    pub name: String,
+    /// OpenSSH public key lines.
+    pub public_keys: Vec<String>,
+}
+
+/// A registered cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// Id.
+    pub id: ClusterId,
+    /// Name.
+    pub name: String,
+    /// The API server's version, as read at registration.
+    pub version: String,
+    /// The API server's URL, for people.
+    pub server: String,
+    /// Kubeconfig (inline data only).
+    pub kubeconfig: Sealed,
+    /// How its machines are reached; none yet after `cluster add`.
+    pub machines: Option<MachineSettings>,
+    /// What a reset is; none by default, so an upgrade is refused until one is chosen.
+    pub recipe: Option<Recipe>,
+    /// Time limits of its synchronizations.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Wall clock, ms since the epoch.
+    pub created_ms: i64,
+}
+
+/// How the machines of a cluster are reached over SSH.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MachineSettings {
+    /// Login user.
+    pub user: String,
+    /// Port.
+    pub port: u16,
+    /// The controller's private key, OpenSSH format.
+    pub private_key: Sealed,
+    /// Its public line, kept on every host.
+    pub public_key: String,
+    /// Whether commands go through `sudo -n`.
+    pub sudo: bool,
+    /// Where a node's machine answers.
+    pub address: AddressRule,
+    /// Per node name: `host` or `host:port`.
+    #[serde(default)]
+    pub overrides: BTreeMap<String, String>,
+    /// Per node name: the pinned host key, as an OpenSSH public key line. A host without one is refused.
+    #[serde(default)]
+    pub host_keys: BTreeMap<String, String>,
+}
+
+/// Where a node's machine answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressRule {
+    /// The node's InternalIP.
+    InternalIp,
+    /// The node's name, resolved by the controller.
+    Name,
+}
+
+/// What a reset is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "recipe", rename_all = "kebab-case")]
+pub enum Recipe {
+    /// The user's own commands on the host, around login and the pre- and post-install scripts.
+    Script {
+        /// Takes Kubernetes off the host.
+        teardown: String,
+        /// Puts it back.
+        install: String,
+        /// Limit for each, seconds.
+        limit_s: u32,
+        /// Commands that the probe must find.
+        #[serde(default)]
+        needs: Vec<String>,
+    },
+    /// A local executable on the controller, once per attempt; facts in its environment, exit status is the outcome.
+    Command {
+        /// Program and fixed arguments.
+        argv: Vec<String>,
+        /// Limit, seconds.
+        limit_s: u32,
+    },
+    /// Nothing is reset: cordon, drain and back. Jobs say so.
+    None,
+}
+
+/// A node pool.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolRecord {
+    /// Id.
+    pub id: PoolId,
+    /// Name.
+    pub name: String,
+    /// `spec` as the client gave it and gets it back, without scripts and passwords.
+    pub spec: Value,
+    /// What a reset of its nodes applies.
+    pub template: Template,
+    /// Hash over everything that needs a reset.
+    pub revision: TemplateRevision,
+    /// The revision that a node of this pool has been synchronized to at least once.
+    pub proven: Option<TemplateRevision>,
+    /// Wall clock, ms since the epoch.
+    pub created_ms: i64,
+    /// Wall clock, ms since the epoch.
+    pub updated_ms: i64,
+}
+
+/// Login and scripts: the part of a template that a reset applies on the host. Secrets are sealed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Template {
+    /// Base64, as it came.
+    pub pre_install: Option<Sealed>,
+    /// Base64, as it came.
+    pub post_install: Option<Sealed>,
+    /// Out of service until the post-install script ended well.
+    pub wait_post_install: bool,
+    /// Login.
+    pub login: LoginRecord,
+}
+
+/// Login of a template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoginRecord {
+    /// Login user; `root` where none was given.
+    pub user: String,
+    /// Name of a key pair.
+    pub ssh_key: Option<String>,
+    /// sha512-crypt hash.
+    pub password: Option<Sealed>,
+    /// Take the password login away.
+    #[serde(default)]
+    pub remove_password: bool,
+    /// Take our block of keys away (the controller's own key stays).
+    #[serde(default)]
+    pub remove_keys: bool,
+}
+
+/// A registered node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Id, minted by us.
+    pub id: NodeId,
+    /// Name of the Node object.
+    pub name: String,
+    /// Its pool.
+    pub pool: PoolId,
+    /// `status.nodeInfo.machineID` when it was registered.
+    pub machine_id: Option<String>,
+    /// `spec.providerID` when it was registered.
+    pub provider_id: Option<String>,
+    /// What was last applied there.
+    pub applied: Option<TemplateRevision>,
+    /// Wall clock, ms since the epoch.
+    pub created_ms: i64,
+    /// Wall clock, ms since the epoch.
+    pub updated_ms: i64,
+}
+
+/// A job's immutable header.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// What was asked, as the engine reads it.
+    pub spec: SyncSpec,
+    /// What is applied on the hosts; taken from the pool, or from the request for `DefaultPool`.
+    pub template: Template,
+    /// The recipe at acceptance.
+    pub recipe: Recipe,
+    /// Hash over the normalized request: an identical one gets this job again.
+    pub fingerprint: String,
+    /// Fields of the request that had no effect.
+    pub ignored: Vec<String>,
+    /// Who asked: `user/AK` or `user/token`.
+    pub requested_by: String,
+    /// `X-Request-Id` of the call.
+    pub request_id: String,
+    /// Wall clock, ms since the epoch.
+    pub accepted_ms: i64,
+}
+
+/// The cluster's clock as of the last commit.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ClockRecord {
+    /// Time on the cluster's clock.
+    pub at: Time,
+    /// Wall clock at that moment, ms since the epoch.
+    pub wall_ms: i64,
+}

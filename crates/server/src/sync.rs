@@ -1,0 +1,3 @@
+//! The actor of a cluster and the ports through which it sees and acts.
+
+pub mod ports;

@@ -1,0 +1,222 @@
+//! What the actor needs of the outside world. Production, the simulator and tests implement these.
+
+use async_trait::async_trait;
+use evenkeel_engine::facts::{BudgetSeen, Mark, NodeSeen, PodSeen};
+use evenkeel_engine::ids::{JobId, NodeId, NodeName, ObjectKey, Uid};
+use std::error::Error as StdError;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Why an effect did not happen, or may not have happened.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Worth trying again: the other side was slow, unreachable or busy. The effect may have been applied.
+    #[error("{what}")]
+    Transient {
+        /// What was tried and what the other side said; no secrets.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    },
+    /// Trying again will not help until a person changes something.
+    #[error("{what}")]
+    Permanent {
+        /// What was tried, what is wrong, and the way out; no secrets.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    },
+    /// The object changed since we looked: the next observation decides.
+    #[error("{what}")]
+    Conflict {
+        /// What was tried.
+        what: String,
+    },
+    /// The object is gone.
+    #[error("{what}")]
+    Gone {
+        /// What was looked for.
+        what: String,
+    },
+}
+
+impl Fault {
+    /// A transient fault without a cause.
+    pub fn transient(what: impl Into<String>) -> Self {
+        Self::Transient { what: what.into(), source: None }
+    }
+
+    /// A permanent fault without a cause.
+    pub fn permanent(what: impl Into<String>) -> Self {
+        Self::Permanent { what: what.into(), source: None }
+    }
+}
+
+/// One change that a watch brought.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// A node was added or changed.
+    Node(NodeSeen),
+    /// A node is gone.
+    NodeGone(NodeName),
+    /// A pod was added or changed.
+    Pod(PodSeen),
+    /// A pod is gone.
+    PodGone(Uid),
+    /// A budget was added or changed.
+    Budget(BudgetSeen),
+    /// A budget is gone.
+    BudgetGone(ObjectKey),
+    /// A full list follows or replaces everything known of this kind: what is not in it is gone.
+    Relisted(Listed),
+    /// Whether the view is live. While it is not, nothing new is started.
+    Live(bool),
+}
+
+/// The complete content of one kind.
+#[derive(Clone, Debug)]
+pub enum Listed {
+    /// All nodes.
+    Nodes(Vec<NodeSeen>),
+    /// All pods that are bound to a node.
+    Pods(Vec<PodSeen>),
+    /// All budgets.
+    Budgets(Vec<BudgetSeen>),
+}
+
+/// What a fresh read of a node and its pods showed.
+#[derive(Clone, Debug)]
+pub struct LiveNode {
+    /// The node; absent if it is gone.
+    pub node: Option<NodeSeen>,
+    /// Every pod bound to it.
+    pub pods: Vec<PodSeen>,
+}
+
+/// The API server's answer to an eviction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EvictAnswer {
+    /// 200 or 201: accepted (also when the pod was already going).
+    Accepted,
+    /// 404, or 409 for another UID: this pod is no more.
+    Gone,
+    /// 429: a budget does not allow it now. `retry_after_s` only when the server named it.
+    Refused {
+        /// The server's sentence; names the budget.
+        message: String,
+        /// `Retry-After`, seconds.
+        retry_after_s: Option<u32>,
+    },
+    /// 500 "does not support multiple budgets", 403 and the like: it will not work as things are.
+    Impossible {
+        /// The server's sentence.
+        message: String,
+    },
+}
+
+/// A pod to move.
+#[derive(Clone, Debug)]
+pub struct PodRef {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// Precondition: another pod of this name is left alone.
+    pub uid: Uid,
+}
+
+/// The managed cluster's API server.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// Starts listing and watching nodes, pods and budgets until the receiver is dropped. Reconnects by itself;
+    /// says [`Seen::Live`] when the view is complete and when it is lost.
+    async fn watch(&self) -> Result<mpsc::Receiver<Vec<Seen>>, Fault>;
+    /// Writes our mark, only if the node is still at this UID and resourceVersion.
+    async fn claim(&self, node: &NodeSeen, mark: &Mark) -> Result<(), Fault>;
+    /// Sets `spec.unschedulable`, only if the node still has this UID.
+    async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault>;
+    /// Removes our mark and, if `uncordon`, makes the node schedulable, in one write at this resourceVersion.
+    async fn release(&self, node: &NodeSeen, uncordon: bool) -> Result<(), Fault>;
+    /// `policy/v1` eviction with UID precondition.
+    async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault>;
+    /// Deletes a pod with its own grace period and UID precondition: only with `force`.
+    async fn delete(&self, pod: &PodRef) -> Result<(), Fault>;
+    /// Reads the node and its pods from the API server, not from a cache.
+    async fn confirm(&self, node: &NodeName) -> Result<LiveNode, Fault>;
+    /// `spec.renewTime` of the node's Lease, in milliseconds since the epoch by the host's clock.
+    async fn heartbeat(&self, node: &NodeName) -> Result<Option<i64>, Fault>;
+    /// Leaves an Event on a node for people with kubectl.
+    async fn event(&self, node: &NodeSeen, reason: &str, message: &str, warning: bool) -> Result<(), Fault>;
+}
+
+/// Which part of an attempt runs on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub enum Stage {
+    /// Teardown, login, pre-install, install.
+    Reset,
+    /// Post-install.
+    Post,
+}
+
+/// Everything needed to find a machine and prove that it is the right one.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The node's id.
+    pub node_id: NodeId,
+    /// The node's name.
+    pub node: NodeName,
+    /// Address as Kubernetes reports it; the cluster's address rule may override it.
+    pub internal_ip: Option<Arc<str>>,
+    /// Machine id as the kubelet reported it.
+    pub machine_id: Option<Arc<str>>,
+    /// Product UUID as the kubelet reported it.
+    pub system_uuid: Option<Arc<str>>,
+}
+
+/// An order to a machine; (job, node, attempt, stage) runs at most once.
+#[derive(Clone, Debug)]
+pub struct HostOrder {
+    /// The synchronization.
+    pub job: JobId,
+    /// The machine.
+    pub target: Target,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// Which part.
+    pub stage: Stage,
+    /// The actor's lease epoch.
+    pub epoch: u64,
+}
+
+/// How far an order is on its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostState {
+    /// Accepted or running; the step's name.
+    Running {
+        /// The step that runs now.
+        step: Option<String>,
+    },
+    /// All steps ended well; the host's clock at the end (ms), where it has one.
+    Succeeded {
+        /// Milliseconds since the epoch by the host's clock.
+        ended_host_ms: Option<i64>,
+    },
+    /// A step failed; later ones did not run.
+    Failed {
+        /// Which step.
+        step: String,
+        /// Exit status, signal, time limit or error, in words.
+        reason: String,
+    },
+}
+
+/// The machines behind the nodes.
+#[async_trait]
+pub trait Machines: Send + Sync + 'static {
+    /// Reaches the machine, proves its identity and that the recipe can run there. Changes nothing.
+    async fn probe(&self, job: &JobId, target: &Target) -> Result<(), Fault>;
+    /// Makes sure the order was given (once) and follows it to its end. Progress goes to `progress` as it is
+    /// seen. An `Err` means that the outcome is unknown (transient) or that the order was refused (permanent);
+    /// calling again re-attaches.
+    async fn run(&self, order: &HostOrder, progress: mpsc::Sender<HostState>) -> Result<HostState, Fault>;
+}
