@@ -6,6 +6,7 @@
 pub mod facts;
 pub mod ids;
 pub mod phase;
+pub mod report;
 pub mod selector;
 pub mod sync;
 pub mod time;

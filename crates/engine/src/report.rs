@@ -1,0 +1,148 @@
+//! Why not yet, as data. The API's conditions, the command line, Events and logs all print these values.
+
+use crate::ids::{NodeName, ObjectKey};
+use crate::phase::{Blocker, Cause};
+use crate::sync::Counts;
+use crate::time::Time;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What one node waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "on", rename_all = "camelCase")]
+pub enum WaitingOn {
+    /// Our own write to come back through the watch.
+    Ourselves {
+        /// What was written.
+        what: String,
+    },
+    /// The machine: probe or step.
+    Host {
+        /// Step, or what is tried.
+        what: String,
+    },
+    /// A pod to end.
+    PodEnding {
+        /// How many are still there.
+        pods: u32,
+        /// One of them.
+        pod: ObjectKey,
+    },
+    /// A budget to allow the next eviction.
+    Budget {
+        /// The pod and its budget.
+        blocker: Blocker,
+    },
+    /// The node to be Ready, with a fresh heartbeat and its DaemonSet pods.
+    Readiness {
+        /// What is missing.
+        missing: String,
+    },
+    /// Having been good for long enough.
+    Settling {
+        /// When that will be.
+        until: Time,
+    },
+    /// A pause before the next try.
+    Pause {
+        /// Its end.
+        until: Time,
+        /// What went wrong before.
+        cause: Cause,
+    },
+    /// A slot: as many nodes are in hand as allowed.
+    Slot {
+        /// Nodes in hand.
+        in_hand: u32,
+        /// The limit now (canary and ramp included).
+        limit: u32,
+    },
+    /// Availability: nodes that are out for other reasons use up the budget.
+    Availability {
+        /// Those nodes, at most ten.
+        out: Vec<NodeName>,
+        /// The limit.
+        limit: u32,
+    },
+    /// The canary to succeed first.
+    Canary {
+        /// The node that goes first.
+        node: Option<NodeName>,
+    },
+    /// A live view of the cluster.
+    View,
+    /// A person: cordoned by others or held.
+    Person {
+        /// Which.
+        what: String,
+    },
+}
+
+impl fmt::Display for WaitingOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitingOn::Ourselves { what } => write!(f, "waiting to see our own write: {what}"),
+            WaitingOn::Host { what } => write!(f, "waiting for the machine: {what}"),
+            WaitingOn::PodEnding { pods: 1, pod } => write!(f, "waiting for pod {pod} to end"),
+            WaitingOn::PodEnding { pods, pod } => {
+                write!(f, "waiting for {pods} pods to end, {pod} among them")
+            }
+            WaitingOn::Budget { blocker } => match &blocker.budget {
+                Some(budget) => {
+                    write!(f, "pod {} is held by budget {budget}: {}", blocker.pod, blocker.why)
+                }
+                None => write!(f, "pod {} blocks the drain: {}", blocker.pod, blocker.why),
+            },
+            WaitingOn::Readiness { missing } => write!(f, "waiting for the node: {missing}"),
+            WaitingOn::Settling { .. } => f.write_str("back, and watched for a moment"),
+            WaitingOn::Pause { cause, .. } => write!(f, "pausing before the next try: {cause}"),
+            WaitingOn::Slot { in_hand, limit } => {
+                write!(f, "waiting for a slot: {in_hand} of {limit} in hand")
+            }
+            WaitingOn::Availability { out, limit } => {
+                let names: Vec<&str> = out.iter().map(NodeName::as_str).collect();
+                write!(f, "no room: {} are out already, at most {limit} may be", names.join(", "))
+            }
+            WaitingOn::Canary { node: Some(node) } => {
+                write!(f, "waiting for {node} to prove the configuration")
+            }
+            WaitingOn::Canary { node: None } => {
+                f.write_str("waiting for a first node that can prove the configuration")
+            }
+            WaitingOn::View => f.write_str("waiting for a live view of the cluster"),
+            WaitingOn::Person { what } => f.write_str(what),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Undrainable { blocker } => match &blocker.budget {
+                Some(budget) => write!(
+                    f,
+                    "undrainable: pod {} is held by budget {budget}: {}",
+                    blocker.pod, blocker.why
+                ),
+                None => write!(f, "undrainable: pod {}: {}", blocker.pod, blocker.why),
+            },
+            Cause::Unreachable { message } => write!(f, "unreachable: {message}"),
+            Cause::Unfit { message } => write!(f, "unfit for the reset: {message}"),
+            Cause::Step { step, message } => write!(f, "step {step} failed: {message}"),
+            Cause::NotReady { message } => write!(f, "did not come back: {message}"),
+            Cause::NoRoom { message } => write!(f, "no room: {message}"),
+        }
+    }
+}
+
+/// The live part of a job: what its nodes in hand wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// Counts over the frozen list.
+    pub counts: Counts,
+    /// Nodes in hand, and at most one entry that speaks for all that wait for their turn.
+    pub nodes: BTreeMap<NodeName, WaitingOn>,
+    /// Why the next node is not started, where one is waiting for its turn.
+    pub next: Option<WaitingOn>,
+}
