@@ -2,6 +2,7 @@
 //!
 //! [`app`](crate::app) alone names concrete types; every other module speaks through traits.
 
+pub mod secrets;
 pub mod store;
 pub mod records;
 pub mod sync;

@@ -1,12 +1,14 @@
 //! Durable state in etcd's data model: revisioned keys, transactions with compares, watches, leases.
 //!
 //! Entry point: [`Store`], implemented by [`memory::MemoryStore`] (tests and simulator) and
-//! [sqlite] (the default of a server). Both pass the suite in [`conformance`].
+//! [`sqlite::SqliteStore`] (the default of a server). Both pass one suite
+//! (`tests/store_conformance.rs`), as any further backend has to.
 //! Absent on purpose: knowledge of what is stored (callers choose keys and encode values), range
 //! reads other than by prefix, and retries (a caller knows whether its write may be repeated).
 
 mod error;
 pub mod memory;
+pub mod sqlite;
 mod tail;
 mod types;
 
