@@ -3,10 +3,17 @@
 //! The entry point is [`plan`](plan::plan). Everything here is synchronous and a function of its arguments:
 //! nothing waits, nothing reads a clock, the environment or a random number.
 
+pub mod action;
+pub mod admit;
+pub mod drain;
 pub mod facts;
 pub mod ids;
+pub mod index;
+pub mod ledger;
 pub mod phase;
+pub mod plan;
 pub mod report;
 pub mod selector;
+pub mod step;
 pub mod sync;
 pub mod time;

@@ -4,7 +4,7 @@ use crate::ids::{JobId, NodeId, NodeName, PoolId, TemplateRevision};
 use crate::phase::{Cause, Phase};
 use crate::time::{Span, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node on the frozen list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +138,11 @@ impl Work {
     /// Ten attempts of about six phases each; older lines are dropped from the middle.
     pub const LOG_MAX: usize = 64;
 
+    /// A node that was in service and has taken the configuration well proves it.
+    pub fn proves(&self) -> bool {
+        self.was_available && matches!(self.phase, Phase::Done { .. })
+    }
+
     /// Adds a line, dropping the second oldest if the story grows too long.
     pub fn note(&mut self, at: Time, word: &str, note: impl Into<String>) {
         if self.log.len() >= Self::LOG_MAX {
@@ -182,15 +187,20 @@ pub enum Status {
     },
 }
 
-/// A synchronization with everything that is stored of it.
+/// A synchronization with everything that is stored of it, and sets derived from that.
 #[derive(Clone, Debug)]
 pub struct Sync {
     /// What was asked.
     pub spec: SyncSpec,
     /// How the whole stands.
     pub state: SyncState,
-    /// Touched nodes.
-    pub works: BTreeMap<NodeName, Work>,
+    works: BTreeMap<NodeName, Work>,
+    untouched: BTreeSet<NodeName>,
+    waiting: BTreeSet<NodeName>,
+    holding: BTreeSet<NodeName>,
+    ids: BTreeMap<NodeName, NodeId>,
+    proofs: u32,
+    counts: Counts,
 }
 
 /// Counts over the frozen list; `total = ok + failed + skipped + open` always (S13).
@@ -211,27 +221,121 @@ pub struct Counts {
 }
 
 impl Sync {
+    /// Puts together what is stored. O(list).
+    pub fn new(spec: SyncSpec, state: SyncState, works: impl IntoIterator<Item = Work>) -> Self {
+        let untouched = spec.targets.iter().map(|t| t.name.clone()).collect();
+        let ids = spec
+            .targets
+            .iter()
+            .map(|t| (t.name.clone(), t.id.clone()))
+            .collect();
+        let mut sync = Self {
+            spec,
+            state,
+            works: BTreeMap::new(),
+            untouched,
+            waiting: BTreeSet::new(),
+            holding: BTreeSet::new(),
+            ids,
+            proofs: 0,
+            counts: Counts::default(),
+        };
+        sync.counts.total = (sync.spec.targets.len() + sync.spec.skipped.len()) as u32;
+        sync.counts.skipped = sync.spec.skipped.len() as u32;
+        sync.counts.open = sync.spec.targets.len() as u32;
+        works.into_iter().for_each(|work| sync.put(work));
+        sync
+    }
+
+    /// Stores a node's new standing and keeps the derived sets.
+    pub fn put(&mut self, work: Work) {
+        let name = work.name.clone();
+        if let Some(old) = self.works.remove(&name) {
+            self.count(&old.phase, false);
+            self.proofs -= u32::from(old.proves());
+        }
+        self.untouched.remove(&name);
+        self.waiting.remove(&name);
+        self.holding.remove(&name);
+        if matches!(work.phase, Phase::Waiting { .. }) {
+            self.waiting.insert(name.clone());
+        }
+        if work.phase.holds_slot() {
+            self.holding.insert(name.clone());
+        }
+        self.proofs += u32::from(work.proves());
+        self.count(&work.phase, true);
+        self.works.insert(name, work);
+    }
+
+    fn count(&mut self, phase: &Phase, add: bool) {
+        let c = &mut self.counts;
+        let step = |field: &mut u32, up: bool| if up { *field += 1 } else { *field -= 1 };
+        match phase {
+            Phase::Done { .. } => step(&mut c.ok, add),
+            Phase::Failed { .. } => step(&mut c.failed, add),
+            Phase::Skipped { .. } => step(&mut c.skipped, add),
+            Phase::Waiting { .. } => {}
+            _ => step(&mut c.in_hand, add),
+        }
+        if phase.is_terminal() {
+            step(&mut c.open, !add);
+        }
+    }
+
     /// Whether the job is still running.
     pub fn running(&self) -> bool {
         self.state.status == Status::Running
     }
 
-    /// Counts the frozen list. O(touched).
+    /// A touched node.
+    pub fn work(&self, node: &NodeName) -> Option<&Work> {
+        self.works.get(node)
+    }
+
+    /// All touched nodes.
+    pub fn works(&self) -> impl Iterator<Item = &Work> {
+        self.works.values()
+    }
+
+    /// The id of a target.
+    pub fn id_of(&self, node: &NodeName) -> Option<&NodeId> {
+        self.ids.get(node)
+    }
+
+    /// Targets that have not been touched.
+    pub fn untouched(&self) -> &BTreeSet<NodeName> {
+        &self.untouched
+    }
+
+    /// Nodes that were given back and wait for their next try.
+    pub fn waiting(&self) -> impl Iterator<Item = &Work> {
+        self.waiting.iter().filter_map(|n| self.works.get(n))
+    }
+
+    /// Nodes that hold a slot, failed ones included.
+    pub fn holding(&self) -> impl Iterator<Item = &Work> {
+        self.holding.iter().filter_map(|n| self.works.get(n))
+    }
+
+    /// How many nodes hold a slot.
+    pub fn holding_count(&self) -> u32 {
+        self.holding.len() as u32
+    }
+
+    /// How many nodes that were in service have taken this configuration well.
+    pub fn proofs(&self) -> u32 {
+        self.proofs
+    }
+
+    /// Counts over the frozen list. Once the job has ended, a target without an end of its own was never started
+    /// and counts as skipped.
     pub fn counts(&self) -> Counts {
-        let mut c = Counts {
-            total: (self.spec.targets.len() + self.spec.skipped.len()) as u32,
-            ..Counts::default()
-        };
-        for work in self.works.values() {
-            match &work.phase {
-                Phase::Done { .. } => c.ok += 1,
-                Phase::Failed { .. } => c.failed += 1,
-                Phase::Skipped { .. } => c.skipped += 1,
-                Phase::Waiting { .. } => {}
-                _ => c.in_hand += 1,
-            }
+        let mut c = self.counts;
+        if !self.running() {
+            c.skipped += c.open;
+            c.open = 0;
         }
-        c.open = c.total - c.ok - c.failed - c.skipped;
         c
     }
 }

@@ -1,6 +1,7 @@
 //! What the actor needs of the outside world. Production, the simulator and tests implement these.
 
 use async_trait::async_trait;
+pub use evenkeel_engine::action::{EvictAnswer, HostState, Stage};
 use evenkeel_engine::facts::{BudgetSeen, Mark, NodeSeen, PodSeen};
 use evenkeel_engine::ids::{JobId, NodeId, NodeName, ObjectKey, Uid};
 use std::error::Error as StdError;
@@ -95,27 +96,6 @@ pub struct LiveNode {
     pub pods: Vec<PodSeen>,
 }
 
-/// The API server's answer to an eviction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EvictAnswer {
-    /// 200 or 201: accepted (also when the pod was already going).
-    Accepted,
-    /// 404, or 409 for another UID: this pod is no more.
-    Gone,
-    /// 429: a budget does not allow it now. `retry_after_s` only when the server named it.
-    Refused {
-        /// The server's sentence; names the budget.
-        message: String,
-        /// `Retry-After`, seconds.
-        retry_after_s: Option<u32>,
-    },
-    /// 500 "does not support multiple budgets", 403 and the like: it will not work as things are.
-    Impossible {
-        /// The server's sentence.
-        message: String,
-    },
-}
-
 /// A pod to move.
 #[derive(Clone, Debug)]
 pub struct PodRef {
@@ -149,15 +129,6 @@ pub trait Cluster: Send + Sync + 'static {
     async fn event(&self, node: &NodeSeen, reason: &str, message: &str, warning: bool) -> Result<(), Fault>;
 }
 
-/// Which part of an attempt runs on the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub enum Stage {
-    /// Teardown, login, pre-install, install.
-    Reset,
-    /// Post-install.
-    Post,
-}
-
 /// Everything needed to find a machine and prove that it is the right one.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -186,28 +157,6 @@ pub struct HostOrder {
     pub stage: Stage,
     /// The actor's lease epoch.
     pub epoch: u64,
-}
-
-/// How far an order is on its host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostState {
-    /// Accepted or running; the step's name.
-    Running {
-        /// The step that runs now.
-        step: Option<String>,
-    },
-    /// All steps ended well; the host's clock at the end (ms), where it has one.
-    Succeeded {
-        /// Milliseconds since the epoch by the host's clock.
-        ended_host_ms: Option<i64>,
-    },
-    /// A step failed; later ones did not run.
-    Failed {
-        /// Which step.
-        step: String,
-        /// Exit status, signal, time limit or error, in words.
-        reason: String,
-    },
 }
 
 /// The machines behind the nodes.

@@ -1,0 +1,264 @@
+//! The cluster as last seen, indexed by the questions that decisions ask.
+//!
+//! Which node is out, by pool; which pods are on a node; which budgets cover a pod; which nodes carry a mark. Every
+//! update touches only what changed.
+
+use crate::facts::{BudgetSeen, NodeSeen, PodSeen};
+use crate::ids::{NodeName, ObjectKey, PoolId, Uid};
+use crate::time::Time;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A node with what we remember about it.
+#[derive(Clone, Debug)]
+pub struct NodeEntry {
+    /// As last seen.
+    pub seen: NodeSeen,
+    /// Since when it has not been Ready, as far as we watched.
+    pub not_ready_since: Option<Time>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    nodes: BTreeMap<NodeName, NodeEntry>,
+    pods: BTreeMap<Uid, PodSeen>,
+    pods_by_node: BTreeMap<NodeName, BTreeSet<Uid>>,
+    ending_since: BTreeMap<Uid, Time>,
+    budgets: BTreeMap<ObjectKey, BudgetSeen>,
+    pool_of: BTreeMap<NodeName, PoolId>,
+    out: BTreeMap<PoolId, BTreeSet<NodeName>>,
+    marked: BTreeSet<NodeName>,
+    live: bool,
+}
+
+impl Index {
+    /// Whether the view is live; while it is not, nothing new is started.
+    pub fn live(&self) -> bool {
+        self.live
+    }
+
+    /// The view was completed or lost.
+    pub fn set_live(&mut self, live: bool) {
+        self.live = live;
+    }
+
+    /// A node.
+    pub fn node(&self, name: &NodeName) -> Option<&NodeEntry> {
+        self.nodes.get(name)
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeEntry> {
+        self.nodes.values()
+    }
+
+    /// A pod.
+    pub fn pod(&self, uid: &Uid) -> Option<&PodSeen> {
+        self.pods.get(uid)
+    }
+
+    /// The pods bound to a node.
+    pub fn pods_on(&self, node: &NodeName) -> impl Iterator<Item = &PodSeen> {
+        self.pods_by_node
+            .get(node)
+            .into_iter()
+            .flatten()
+            .filter_map(|uid| self.pods.get(uid))
+    }
+
+    /// How many pods are bound to a node.
+    pub fn pod_count(&self, node: &NodeName) -> usize {
+        self.pods_by_node.get(node).map_or(0, BTreeSet::len)
+    }
+
+    /// Since when a pod has been ending, as far as we watched.
+    pub fn ending_since(&self, uid: &Uid) -> Option<Time> {
+        self.ending_since.get(uid).copied()
+    }
+
+    /// The budgets that cover a pod: those of its namespace whose selector matches.
+    pub fn budgets_of<'a>(&'a self, pod: &'a PodSeen) -> impl Iterator<Item = &'a BudgetSeen> {
+        let first = ObjectKey::new(&pod.key.namespace, "");
+        self.budgets
+            .range(first..)
+            .take_while(move |(key, _)| key.namespace == pod.key.namespace)
+            .map(|(_, budget)| budget)
+            .filter(move |budget| budget.selector.matches(&pod.labels))
+    }
+
+    /// A budget.
+    pub fn budget(&self, key: &ObjectKey) -> Option<&BudgetSeen> {
+        self.budgets.get(key)
+    }
+
+    /// The pool of a node.
+    pub fn pool_of(&self, node: &NodeName) -> Option<&PoolId> {
+        self.pool_of.get(node)
+    }
+
+    /// Members of a pool that take no pods now, for any reason.
+    pub fn out(&self, pool: &PoolId) -> impl Iterator<Item = &NodeName> {
+        self.out.get(pool).into_iter().flatten()
+    }
+
+    /// How many members of a pool take no pods now.
+    pub fn out_count(&self, pool: &PoolId) -> usize {
+        self.out.get(pool).map_or(0, BTreeSet::len)
+    }
+
+    /// Whether a member is counted in [`out`](Self::out).
+    pub fn is_out(&self, pool: &PoolId, node: &NodeName) -> bool {
+        self.out.get(pool).is_some_and(|set| set.contains(node))
+    }
+
+    /// Nodes that carry a mark.
+    pub fn marked(&self) -> impl Iterator<Item = &NodeEntry> {
+        self.marked.iter().filter_map(|name| self.nodes.get(name))
+    }
+
+    /// Puts a node into a pool, or takes it out of all.
+    pub fn set_pool(&mut self, node: &NodeName, pool: Option<PoolId>) {
+        if let Some(old) = self.pool_of.remove(node)
+            && let Some(set) = self.out.get_mut(&old)
+        {
+            set.remove(node);
+        }
+        if let Some(pool) = pool {
+            self.pool_of.insert(node.clone(), pool);
+        }
+        self.count(node);
+    }
+
+    /// A node was added or changed.
+    pub fn see_node(&mut self, seen: NodeSeen, now: Time) {
+        let name = seen.name.clone();
+        let earlier = self.nodes.get(&name).and_then(|e| e.not_ready_since);
+        let not_ready_since = if seen.ready == crate::facts::Readiness::Ready {
+            None
+        } else {
+            earlier.or(Some(now))
+        };
+        if seen.mark.is_some() {
+            self.marked.insert(name.clone());
+        } else {
+            self.marked.remove(&name);
+        }
+        self.nodes.insert(
+            name.clone(),
+            NodeEntry {
+                seen,
+                not_ready_since,
+            },
+        );
+        self.count(&name);
+    }
+
+    /// A node is gone.
+    pub fn lose_node(&mut self, name: &NodeName) {
+        self.nodes.remove(name);
+        self.marked.remove(name);
+        self.count(name);
+    }
+
+    /// A pod was added or changed.
+    pub fn see_pod(&mut self, pod: PodSeen, now: Time) {
+        let uid = pod.uid.clone();
+        if let Some(old) = self.pods.get(&uid)
+            && old.node != pod.node
+        {
+            self.unbind(&uid);
+        }
+        if let Some(node) = &pod.node {
+            self.pods_by_node
+                .entry(node.clone())
+                .or_default()
+                .insert(uid.clone());
+        }
+        if pod.deleting {
+            self.ending_since.entry(uid.clone()).or_insert(now);
+        }
+        self.pods.insert(uid, pod);
+    }
+
+    /// A pod is gone.
+    pub fn lose_pod(&mut self, uid: &Uid) {
+        self.unbind(uid);
+        self.pods.remove(uid);
+        self.ending_since.remove(uid);
+    }
+
+    /// A budget was added or changed.
+    pub fn see_budget(&mut self, budget: BudgetSeen) {
+        self.budgets.insert(budget.key.clone(), budget);
+    }
+
+    /// A budget is gone.
+    pub fn lose_budget(&mut self, key: &ObjectKey) {
+        self.budgets.remove(key);
+    }
+
+    /// The complete list of nodes: what is not in it is gone.
+    pub fn relist_nodes(&mut self, all: Vec<NodeSeen>, now: Time) {
+        let kept: BTreeSet<NodeName> = all.iter().map(|n| n.name.clone()).collect();
+        let gone: Vec<NodeName> = self
+            .nodes
+            .keys()
+            .filter(|n| !kept.contains(*n))
+            .cloned()
+            .collect();
+        for name in &gone {
+            self.lose_node(name);
+        }
+        for node in all {
+            self.see_node(node, now);
+        }
+    }
+
+    /// The complete list of pods; returns the UIDs that are gone.
+    pub fn relist_pods(&mut self, all: Vec<PodSeen>, now: Time) -> Vec<Uid> {
+        let kept: BTreeSet<Uid> = all.iter().map(|p| p.uid.clone()).collect();
+        let gone: Vec<Uid> = self
+            .pods
+            .keys()
+            .filter(|u| !kept.contains(*u))
+            .cloned()
+            .collect();
+        for uid in &gone {
+            self.lose_pod(uid);
+        }
+        for pod in all {
+            self.see_pod(pod, now);
+        }
+        gone
+    }
+
+    /// The complete list of budgets.
+    pub fn relist_budgets(&mut self, all: Vec<BudgetSeen>) {
+        self.budgets = all.into_iter().map(|b| (b.key.clone(), b)).collect();
+    }
+
+    fn unbind(&mut self, uid: &Uid) {
+        let Some(node) = self.pods.get(uid).and_then(|p| p.node.clone()) else {
+            return;
+        };
+        if let Some(set) = self.pods_by_node.get_mut(&node) {
+            set.remove(uid);
+            if set.is_empty() {
+                self.pods_by_node.remove(&node);
+            }
+        }
+    }
+
+    fn count(&mut self, name: &NodeName) {
+        let Some(pool) = self.pool_of.get(name) else {
+            return;
+        };
+        let out = self.nodes.get(name).is_some_and(|e| !e.seen.available());
+        let set = self.out.entry(pool.clone()).or_default();
+        if out {
+            set.insert(name.clone());
+        } else {
+            set.remove(name);
+        }
+    }
+}

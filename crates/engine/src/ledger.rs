@@ -1,0 +1,335 @@
+//! What came back from our own actions: observations of a second kind, kept in memory only.
+//!
+//! After a restart the ledger is empty, and every action is simply asked for again: each may be repeated.
+
+use crate::action::{Action, ActionKey, Answer, EvictAnswer, FaultSeen, HostState, Stage};
+use crate::facts::{NodeSeen, PodSeen};
+use crate::ids::{NodeName, ObjectKey, Uid};
+use crate::time::{Span, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// First pause after a fault; doubled up to [`FAULT_PAUSE_MAX`]. kubectl and client-go start in the same range.
+pub const FAULT_PAUSE_MIN: Span = Span(250);
+/// Longest pause between tries: a machine that comes back is noticed within this time.
+pub const FAULT_PAUSE_MAX: Span = Span::secs(15);
+/// A refused eviction without Retry-After is tried again after this even if the budget's watch brought nothing:
+/// the server's own "still being processed" answers name the same ten seconds.
+pub const REFUSAL_PAUSE: Span = Span::secs(10);
+
+/// An action that fails again and again.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// When it began.
+    pub first: Time,
+    /// How often.
+    pub count: u32,
+    /// Not before this.
+    pub again_at: Time,
+    /// The last fault.
+    pub fault: FaultSeen,
+}
+
+/// A refused eviction.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// When.
+    pub at: Time,
+    /// The server's sentence.
+    pub message: String,
+    /// The budget's version at the refusal: another one is worth a try.
+    pub budget_version: Option<Arc<str>>,
+    /// Worth a try from here on whatever the budget shows.
+    pub again_at: Time,
+    /// It will not work as things are.
+    pub impossible: bool,
+}
+
+/// A fresh read and the time at which it was asked for.
+#[derive(Clone, Debug)]
+pub struct Confirmed {
+    /// When it was asked for: it proves nothing about earlier phases.
+    pub asked: Time,
+    /// The node.
+    pub node: Option<NodeSeen>,
+    /// Its pods.
+    pub pods: Vec<PodSeen>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    running: BTreeMap<ActionKey, Time>,
+    trouble: BTreeMap<ActionKey, Trouble>,
+    done: BTreeMap<ActionKey, Time>,
+    lanes: BTreeSet<ObjectKey>,
+    evicted: BTreeMap<Uid, Time>,
+    refused: BTreeMap<Uid, Refusal>,
+    spent: BTreeMap<ObjectKey, (Arc<str>, u32)>,
+    confirmed: BTreeMap<NodeName, Confirmed>,
+    hosts: BTreeMap<(NodeName, u32, Stage), HostState>,
+    renewed: BTreeMap<NodeName, (Time, Option<i64>)>,
+}
+
+/// Whether an action may be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Now.
+    Open,
+    /// The same one is under way.
+    Running,
+    /// After a pause.
+    NotBefore(Time),
+}
+
+impl Ledger {
+    /// Whether `key` may be started now.
+    pub fn gate(&self, key: &ActionKey, now: Time) -> Gate {
+        if self.running.contains_key(key) {
+            return Gate::Running;
+        }
+        match self.trouble.get(key) {
+            Some(t) if t.again_at > now => Gate::NotBefore(t.again_at),
+            _ => Gate::Open,
+        }
+    }
+
+    /// The trouble with `key`, if its last try failed.
+    pub fn trouble(&self, key: &ActionKey) -> Option<&Trouble> {
+        self.trouble.get(key)
+    }
+
+    /// When `key` was last acknowledged.
+    pub fn done_at(&self, key: &ActionKey) -> Option<Time> {
+        self.done.get(key).copied()
+    }
+
+    /// Whether an eviction under this budget is under way.
+    pub fn lane_busy(&self, budget: &ObjectKey) -> bool {
+        self.lanes.contains(budget)
+    }
+
+    /// Whether the server has accepted this pod's eviction.
+    pub fn was_evicted(&self, uid: &Uid) -> bool {
+        self.evicted.contains_key(uid)
+    }
+
+    /// The last refusal of this pod's eviction.
+    pub fn refusal(&self, uid: &Uid) -> Option<&Refusal> {
+        self.refused.get(uid)
+    }
+
+    /// Evictions accepted since the budget had this version: its status does not count them yet.
+    pub fn spent(&self, budget: &ObjectKey, version: &Arc<str>) -> u32 {
+        self.spent
+            .get(budget)
+            .map_or(0, |(v, n)| if v == version { *n } else { 0 })
+    }
+
+    /// A fresh read that was asked for at or after `since`.
+    pub fn confirmed(&self, node: &NodeName, since: Time) -> Option<&Confirmed> {
+        self.confirmed.get(node).filter(|c| c.asked >= since)
+    }
+
+    /// What is known of an order.
+    pub fn host(&self, node: &NodeName, attempt: u32, stage: Stage) -> Option<&HostState> {
+        self.hosts.get(&(node.clone(), attempt, stage))
+    }
+
+    /// The Lease as read at or after `since`: when it was read and its renewal by the host's clock.
+    pub fn renewed(&self, node: &NodeName, since: Time) -> Option<(Time, Option<i64>)> {
+        self.renewed
+            .get(node)
+            .copied()
+            .filter(|(asked, _)| *asked >= since)
+    }
+
+    /// An action was started.
+    pub fn start(&mut self, action: &Action, now: Time) {
+        self.running.insert(action.key(), now);
+        if let Action::Evict {
+            budget: Some(budget),
+            ..
+        } = action
+        {
+            self.lanes.insert(budget.clone());
+        }
+    }
+
+    /// Progress of an order, while its action is still under way.
+    pub fn progress(&mut self, action: &Action, state: HostState) {
+        if let Action::Host {
+            node,
+            attempt,
+            stage,
+            ..
+        } = action
+        {
+            self.hosts.insert((node.clone(), *attempt, *stage), state);
+        }
+    }
+
+    /// An action ended. `budget_version` is the version of the pod's budget now, for evictions.
+    pub fn end(
+        &mut self,
+        action: &Action,
+        result: Result<Answer, FaultSeen>,
+        budget_version: Option<Arc<str>>,
+        now: Time,
+    ) {
+        let key = action.key();
+        let asked = self.running.remove(&key).unwrap_or(now);
+        if let Action::Evict {
+            budget: Some(budget),
+            ..
+        } = action
+        {
+            self.lanes.remove(budget);
+        }
+        match result {
+            Ok(answer) => {
+                self.trouble.remove(&key);
+                self.done.insert(key, now);
+                self.keep(action, answer, budget_version, asked, now);
+            }
+            Err(fault) => {
+                let t = self.trouble.entry(key).or_insert_with(|| Trouble {
+                    first: now,
+                    count: 0,
+                    again_at: now,
+                    fault: fault.clone(),
+                });
+                t.count += 1;
+                let pause = if fault.conflict {
+                    FAULT_PAUSE_MIN.0 / 5
+                } else {
+                    pause(t.count).0
+                };
+                t.again_at = now + Span(pause);
+                t.fault = fault;
+            }
+        }
+    }
+
+    fn keep(
+        &mut self,
+        action: &Action,
+        answer: Answer,
+        version: Option<Arc<str>>,
+        asked: Time,
+        now: Time,
+    ) {
+        match (action, answer) {
+            (Action::Evict { uid, budget, .. }, Answer::Eviction(answer)) => {
+                self.keep_eviction(uid, budget.as_ref(), answer, version, now);
+            }
+            (Action::Confirm { node }, Answer::Confirmed { node: seen, pods }) => {
+                self.confirmed.insert(
+                    node.clone(),
+                    Confirmed {
+                        asked,
+                        node: seen,
+                        pods,
+                    },
+                );
+            }
+            (
+                Action::Host {
+                    node,
+                    attempt,
+                    stage,
+                    ..
+                },
+                Answer::Host(state),
+            ) => {
+                self.hosts.insert((node.clone(), *attempt, *stage), state);
+            }
+            (Action::Heartbeat { node }, Answer::Renewed(at)) => {
+                self.renewed.insert(node.clone(), (asked, at));
+            }
+            _ => {}
+        }
+    }
+
+    fn keep_eviction(
+        &mut self,
+        uid: &Uid,
+        budget: Option<&ObjectKey>,
+        answer: EvictAnswer,
+        version: Option<Arc<str>>,
+        now: Time,
+    ) {
+        match answer {
+            EvictAnswer::Accepted | EvictAnswer::Gone => {
+                self.refused.remove(uid);
+                if answer == EvictAnswer::Accepted
+                    && let (Some(budget), Some(version)) = (budget, version)
+                {
+                    let spent = self
+                        .spent
+                        .entry(budget.clone())
+                        .or_insert((version.clone(), 0));
+                    if spent.0 != version {
+                        *spent = (version, 0);
+                    }
+                    spent.1 += 1;
+                }
+                self.evicted.insert(uid.clone(), now);
+            }
+            EvictAnswer::Refused {
+                message,
+                retry_after_s,
+            } => {
+                let pause = retry_after_s.map_or(REFUSAL_PAUSE, |s| Span::secs(s.into()));
+                let refusal = Refusal {
+                    at: now,
+                    message,
+                    // A server that names a time wants us to keep it, whatever the budget shows.
+                    budget_version: if retry_after_s.is_some() {
+                        None
+                    } else {
+                        version
+                    },
+                    again_at: now + pause,
+                    impossible: false,
+                };
+                self.refused.insert(uid.clone(), refusal);
+            }
+            EvictAnswer::Impossible { message } => {
+                let refusal = Refusal {
+                    at: now,
+                    message,
+                    budget_version: None,
+                    again_at: now + FAULT_PAUSE_MAX,
+                    impossible: true,
+                };
+                self.refused.insert(uid.clone(), refusal);
+            }
+        }
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn forget_pod(&mut self, uid: &Uid) {
+        self.evicted.remove(uid);
+        self.refused.remove(uid);
+        let of_pod = |key: &ActionKey| key.subject == uid.as_str();
+        self.trouble.retain(|key, _| !of_pod(key));
+        self.done.retain(|key, _| !of_pod(key));
+    }
+
+    /// Forgets a node whose way in a job has ended.
+    pub fn forget_node(&mut self, node: &NodeName) {
+        self.confirmed.remove(node);
+        self.renewed.remove(node);
+        self.hosts.retain(|(n, _, _), _| n != node);
+        self.trouble.retain(|key, _| key.subject != node.as_str());
+        self.done.retain(|key, _| key.subject != node.as_str());
+    }
+}
+
+fn pause(count: u32) -> Span {
+    let doubled = FAULT_PAUSE_MIN
+        .0
+        .saturating_mul(1 << count.saturating_sub(1).min(16));
+    Span(doubled.min(FAULT_PAUSE_MAX.0))
+}

@@ -1,0 +1,275 @@
+//! The one public decision: from what is wanted, reached and seen to what is done next, and why not more.
+
+use crate::action::Action;
+use crate::admit::{self, Admission};
+use crate::ids::{JobId, NodeName};
+use crate::index::Index;
+use crate::ledger::{Gate, Ledger};
+use crate::phase::{Left, Phase, SkipReason};
+use crate::report::{JobReport, WaitingOn};
+use crate::step;
+use crate::sync::{Status, Sync, SyncState, Work};
+use crate::time::Time;
+use std::collections::BTreeMap;
+
+/// Everything a decision may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Ctx<'a> {
+    /// The cluster as last seen.
+    pub index: &'a Index,
+    /// What came back from our own actions.
+    pub ledger: &'a Ledger,
+    /// Now, on the cluster's clock.
+    pub now: Time,
+}
+
+/// A decision. Transitions are committed first; then the actions are started, and the plan is made again.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Plan {
+    /// New standings of nodes.
+    pub works: Vec<(JobId, Work)>,
+    /// New verdicts.
+    pub states: Vec<(JobId, SyncState)>,
+    /// Effects to start.
+    pub actions: Vec<Action>,
+    /// Why not yet, by job.
+    pub reports: BTreeMap<JobId, JobReport>,
+    /// When to decide again if nothing happens before.
+    pub wake_at: Option<Time>,
+}
+
+impl Plan {
+    /// Whether there is something to commit.
+    pub fn has_transitions(&self) -> bool {
+        !self.works.is_empty() || !self.states.is_empty()
+    }
+
+    /// Asks for another decision at `at` at the latest.
+    pub fn wake(&mut self, at: Time) {
+        self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
+    }
+
+    /// Emits an action unless the same one is under way or pausing.
+    pub fn emit(&mut self, ctx: &Ctx<'_>, action: Action) {
+        match ctx.ledger.gate(&action.key(), ctx.now) {
+            Gate::Open => self.actions.push(action),
+            Gate::Running => {}
+            Gate::NotBefore(at) => self.wake(at),
+        }
+    }
+}
+
+/// Decides. Costs O(nodes in hand and their pods), and O(waiting nodes) only while a slot is free.
+pub fn plan<'a>(ctx: &Ctx<'_>, syncs: impl Iterator<Item = &'a Sync>) -> Plan {
+    let mut plan = Plan::default();
+    for sync in syncs {
+        if sync.running() {
+            one(ctx, sync, &mut plan);
+        }
+        stray_marks(ctx, sync, &mut plan);
+    }
+    plan
+}
+
+fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
+    let mut report = JobReport {
+        counts: sync.counts(),
+        ..JobReport::default()
+    };
+    let mut changed = false;
+    let mut active = 0;
+    for work in sync.holding() {
+        if work.phase.is_terminal() {
+            continue;
+        }
+        active += 1;
+        let stepped = step::step(ctx, sync, work, plan);
+        report.nodes.insert(work.name.clone(), stepped.waiting);
+        if let Some(next) = stepped.next {
+            changed = true;
+            plan.works.push((sync.spec.job.clone(), next));
+        }
+    }
+    // Limits are read from stored standings: take nobody while transitions of this turn are not in them.
+    if !changed {
+        match admit::next(ctx, sync) {
+            Admission::Take(works) => {
+                changed = true;
+                plan.works
+                    .extend(works.into_iter().map(|w| (sync.spec.job.clone(), w)));
+            }
+            Admission::Nobody(why, wake) => {
+                if let Some(at) = wake {
+                    plan.wake(at);
+                }
+                report.next = why;
+            }
+        }
+    }
+    if !changed && active == 0 {
+        conclude(ctx, sync, &report, plan);
+    } else if sync.state.stalled_since.is_some() && active > 0 {
+        plan.states.push((
+            sync.spec.job.clone(),
+            SyncState {
+                stalled_since: None,
+                ..sync.state.clone()
+            },
+        ));
+    }
+    plan.reports.insert(sync.spec.job.clone(), report);
+}
+
+/// Nothing is in hand and nobody was taken: is this the end, or a wait for others?
+fn conclude(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
+    let counts = sync.counts();
+    let job = &sync.spec.job;
+    if counts.open == 0 {
+        plan.states.push((job.clone(), verdict(ctx, sync)));
+        return;
+    }
+    let limits = admit::limits(ctx, sync);
+    let failed_hold = limits.holding >= limits.work || limits.holding_available >= limits.ramp;
+    if failed_hold {
+        let leftover = sync.waiting().map(|w| not_started(ctx, w));
+        plan.works.extend(leftover.map(|w| (job.clone(), w)));
+        plan.states.push((job.clone(), verdict(ctx, sync)));
+        return;
+    }
+    if !ctx.index.live() || sync.waiting().next().is_some() {
+        return;
+    }
+    if report.next.is_none() {
+        let kept = admit::kept_by_people(ctx, sync);
+        if !kept.is_empty() {
+            plan.works
+                .extend(kept.into_iter().map(|w| (job.clone(), w)));
+            return;
+        }
+    }
+    stall(ctx, sync, report, plan);
+}
+
+fn not_started(ctx: &Ctx<'_>, work: &Work) -> Work {
+    let mut work = work.clone();
+    work.phase = Phase::Skipped {
+        at: ctx.now,
+        reason: SkipReason::NotStarted,
+    };
+    work.note(
+        ctx.now,
+        "Skipped",
+        "the job ended before its turn came again",
+    );
+    work
+}
+
+fn stall(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
+    let Some(WaitingOn::Availability { .. }) = &report.next else {
+        return;
+    };
+    let job = sync.spec.job.clone();
+    match sync.state.stalled_since {
+        None => plan.states.push((
+            job,
+            SyncState {
+                stalled_since: Some(ctx.now),
+                ..sync.state.clone()
+            },
+        )),
+        Some(since) if ctx.now - since >= sync.spec.policy.stall_timeout => {
+            let why = report
+                .next
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let reason = format!("stalled for {}: {why}", ctx.now - since);
+            let status = Status::Failed {
+                at: ctx.now,
+                reason,
+            };
+            plan.states.push((
+                job,
+                SyncState {
+                    status,
+                    ..sync.state.clone()
+                },
+            ));
+        }
+        Some(since) => plan.wake(since + sync.spec.policy.stall_timeout),
+    }
+}
+
+fn verdict(ctx: &Ctx<'_>, sync: &Sync) -> SyncState {
+    let counts = sync.counts();
+    let status = if counts.failed == 0 {
+        Status::Success { at: ctx.now }
+    } else {
+        let first = sync.works().find_map(|w| match &w.phase {
+            Phase::Failed { cause, left, .. } => Some((&w.name, cause, *left)),
+            _ => None,
+        });
+        let detail = first.map_or_else(String::new, |(name, cause, left)| {
+            let left = match left {
+                Left::Cordoned => "; it was left cordoned",
+                Left::InService | Left::InServiceHoldingSlot => "; it is in service",
+            };
+            format!("node {name}: {cause}{left}")
+        });
+        let rest = match (counts.failed, counts.open) {
+            (1, 0) => String::new(),
+            (n, 0) => format!(" ({n} nodes failed)"),
+            (n, open) => format!(" ({n} failed, {open} not started because of that)"),
+        };
+        Status::Failed {
+            at: ctx.now,
+            reason: format!("{detail}{rest}"),
+        }
+    };
+    SyncState {
+        status,
+        ..sync.state.clone()
+    }
+}
+
+/// A mark of this job on a node that it does not hold is a leftover of a lost answer: take it away. Nodes that
+/// failed and stay cordoned hold their slot, so they are not touched.
+fn stray_marks(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
+    for entry in ctx.index.marked() {
+        let Some(mark) = &entry.seen.mark else {
+            continue;
+        };
+        let name = &entry.seen.name;
+        if mark.job != sync.spec.job || sync.work(name).is_some_and(|w| w.phase.holds_slot()) {
+            continue;
+        }
+        let uncordon = entry.seen.unschedulable && !mark.was_unschedulable;
+        plan.emit(
+            ctx,
+            Action::Release {
+                node: name.clone(),
+                uncordon,
+            },
+        );
+    }
+}
+
+/// The standing of a node before its first touch.
+pub fn new_work(sync: &Sync, name: &NodeName) -> Work {
+    Work {
+        id: sync
+            .id_of(name)
+            .cloned()
+            .unwrap_or_else(|| name.as_str().into()),
+        name: name.clone(),
+        phase: Phase::Claiming { since: Time(0) },
+        attempt: 0,
+        tries: 0,
+        was_unschedulable: false,
+        was_available: false,
+        uncordons: 0,
+        last_cause: None,
+        log: Vec::new(),
+    }
+}

@@ -1,0 +1,253 @@
+//! What one node in hand needs now, phase by phase.
+//!
+//! Each function reads what was seen, emits the action that the gap implies, and moves on only when an observation
+//! proves that the phase has reached its end.
+
+mod back;
+mod drain;
+mod reset;
+
+use crate::action::{Action, ActionKey};
+use crate::admit;
+use crate::facts::{Mark, NodeSeen};
+use crate::phase::{Cause, Left, Outcome, Phase, SkipReason};
+use crate::plan::{Ctx, Plan};
+use crate::report::WaitingOn;
+use crate::sync::{Sync, Work};
+use crate::time::Span;
+
+/// The result of looking at one node.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its new standing, if it moves on.
+    pub next: Option<Work>,
+    /// What it waits for otherwise.
+    pub waiting: WaitingOn,
+}
+
+/// Looks at one node in hand.
+pub fn step(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
+    match &work.phase {
+        Phase::Claiming { since: _ } => claiming(ctx, sync, work, plan),
+        Phase::Probing { .. } => reset::probing(ctx, sync, work, plan),
+        Phase::Draining { since, cordoned } => {
+            drain::draining(ctx, sync, work, *since, *cordoned, plan)
+        }
+        Phase::Confirming { since, drain_since } => {
+            drain::confirming(ctx, sync, work, *since, *drain_since, plan)
+        }
+        Phase::Resetting { since } => reset::resetting(ctx, sync, work, *since, plan),
+        Phase::Rejoining {
+            since,
+            heartbeat,
+            good_since,
+        } => back::rejoining(ctx, sync, work, (*since, heartbeat, *good_since), plan),
+        Phase::PostInstall { since, lifted } => {
+            back::post_install(ctx, sync, work, (*since, *lifted), plan)
+        }
+        Phase::Retrying { until, .. } => reset::retrying(ctx, sync, work, *until, plan),
+        Phase::Releasing { since, then } => back::releasing(ctx, sync, work, *since, then, plan),
+        Phase::Waiting { .. }
+        | Phase::Done { .. }
+        | Phase::Failed { .. }
+        | Phase::Skipped { .. } => stay(WaitingOn::Ourselves {
+            what: "nothing".to_owned(),
+        }),
+    }
+}
+
+/// The node stays in its phase.
+fn stay(waiting: WaitingOn) -> Step {
+    Step {
+        next: None,
+        waiting,
+    }
+}
+
+/// The node moves on.
+fn go(ctx: &Ctx<'_>, work: &Work, phase: Phase, note: impl Into<String>) -> Step {
+    let mut next = work.clone();
+    next.phase = phase;
+    let word = next.phase.word();
+    next.note(ctx.now, word, note);
+    step_to(next)
+}
+
+fn step_to(next: Work) -> Step {
+    let what = format!("entering {}", next.phase.word());
+    Step {
+        next: Some(next),
+        waiting: WaitingOn::Ourselves { what },
+    }
+}
+
+/// Gives the node back, then `then` holds.
+fn release(ctx: &Ctx<'_>, work: &Work, then: Outcome, note: impl Into<String>) -> Step {
+    let mut work = work.clone();
+    if let Outcome::Failed { cause, .. } | Outcome::Waiting { cause, .. } = &then {
+        work.last_cause = Some(cause.clone());
+    }
+    go(
+        ctx,
+        &work,
+        Phase::Releasing {
+            since: ctx.now,
+            then,
+        },
+        note,
+    )
+}
+
+fn ours<'a>(sync: &Sync, seen: &'a NodeSeen) -> Option<&'a Mark> {
+    seen.mark.as_ref().filter(|m| m.job == sync.spec.job)
+}
+
+/// The attempt failed. Before the reset the node is given back; after it began it is retried, or stays cordoned.
+fn fail(ctx: &Ctx<'_>, sync: &Sync, work: &Work, cause: Cause) -> Step {
+    let note = cause.to_string();
+    if work.attempt == 0 {
+        return release(
+            ctx,
+            work,
+            Outcome::Failed {
+                cause,
+                keeps_slot: false,
+            },
+            note,
+        );
+    }
+    let mut work = work.clone();
+    work.last_cause = Some(cause.clone());
+    if work.attempt <= sync.spec.retry_times {
+        let pause = sync.spec.policy.retry_pause.0 << work.attempt.saturating_sub(1).min(8);
+        let phase = Phase::Retrying {
+            since: ctx.now,
+            until: ctx.now + Span(pause),
+        };
+        return go(ctx, &work, phase, note);
+    }
+    go(
+        ctx,
+        &work,
+        Phase::Failed {
+            at: ctx.now,
+            cause,
+            left: Left::Cordoned,
+        },
+        note,
+    )
+}
+
+/// How a fault of `key` looks to people, if there is one.
+fn trouble(ctx: &Ctx<'_>, key: &ActionKey) -> Option<String> {
+    ctx.ledger.trouble(key).map(|t| t.fault.message.clone())
+}
+
+/// Keeps a node that is in hand marked and unschedulable, whatever happened to its Node object.
+fn keep_out(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) {
+    let Some(entry) = ctx.index.node(&work.name) else {
+        return;
+    };
+    if ours(sync, &entry.seen).is_none() {
+        plan.emit(
+            ctx,
+            Action::Claim {
+                node: work.name.clone(),
+                job: sync.spec.job.clone(),
+                was_unschedulable: work.was_unschedulable,
+            },
+        );
+    }
+    if !entry.seen.unschedulable {
+        plan.emit(
+            ctx,
+            Action::Cordon {
+                node: work.name.clone(),
+            },
+        );
+    }
+}
+
+fn claiming(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
+    let gone = |reason| {
+        let phase = Phase::Skipped {
+            at: ctx.now,
+            reason,
+        };
+        go(ctx, work, phase, "")
+    };
+    let Some(entry) = ctx.index.node(&work.name) else {
+        return if ctx.index.live() {
+            gone(SkipReason::Gone)
+        } else {
+            stay(WaitingOn::View)
+        };
+    };
+    let seen = &entry.seen;
+    if let Some(mark) = ours(sync, seen) {
+        return claimed(ctx, sync, work, mark.was_unschedulable, seen.hold);
+    }
+    if seen.hold {
+        return gone(SkipReason::Held);
+    }
+    let was_unschedulable = seen
+        .mark
+        .as_ref()
+        .map_or(seen.unschedulable, |m| m.was_unschedulable);
+    let action = Action::Claim {
+        node: work.name.clone(),
+        job: sync.spec.job.clone(),
+        was_unschedulable,
+    };
+    let key = action.key();
+    if let Some(t) = ctx.ledger.trouble(&key)
+        && !t.fault.conflict
+        && ctx.now - t.first >= sync.spec.policy.reach_timeout
+    {
+        let message = t.fault.message.clone();
+        return fail(ctx, sync, work, Cause::Unfit { message });
+    }
+    plan.emit(ctx, action);
+    stay(WaitingOn::Ourselves {
+        what: trouble(ctx, &key).unwrap_or_else(|| "the claim".to_owned()),
+    })
+}
+
+/// Our mark came back: the cache is at least that fresh, so count once more, then go on or withdraw.
+fn claimed(ctx: &Ctx<'_>, sync: &Sync, work: &Work, was_unschedulable: bool, hold: bool) -> Step {
+    let mut work = work.clone();
+    work.was_unschedulable = was_unschedulable;
+    if hold {
+        return release(
+            ctx,
+            &work,
+            Outcome::Skipped {
+                reason: SkipReason::Held,
+            },
+            "held",
+        );
+    }
+    let limits = admit::limits(ctx, sync);
+    if work.was_available && limits.out > limits.work {
+        let out: Vec<String> = ctx
+            .index
+            .out(&sync.spec.pool)
+            .take(10)
+            .map(ToString::to_string)
+            .collect();
+        let cause = Cause::NoRoom {
+            message: format!("{} went out meanwhile", out.join(", ")),
+        };
+        let until = ctx.now + sync.spec.policy.requeue_pause;
+        return release(ctx, &work, Outcome::Waiting { until, cause }, "withdrawn");
+    }
+    let phase = if sync.spec.resets {
+        Phase::Probing { since: ctx.now }
+    } else {
+        Phase::Draining {
+            since: ctx.now,
+            cordoned: false,
+        }
+    };
+    go(ctx, &work, phase, "")
+}

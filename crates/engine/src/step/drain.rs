@@ -1,0 +1,404 @@
+//! Cordon, evictions, and the fresh read that must agree before the reset.
+
+use super::{fail, go, ours, release, stay, step_to};
+use crate::action::Action;
+use crate::admit;
+use crate::drain::{self, DrainView};
+use crate::facts::PodSeen;
+use crate::ids::ObjectKey;
+use crate::phase::{Blocker, Cause, Heartbeat, Outcome, Phase, SkipReason};
+use crate::plan::{Ctx, Plan};
+use crate::report::WaitingOn;
+use crate::step::Step;
+use crate::sync::{Sync, Work};
+use crate::time::{Span, Time};
+
+/// Between two fresh reads of one node: a watch is seldom further behind.
+const CONFIRM_PAUSE: Span = Span(500);
+
+pub(super) fn draining(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    work: &Work,
+    since: Time,
+    cordoned: bool,
+    plan: &mut Plan,
+) -> Step {
+    let Some(entry) = ctx.index.node(&work.name) else {
+        return absent(ctx, sync, work);
+    };
+    let seen = &entry.seen;
+    if seen.hold && work.attempt == 0 {
+        return release(
+            ctx,
+            work,
+            Outcome::Skipped {
+                reason: SkipReason::Held,
+            },
+            "held",
+        );
+    }
+    if ours(sync, seen).is_none() {
+        plan.emit(
+            ctx,
+            Action::Claim {
+                node: work.name.clone(),
+                job: sync.spec.job.clone(),
+                was_unschedulable: work.was_unschedulable,
+            },
+        );
+    }
+    match (seen.unschedulable, cordoned) {
+        (true, false) => {
+            let mut next = work.clone();
+            next.phase = Phase::Draining {
+                since,
+                cordoned: true,
+            };
+            return step_to(next);
+        }
+        (false, true) if work.attempt == 0 => return uncordoned(ctx, work, since),
+        (false, _) => {
+            let action = Action::Cordon {
+                node: work.name.clone(),
+            };
+            let what = super::trouble(ctx, &action.key()).unwrap_or_else(|| "the cordon".into());
+            plan.emit(ctx, action);
+            return stay(WaitingOn::Ourselves { what });
+        }
+        (true, true) => {}
+    }
+    let force = sync.spec.force;
+    let view = drain::view(
+        ctx.index,
+        &work.name,
+        ctx.index.pods_on(&work.name),
+        force,
+        ctx.now,
+    );
+    if view.is_empty() {
+        return go(
+            ctx,
+            work,
+            Phase::Confirming {
+                since: ctx.now,
+                drain_since: since,
+            },
+            "",
+        );
+    }
+    move_pods(ctx, sync, work, &view, since, plan)
+}
+
+/// A node that left before its reset is gone; afterwards its absence is part of the reset.
+fn absent(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Step {
+    if !ctx.index.live() {
+        return stay(WaitingOn::View);
+    }
+    if work.attempt == 0 {
+        return go(
+            ctx,
+            work,
+            Phase::Skipped {
+                at: ctx.now,
+                reason: SkipReason::Gone,
+            },
+            "",
+        );
+    }
+    let _ = sync;
+    go(
+        ctx,
+        work,
+        Phase::Confirming {
+            since: ctx.now,
+            drain_since: ctx.now,
+        },
+        "the node has left",
+    )
+}
+
+/// A person made the node schedulable: once we cordon again, the second time we leave it alone.
+fn uncordoned(ctx: &Ctx<'_>, work: &Work, since: Time) -> Step {
+    let mut next = work.clone();
+    next.uncordons += 1;
+    if next.uncordons >= 2 {
+        let then = Outcome::Skipped {
+            reason: SkipReason::UncordonedByPeople,
+        };
+        return release(ctx, &next, then, "uncordoned by a person a second time");
+    }
+    go(
+        ctx,
+        &next,
+        Phase::Draining {
+            since,
+            cordoned: false,
+        },
+        "uncordoned by a person; cordoned again",
+    )
+}
+
+fn move_pods(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    work: &Work,
+    view: &DrainView,
+    since: Time,
+    plan: &mut Plan,
+) -> Step {
+    let policy = &sync.spec.policy;
+    let elapsed = ctx.now - since;
+    let grace = Span::secs(view.longest_grace_s.into()) + policy.grace_margin;
+    let limit = policy.drain_timeout.max(grace);
+    let overdue = elapsed >= limit;
+    let mut blocker = view.blocked.first().map(|(_, b)| b.clone());
+    if overdue && sync.spec.force {
+        for (pod, _) in &view.evict {
+            plan.emit(
+                ctx,
+                Action::Delete {
+                    pod: pod.key.clone(),
+                    uid: pod.uid.clone(),
+                },
+            );
+        }
+        for (pod, _) in &view.blocked {
+            plan.emit(
+                ctx,
+                Action::Delete {
+                    pod: pod.key.clone(),
+                    uid: pod.uid.clone(),
+                },
+            );
+        }
+    } else if ctx.index.live() {
+        for (pod, budget) in &view.evict {
+            if let Some(b) = evict(ctx, pod, budget.as_ref(), plan) {
+                blocker.get_or_insert(b);
+            }
+        }
+    }
+    // With force, pods that outlive even their deletion (a finalizer) end the try as well.
+    let give_up = if sync.spec.force {
+        elapsed >= limit + limit
+    } else {
+        overdue
+    };
+    let yields = blocker.is_some()
+        && !sync.spec.force
+        && elapsed >= policy.yield_after
+        && work.attempt == 0
+        && admit::somebody_could_drain(ctx, sync);
+    if give_up || yields {
+        let blocker = blocker.unwrap_or_else(|| ending_blocker(view));
+        return yield_slot(ctx, sync, work, blocker, yields && !give_up);
+    }
+    plan.wake(
+        since
+            + if sync.spec.force && overdue {
+                limit + limit
+            } else {
+                limit
+            },
+    );
+    if blocker.is_some() && elapsed < policy.yield_after {
+        plan.wake(since + policy.yield_after);
+    }
+    match blocker {
+        Some(blocker) => stay(WaitingOn::Budget { blocker }),
+        None => {
+            let pods = (view.ending.len() + view.evict.len()) as u32;
+            let pod = view
+                .ending
+                .first()
+                .or(view.evict.first().map(|(p, _)| &p.key))
+                .cloned();
+            let pod = pod.unwrap_or_else(|| ObjectKey::new("", ""));
+            stay(WaitingOn::PodEnding { pods, pod })
+        }
+    }
+}
+
+fn ending_blocker(view: &DrainView) -> Blocker {
+    let pod = view
+        .ending
+        .first()
+        .or(view.evict.first().map(|(p, _)| &p.key))
+        .cloned();
+    Blocker {
+        pod: pod.unwrap_or_else(|| ObjectKey::new("", "")),
+        budget: None,
+        why: "it does not end: look at its finalizers and at the node's kubelet".to_owned(),
+    }
+}
+
+fn yield_slot(ctx: &Ctx<'_>, sync: &Sync, work: &Work, blocker: Blocker, early: bool) -> Step {
+    let mut work = work.clone();
+    work.tries += 1;
+    let cause = Cause::Undrainable { blocker };
+    if work.attempt > 0 {
+        return fail(ctx, sync, &work, cause);
+    }
+    let note = if early {
+        "yields to a node that can drain now"
+    } else {
+        "the drain took too long"
+    };
+    let then = admit::after_try(ctx, sync, &work, cause);
+    release(ctx, &work, then, note)
+}
+
+/// Asks for one eviction if it has a chance; says what stands in its way otherwise.
+fn evict(
+    ctx: &Ctx<'_>,
+    pod: &PodSeen,
+    budget_key: Option<&ObjectKey>,
+    plan: &mut Plan,
+) -> Option<Blocker> {
+    if ctx.ledger.was_evicted(&pod.uid) {
+        return None;
+    }
+    let blocked = |why: String| {
+        Some(Blocker {
+            pod: pod.key.clone(),
+            budget: budget_key.cloned(),
+            why,
+        })
+    };
+    let budget = budget_key.and_then(|key| ctx.index.budget(key));
+    if let Some(refusal) = ctx.ledger.refusal(&pod.uid) {
+        let changed = match (&refusal.budget_version, budget) {
+            (Some(then), Some(b)) => *then != b.resource_version,
+            _ => false,
+        };
+        if !changed && ctx.now < refusal.again_at {
+            plan.wake(refusal.again_at);
+            return blocked(refusal.message.clone());
+        }
+    }
+    if let Some(b) = budget {
+        // Evictions of one budget go one after the other: the server sleeps half a second on each conflict.
+        if ctx.ledger.lane_busy(&b.key) || plan_uses_lane(plan, &b.key) {
+            return None;
+        }
+        if !drain::has_chance(pod, b, ctx.ledger) {
+            let last = ctx.ledger.refusal(&pod.uid).map(|r| r.again_at);
+            match last {
+                // Its status may lag: ask the server now and then all the same.
+                Some(at) if at <= ctx.now => {}
+                Some(at) => {
+                    plan.wake(at);
+                    return blocked(shortage(b.healthy, b.desired));
+                }
+                None => {}
+            }
+        }
+    }
+    plan.emit(
+        ctx,
+        Action::Evict {
+            pod: pod.key.clone(),
+            uid: pod.uid.clone(),
+            budget: budget_key.cloned(),
+        },
+    );
+    let key = Action::Evict {
+        pod: pod.key.clone(),
+        uid: pod.uid.clone(),
+        budget: None,
+    }
+    .key();
+    super::trouble(ctx, &key).and_then(blocked)
+}
+
+fn shortage(healthy: i32, desired: i32) -> String {
+    format!("it needs {desired} healthy pods and has {healthy}")
+}
+
+fn plan_uses_lane(plan: &Plan, budget: &ObjectKey) -> bool {
+    plan.actions
+        .iter()
+        .any(|a| matches!(a, Action::Evict { budget: Some(b), .. } if b == budget))
+}
+
+pub(super) fn confirming(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    work: &Work,
+    since: Time,
+    drain_since: Time,
+    plan: &mut Plan,
+) -> Step {
+    let action = Action::Confirm {
+        node: work.name.clone(),
+    };
+    let Some(read) = ctx.ledger.confirmed(&work.name, since) else {
+        // A cache that lags behind the last read must not make us read in a circle.
+        if let Some(last) = ctx.ledger.done_at(&action.key())
+            && ctx.now - last < CONFIRM_PAUSE
+        {
+            plan.wake(last + CONFIRM_PAUSE);
+            return stay(WaitingOn::Ourselves {
+                what: "a fresh read".to_owned(),
+            });
+        }
+        let what = super::trouble(ctx, &action.key()).unwrap_or_else(|| "a fresh read".into());
+        plan.emit(ctx, action);
+        return stay(WaitingOn::Ourselves { what });
+    };
+    let again = |note: &str| {
+        go(
+            ctx,
+            work,
+            Phase::Draining {
+                since: drain_since,
+                cordoned: false,
+            },
+            note,
+        )
+    };
+    match &read.node {
+        None if work.attempt == 0 => {
+            let phase = Phase::Skipped {
+                at: ctx.now,
+                reason: SkipReason::Gone,
+            };
+            return go(ctx, work, phase, "");
+        }
+        None => return begin(ctx, sync, work),
+        Some(node)
+            if !node.unschedulable || node.mark.as_ref().is_none_or(|m| m.job != sync.spec.job) =>
+        {
+            return again("not cordoned by the API server's account");
+        }
+        Some(_) => {}
+    }
+    let force = sync.spec.force;
+    let left = drain::view(ctx.index, &work.name, read.pods.iter(), force, ctx.now);
+    if left.is_empty() {
+        begin(ctx, sync, work)
+    } else {
+        again("a pod came after the cordon")
+    }
+}
+
+/// The node is empty by a fresh read: reset it, or, where nothing is reset, see that it is well.
+fn begin(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Step {
+    if !sync.spec.resets {
+        let phase = Phase::Rejoining {
+            since: ctx.now,
+            heartbeat: Heartbeat::NotNeeded,
+            good_since: None,
+        };
+        return go(ctx, work, phase, "nothing is reset: the recipe is none");
+    }
+    let mut next = work.clone();
+    next.attempt = next.attempt.max(1);
+    go(
+        ctx,
+        &next,
+        Phase::Resetting { since: ctx.now },
+        format!("attempt {}", next.attempt),
+    )
+}

@@ -1,0 +1,180 @@
+//! The machine: probe before the cordon, the reset order, and the pause between attempts.
+
+use super::{fail, go, keep_out, release, stay};
+use crate::action::{Action, HostState, Stage};
+use crate::phase::{Cause, Heartbeat, Outcome, Phase};
+use crate::plan::{Ctx, Plan};
+use crate::report::WaitingOn;
+use crate::step::Step;
+use crate::sync::{Sync, Work};
+use crate::time::Time;
+
+pub(super) fn probing(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
+    let since = work.phase.since();
+    if ctx.index.node(&work.name).is_none() && ctx.index.live() {
+        let reason = crate::phase::SkipReason::Gone;
+        return go(
+            ctx,
+            work,
+            Phase::Skipped {
+                at: ctx.now,
+                reason,
+            },
+            "",
+        );
+    }
+    let action = Action::Probe {
+        node: work.name.clone(),
+        id: work.id.clone(),
+        job: sync.spec.job.clone(),
+    };
+    let key = action.key();
+    if ctx.ledger.done_at(&key).is_some_and(|at| at >= since) {
+        return go(
+            ctx,
+            work,
+            Phase::Draining {
+                since: ctx.now,
+                cordoned: false,
+            },
+            "",
+        );
+    }
+    if let Some(t) = ctx.ledger.trouble(&key).filter(|t| t.first >= since) {
+        let message = t.fault.message.clone();
+        if t.fault.permanent {
+            let cause = Cause::Unfit {
+                message: message.clone(),
+            };
+            return release(
+                ctx,
+                work,
+                Outcome::Failed {
+                    cause,
+                    keeps_slot: false,
+                },
+                message,
+            );
+        }
+        if ctx.now - t.first >= sync.spec.policy.reach_timeout {
+            let cause = Cause::Unreachable {
+                message: message.clone(),
+            };
+            return release(
+                ctx,
+                work,
+                Outcome::Failed {
+                    cause,
+                    keeps_slot: false,
+                },
+                message,
+            );
+        }
+    }
+    let what = super::trouble(ctx, &key).unwrap_or_else(|| "probe".to_owned());
+    plan.emit(ctx, action);
+    stay(WaitingOn::Host { what })
+}
+
+/// What an order came to, from the ledger.
+pub(super) enum Order {
+    Running(String),
+    Succeeded(Option<i64>),
+    Failed(Cause),
+}
+
+/// Follows the order of one stage: emits the action while it has no end, and reads what is known of it.
+pub(super) fn order(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    work: &Work,
+    stage: Stage,
+    since: Time,
+    plan: &mut Plan,
+) -> Order {
+    let seen = ctx.ledger.host(&work.name, work.attempt, stage);
+    match seen {
+        Some(HostState::Succeeded { ended_host_ms }) => return Order::Succeeded(*ended_host_ms),
+        Some(HostState::Failed { step, reason }) => {
+            return Order::Failed(Cause::Step {
+                step: step.clone(),
+                message: reason.clone(),
+            });
+        }
+        Some(HostState::Running { .. }) | None => {}
+    }
+    let action = Action::Host {
+        node: work.name.clone(),
+        id: work.id.clone(),
+        job: sync.spec.job.clone(),
+        attempt: work.attempt,
+        stage,
+    };
+    let key = action.key();
+    let mut what = match seen {
+        Some(HostState::Running { step: Some(step) }) => format!("step {step}"),
+        _ => "the order".to_owned(),
+    };
+    if let Some(t) = ctx.ledger.trouble(&key).filter(|t| t.first >= since) {
+        let message = t.fault.message.clone();
+        if t.fault.permanent {
+            return Order::Failed(Cause::Unfit { message });
+        }
+        if ctx.now - t.first >= sync.spec.policy.reach_timeout {
+            return Order::Failed(Cause::Unreachable { message });
+        }
+        what = message;
+    }
+    plan.emit(ctx, action);
+    Order::Running(what)
+}
+
+pub(super) fn resetting(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    work: &Work,
+    since: Time,
+    plan: &mut Plan,
+) -> Step {
+    keep_out(ctx, sync, work, plan);
+    match order(ctx, sync, work, Stage::Reset, since, plan) {
+        Order::Running(what) => stay(WaitingOn::Host { what }),
+        Order::Failed(cause) => fail(ctx, sync, work, cause),
+        Order::Succeeded(ended_host_ms) => {
+            let heartbeat = match ended_host_ms {
+                Some(host_ms) => Heartbeat::After { host_ms },
+                None => Heartbeat::Baseline,
+            };
+            let phase = Phase::Rejoining {
+                since: ctx.now,
+                heartbeat,
+                good_since: None,
+            };
+            go(ctx, work, phase, "")
+        }
+    }
+}
+
+pub(super) fn retrying(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    work: &Work,
+    until: Time,
+    plan: &mut Plan,
+) -> Step {
+    keep_out(ctx, sync, work, plan);
+    if ctx.now < until {
+        plan.wake(until);
+        let cause = work.last_cause.clone().unwrap_or(Cause::NotReady {
+            message: String::new(),
+        });
+        return stay(WaitingOn::Pause { until, cause });
+    }
+    let mut next = work.clone();
+    next.attempt += 1;
+    let phase = Phase::Confirming {
+        since: ctx.now,
+        drain_since: ctx.now,
+    };
+    go(ctx, &next, phase, format!("attempt {}", next.attempt))
+}
