@@ -1,7 +1,8 @@
 //! The part of IAM v3 that the clients call on their own: tokens, projects, domains.
 //!
-//! Entry points: [`TokenRequest::parse`], [`TokenAnswer`], [`ProjectList`], [`DomainList`].
-//! Deliberately absent: users, roles, catalogs with content, federation.
+//! Entry points: [`TokenRequest::parse`], [`TokenAnswer`], [`ProjectList`], [`DomainList`],
+//! [`UserList`].
+//! Deliberately absent: roles, catalogs with content, federation.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -212,6 +213,26 @@ pub struct Domain {
     pub enabled: bool,
     #[serde(default)]
     pub description: String,
+    #[serde(default)]
+    pub links: Links,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserList {
+    pub users: Vec<User>,
+    #[serde(default)]
+    pub links: Links,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub id: String,
+    pub name: String,
+    pub domain_id: String,
+    #[serde(default)]
+    pub enabled: bool,
+    #[serde(default)]
+    pub password_expires_at: String,
     #[serde(default)]
     pub links: Links,
 }

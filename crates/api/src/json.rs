@@ -359,7 +359,8 @@ impl<'a> At<'a> {
         if self.value.is_object() {
             return Some(self.clone());
         }
-        found.push(self.violation("is not a JSON object"));
+        // Not quoted: where an object belongs, a client may have put the secret itself.
+        found.push(Violation::new(self.path.clone(), "is not a JSON object"));
         None
     }
 
@@ -382,7 +383,7 @@ impl<'a> At<'a> {
 
     pub fn items(&self, found: &mut Vec<Violation>) -> Option<Vec<At<'a>>> {
         let Some(items) = self.value.as_array() else {
-            found.push(self.violation("is not a list"));
+            found.push(Violation::new(self.path.clone(), "is not a list"));
             return None;
         };
         let at = |(index, value)| At {

@@ -153,7 +153,7 @@ fn check_clear(text: &str, username: &str) -> Result<(), String> {
     }
     if classes
         .iter()
-        .filter(|class| text.chars().any(|c| class(c)))
+        .filter(|class| text.chars().any(*class))
         .count()
         < 3
     {

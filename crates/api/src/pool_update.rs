@@ -117,17 +117,17 @@ impl NodePoolUpdate {
             pool.spec.initial_node_count = Some(count);
         }
         let (from, to) = (&self.spec, &mut pool.spec);
-        replace(&mut to.autoscaling, &from.autoscaling);
-        replace(&mut to.node_management, &from.node_management);
+        replace(&mut to.autoscaling, from.autoscaling.as_ref());
+        replace(&mut to.node_management, from.node_management.as_ref());
         replace(
             &mut to.taint_policy_on_existing_nodes,
-            &from.taint_policy_on_existing_nodes,
+            from.taint_policy_on_existing_nodes.as_ref(),
         );
         replace(
             &mut to.label_policy_on_existing_nodes,
-            &from.label_policy_on_existing_nodes,
+            from.label_policy_on_existing_nodes.as_ref(),
         );
-        let tags = &from.user_tags_policy_on_existing_nodes;
+        let tags = from.user_tags_policy_on_existing_nodes.as_ref();
         replace(&mut to.user_tags_policy_on_existing_nodes, tags);
         to.extra.extend(given(&from.extra));
         if let Some(template) = &from.node_template {
@@ -154,38 +154,44 @@ impl NodePoolUpdate {
 }
 
 fn apply_template(from: &NodeTemplate, to: &mut NodeTemplate) {
-    let not_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    replace(&mut to.flavor, &not_empty(&from.flavor));
-    replace(&mut to.az, &not_empty(&from.az));
-    replace(&mut to.os, &not_empty(&from.os));
-    replace(&mut to.volume_config, &from.volume_config);
-    replace(&mut to.taints, &from.taints);
+    replace(&mut to.flavor, not_empty(from.flavor.as_ref()));
+    replace(&mut to.az, not_empty(from.az.as_ref()));
+    replace(&mut to.os, not_empty(from.os.as_ref()));
+    replace(&mut to.volume_config, from.volume_config.as_ref());
+    replace(&mut to.taints, from.taints.as_ref());
     replace(
         &mut to.wait_post_install_finish,
-        &from.wait_post_install_finish,
+        from.wait_post_install_finish.as_ref(),
     );
-    replace(&mut to.k8s_tags, &from.k8s_tags);
-    replace(&mut to.user_tags, &from.user_tags);
-    replace(&mut to.runtime, &from.runtime);
-    replace(&mut to.initialized_conditions, &from.initialized_conditions);
+    replace(&mut to.k8s_tags, from.k8s_tags.as_ref());
+    replace(&mut to.user_tags, from.user_tags.as_ref());
+    replace(&mut to.runtime, from.runtime.as_ref());
+    replace(
+        &mut to.initialized_conditions,
+        from.initialized_conditions.as_ref(),
+    );
     to.extra.extend(given(&from.extra));
     if let Some(from) = &from.extend_param {
         let to = to.extend_param.get_or_insert_default();
-        replace(&mut to.pre_install, &from.pre_install);
-        replace(&mut to.post_install, &from.post_install);
-        replace(&mut to.node_image_id, &from.node_image_id);
-        replace(&mut to.max_pods, &from.max_pods);
+        replace(&mut to.pre_install, from.pre_install.as_ref());
+        replace(&mut to.post_install, from.post_install.as_ref());
+        replace(&mut to.node_image_id, from.node_image_id.as_ref());
+        replace(&mut to.max_pods, from.max_pods.as_ref());
         replace(
             &mut to.security_reinforcement_type,
-            &from.security_reinforcement_type,
+            from.security_reinforcement_type.as_ref(),
         );
         to.extra.extend(given(&from.extra));
     }
 }
 
-fn replace<T: Clone>(to: &mut Option<T>, from: &Option<T>) {
-    if from.is_some() {
-        to.clone_from(from);
+fn not_empty(text: Option<&String>) -> Option<&String> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn replace<T: Clone>(to: &mut Option<T>, from: Option<&T>) {
+    if let Some(from) = from {
+        *to = Some(from.clone());
     }
 }
 

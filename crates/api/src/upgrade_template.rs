@@ -139,14 +139,14 @@ impl UpgradeTemplate {
             template.get("waitPostInstallFinish"),
             found,
         );
-        let image = inner(&extend, "alpha.cce/NodeImageID");
+        let image = inner(extend.as_ref(), "alpha.cce/NodeImageID");
         let image = one_of_two(template.get("imageID"), image, found);
         let old_runtime = template
             .get("runtimeConfig")
             .and_then(|at| at.get("runtime"));
         let runtime = one_of_two(
-            inner(&template.get("runtime"), "name"),
-            inner(&old_runtime, "name"),
+            inner(template.get("runtime").as_ref(), "name"),
+            inner(old_runtime.as_ref(), "name"),
             found,
         );
         let retain = check_volume_config(&template, found);
@@ -208,8 +208,8 @@ fn one_of_two<'a>(
     first.or(second)
 }
 
-fn inner<'a>(at: &Option<At<'a>>, key: &str) -> Option<At<'a>> {
-    at.as_ref().and_then(|at| at.get(key))
+fn inner<'a>(at: Option<&At<'a>>, key: &str) -> Option<At<'a>> {
+    at.and_then(|at| at.get(key))
 }
 
 fn text(at: Option<At<'_>>, found: &mut Vec<Violation>) -> Option<String> {

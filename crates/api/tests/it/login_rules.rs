@@ -190,6 +190,19 @@ fn exactly_one_way_in() {
 }
 
 #[test]
+fn a_secret_in_the_wrong_place_is_not_quoted() {
+    for login in [
+        json!("Passw0rd!"),
+        json!({"userPassword": "Passw0rd!"}),
+        json!({"userPassword": ["Passw0rd!"]}),
+        json!({"userPassword": {"password": ["Passw0rd!"]}}),
+    ] {
+        let found = check(&login, LoginUse::Sync).unwrap_err();
+        assert!(!format!("{found:?}").contains("Passw0rd"), "{found:?}");
+    }
+}
+
+#[test]
 fn only_an_update_removes() {
     let remove = json!({"removeSSHKey": true});
     assert_eq!(check(&remove, LoginUse::UpdatePool), Ok(None));
