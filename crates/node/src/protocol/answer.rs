@@ -152,7 +152,7 @@ pub struct Chunk {
     pub data_b64: String,
     /// The order is over and this chunk reaches its end.
     pub eof: bool,
-    /// Where the order stands; not older than the data.
+    /// Where the order stands, looked at before the data: a final state means whole output.
     pub progress: Progress,
 }
 
@@ -240,8 +240,6 @@ pub enum RefusalKind {
     Fenced,
     /// Another order runs on this host.
     Busy,
-    /// The same id came before with other content.
-    Conflict,
     /// No such order on this host.
     UnknownOrder,
     /// The login user does not exist.

@@ -1,0 +1,256 @@
+//! What the binary does for each [`Verb`]: reads stdin where the verb has any, gives one JSON
+//! document back. The only place that knows how verbs and modules belong together.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{Read, Seek as _, SeekFrom};
+use std::time::{Duration, SystemTime};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::accept::{accept, inspect, parse, refuse};
+use crate::host::{Host, finds, now_ms};
+use crate::protocol::{
+    CHUNK_BYTES_MAX, Chunk, Facts, ORDER_BYTES_MAX, OrderId, PROTOCOL, PlanEntry, ProveRequest,
+    Refusal, RefusalKind, Step, Swept, UserName, Verb,
+};
+use crate::prove::prove;
+use crate::runner::known;
+use crate::store::{Store, StoreError, at};
+
+/// Commands a reset calls on the host.
+const COMMANDS: [&str; 8] = [
+    "sh",
+    "sha256sum",
+    "getent",
+    "chpasswd",
+    "passwd",
+    "sshd",
+    "systemctl",
+    "kubeadm",
+];
+
+/// Orders `gc` keeps: enough to look back on a week of retries, 2 MiB or so each at most.
+const ORDERS_KEPT: usize = 20;
+
+/// Uploads that broke off are removed after a day.
+const UPLOAD_AGE: Duration = Duration::from_hours(24);
+
+/// Carries a verb out. `stdin` is read only by verbs that take something there.
+pub fn answer(
+    store: &Store,
+    host: &Host,
+    verb: &Verb,
+    stdin: &mut dyn Read,
+) -> Result<Value, Refusal> {
+    match verb {
+        Verb::Probe { user } => json(&probe(store, host, user.as_ref())?),
+        Verb::Accept => json(&accept(store, host, &parse(&input(stdin)?)?)?),
+        Verb::Status { order } => json(&known(store, host, order)?),
+        Verb::Read { order, offset } => json(&read(store, host, order, *offset)?),
+        Verb::Prove => {
+            let request: ProveRequest = serde_json::from_slice(&input(stdin)?)
+                .map_err(|_| refuse(RefusalKind::BadOrder, "stdin is not a prove request"))?;
+            json(&prove(host, &request))
+        }
+        Verb::Plan => json(&plan(&parse(&input(stdin)?)?.steps)),
+        Verb::Gc => json(&sweep(store, host)?),
+    }
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+fn json(answer: &impl Serialize) -> Result<Value, Refusal> {
+    serde_json::to_value(answer).map_err(|error| {
+        refuse(
+            RefusalKind::Storage,
+            format!("no JSON for the answer: {error}"),
+        )
+    })
+}
+
+fn input(stdin: &mut dyn Read) -> Result<Vec<u8>, Refusal> {
+    let mut bytes = Vec::new();
+    let limit = ORDER_BYTES_MAX as u64 + 1;
+    stdin.take(limit).read_to_end(&mut bytes).map_err(|error| {
+        refuse(
+            RefusalKind::BadOrder,
+            format!("stdin cannot be read: {error}"),
+        )
+    })?;
+    if bytes.len() > ORDER_BYTES_MAX {
+        let message = format!("the order is larger than {ORDER_BYTES_MAX} bytes");
+        return Err(refuse(RefusalKind::BadOrder, message));
+    }
+    Ok(bytes)
+}
+
+fn probe(store: &Store, host: &Host, user: Option<&UserName>) -> Result<Facts, Refusal> {
+    let identity = host.identity();
+    let fence = store.fence()?;
+    let user_exists = match user.map(|user| host.account(user)).transpose() {
+        Ok(account) => account.map(|found| found.is_some()),
+        Err(error) => return Err(refuse(RefusalKind::UnknownUser, error.to_string())),
+    };
+    Ok(Facts {
+        protocol: PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine_id: identity.machine_id,
+        product_uuid: identity.product_uuid,
+        boot_id: host.boot_id(),
+        hostname: fs::read_to_string("/proc/sys/kernel/hostname")
+            .map(|name| name.trim().to_owned())
+            .unwrap_or_default(),
+        root: host.may_change(),
+        user_exists,
+        free_disk_mb: free_mb(store)?,
+        commands: COMMANDS
+            .iter()
+            .map(|name| ((*name).to_owned(), finds(name)))
+            .collect::<BTreeMap<_, _>>(),
+        systemd: host.has_systemd(),
+        epoch_seen: fence.epoch,
+        last_order: fence.last,
+        time_ms: now_ms(),
+    })
+}
+
+/// Free space where the state directory is, or will be.
+fn free_mb(store: &Store) -> Result<u64, StoreError> {
+    let there = store
+        .dir()
+        .ancestors()
+        .find(|dir| dir.is_dir())
+        .unwrap_or(store.dir());
+    let found = rustix::fs::statvfs(there).map_err(std::io::Error::from);
+    let found = at("look at", there, found)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize) / (1024 * 1024))
+}
+
+fn read(store: &Store, host: &Host, id: &OrderId, offset: u64) -> Result<Chunk, Refusal> {
+    // Before the data: a final state then means that the output is whole.
+    let progress = known(store, host, id)?;
+    let path = store.output_path(id);
+    let mut data = Vec::new();
+    let mut length = 0;
+    if let Ok(mut file) = File::open(&path) {
+        length = at("look at", &path, file.metadata())?.len();
+        at(
+            "read",
+            &path,
+            file.seek(SeekFrom::Start(offset.min(length))),
+        )?;
+        at(
+            "read",
+            &path,
+            file.take(CHUNK_BYTES_MAX as u64).read_to_end(&mut data),
+        )?;
+    }
+    let offset = offset.min(length);
+    let next = offset + data.len() as u64;
+    let eof = progress.state.is_final() && next >= length;
+    Ok(Chunk {
+        offset,
+        next,
+        data_b64: STANDARD.encode(&data),
+        eof,
+        progress,
+    })
+}
+
+fn plan(steps: &[Step]) -> Vec<PlanEntry> {
+    let entry = |step: &Step| PlanEntry {
+        name: step.name().to_owned(),
+        what: match step {
+            Step::Login(login) => {
+                let mut what = vec![format!("user {}", login.user)];
+                let keys = login.authorized_keys.as_ref().map(Vec::len);
+                what.extend(
+                    login
+                        .password_hash
+                        .as_ref()
+                        .map(|_| "set the password".to_owned()),
+                );
+                what.extend(
+                    login
+                        .remove_password
+                        .then(|| "lock the password".to_owned()),
+                );
+                what.extend(keys.map(|count| format!("put {count} keys into the managed block")));
+                what.extend(
+                    login
+                        .remove_keys
+                        .then(|| "empty the managed block".to_owned()),
+                );
+                what.push("keep the controller's key".to_owned());
+                what.join(", ")
+            }
+            _ => {
+                let bytes = step.script().ok().flatten().unwrap_or_default();
+                let hash = crate::protocol::Sha256Hex::of(&bytes);
+                format!("run a script of {} bytes, sha256 {hash}", bytes.len())
+            }
+        },
+        time_limit_s: step.time_limit_s(),
+    };
+    steps.iter().map(entry).collect()
+}
+
+/// Keeps the newest orders and every one that is not over. The fence keeps those that go from
+/// ever running again.
+fn sweep(store: &Store, host: &Host) -> Result<Swept, Refusal> {
+    let _lock = store.lock()?;
+    let mut over = Vec::new();
+    for id in store.orders()? {
+        match inspect(store, host, &id)? {
+            Some(progress) if !progress.state.is_final() => {}
+            Some(progress) => over.push((progress.started_ms, id)),
+            None => over.push((None, id)),
+        }
+    }
+    over.sort();
+    let gone = over.len().saturating_sub(ORDERS_KEPT);
+    let mut swept = Swept {
+        orders: Vec::new(),
+        binaries: Vec::new(),
+    };
+    for (_, id) in over.into_iter().take(gone) {
+        let dir = store.order_dir(&id);
+        at("remove", &dir, fs::remove_dir_all(&dir))?;
+        store.drop_secrets(&id)?;
+        swept.orders.push(id);
+    }
+    let own = std::env::current_exe()
+        .ok()
+        .and_then(|path| path.file_name().map(|n| n.to_owned()));
+    for entry in fs::read_dir(store.bin_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name();
+        let text = name.to_string_lossy().into_owned();
+        let modified = entry.metadata().and_then(|found| found.modified()).ok();
+        let age = modified.and_then(|time| SystemTime::now().duration_since(time).ok());
+        let old = age.is_some_and(|age| age > UPLOAD_AGE);
+        let other_build = text.starts_with("evenkeel-node-") && Some(&name) != own.as_ref();
+        // A day's grace for builds too: during an upgrade two controllers may use two of them.
+        if old && (other_build || text.starts_with(".upload.")) {
+            at("remove", &entry.path(), fs::remove_file(entry.path()))?;
+            swept.binaries.push(text);
+        }
+    }
+    Ok(swept)
+}

@@ -1,0 +1,258 @@
+//! Things that go wrong while an order runs.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::*;
+use evenkeel_node::protocol::*;
+
+#[test]
+fn the_runner_outlives_the_session_that_started_it() {
+    let bed = Bed::new();
+    let gate = bed.file("gate");
+    let order = script(
+        id("detached", 1),
+        &format!(
+            "while [ ! -e {} ]; do sleep 0.05; done; echo end",
+            gate.display()
+        ),
+    );
+    let input = bed.file("order.json");
+    fs::write(&input, serde_json::to_vec(&order).unwrap()).unwrap();
+    let accepted = bed.file("accepted");
+    let session = format!(
+        "{BINARY} accept <{} >{}; exec sleep 60",
+        input.display(),
+        accepted.display()
+    );
+    let mut shell = Command::new("/bin/sh")
+        .args(["-c", &session])
+        .env("EVENKEEL_NODE_STATE", bed.state())
+        .env("EVENKEEL_NODE_ROOT", bed.dir.path().join("root"))
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait("accept", || {
+        fs::read(&accepted).is_ok_and(|bytes| bytes.ends_with(b"\n"))
+    });
+    let group = rustix::process::Pid::from_raw(shell.id() as i32).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    shell.wait().unwrap();
+    assert_eq!(bed.status(&order.id).state, State::Running);
+    assert_eq!(bed.runners().len(), 1);
+    fs::write(&gate, "").unwrap();
+    assert_eq!(bed.finish(&order.id).state, State::Succeeded);
+    assert!(bed.output(&order.id).ends_with(b"end\n"));
+}
+
+#[test]
+fn a_killed_runner_is_interrupted_and_never_run_again() {
+    let bed = Bed::new();
+    let (count, alive) = (bed.file("count"), bed.file("alive"));
+    let text = format!(
+        "echo run >>{}; echo $$ >{}; while :; do sleep 0.05; done",
+        count.display(),
+        alive.display()
+    );
+    let order = script(id("killed", 1), &text);
+    bed.accept(&order).unwrap();
+    wait("the script", || lines(&alive) == 1);
+    let script_pid: i32 = fs::read_to_string(&alive).unwrap().trim().parse().unwrap();
+    let runners = bed.runners();
+    assert_eq!(runners.len(), 1);
+    kill(runners[0]);
+    let progress = bed.finish(&order.id);
+    let State::Interrupted { step, reason } = &progress.state else {
+        panic!("{progress:?}")
+    };
+    assert_eq!(
+        (step.as_str(), reason.as_str()),
+        ("install", "the runner on the host was killed")
+    );
+    wait("the orphaned script to be killed", || {
+        let stat = fs::read_to_string(format!("/proc/{script_pid}/stat"));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    });
+    assert_eq!(bed.accept(&order).unwrap().state, progress.state);
+    assert!(
+        !bed.state().join("run").join(order.id.to_string()).exists(),
+        "secrets are gone"
+    );
+    assert_eq!(lines(&count), 1);
+    assert_eq!(
+        bed.run(&script(id("killed", 2), "true")).state,
+        State::Succeeded,
+        "a new attempt"
+    );
+}
+
+#[test]
+fn a_reboot_is_told_from_a_killed_runner() {
+    let bed = Bed::new();
+    let order = script(id("rebooted", 1), "sleep 60");
+    bed.accept(&order).unwrap();
+    kill(bed.runners()[0]);
+    wait("the runner to die", || bed.runners().is_empty());
+    let journal = bed
+        .state()
+        .join("orders")
+        .join(order.id.to_string())
+        .join("journal");
+    let boot = bed
+        .ask::<Facts>(&Verb::Probe { user: None }, b"")
+        .unwrap()
+        .boot_id;
+    let before = fs::read_to_string(&journal)
+        .unwrap()
+        .replace(&boot, "an-earlier-boot");
+    // The power failed in the middle of a line.
+    fs::write(&journal, before + "{\"at_ms\":1,\"boot").unwrap();
+    let State::Interrupted { reason, .. } = bed.status(&order.id).state else {
+        panic!()
+    };
+    assert_eq!(reason, "the host was rebooted while it ran");
+    assert!(
+        matches!(bed.status(&order.id).state, State::Interrupted { .. }),
+        "and stays so"
+    );
+    for pid in processes(|words| {
+        words
+            .iter()
+            .any(|w| w.contains("rebooted.node-1.1.reset/0"))
+    }) {
+        kill(pid);
+    }
+}
+
+#[test]
+fn an_order_whose_runner_never_began_is_begun_by_the_next_accept() {
+    let bed = Bed::new();
+    let count = bed.file("count");
+    let order = script(id("late", 1), &format!("echo run >>{}", count.display()));
+    // A crash right after the first line: journal and secrets, no runner.
+    bed.accept(&order).unwrap();
+    bed.finish(&order.id);
+    let dir = bed.state().join("orders").join(order.id.to_string());
+    let journal = fs::read_to_string(dir.join("journal")).unwrap();
+    let first = journal.split_inclusive('\n').next().unwrap();
+    fs::write(dir.join("journal"), first).unwrap();
+    let run = bed.state().join("run").join(order.id.to_string());
+    fs::create_dir_all(&run).unwrap();
+    fs::write(run.join("0"), format!("echo run >>{}", count.display())).unwrap();
+    fs::remove_file(&count).unwrap();
+    assert_eq!(bed.status(&order.id).state, State::Accepted);
+    bed.accept(&order).unwrap();
+    assert_eq!(bed.finish(&order.id).state, State::Succeeded);
+    assert_eq!(lines(&count), 1);
+}
+
+#[test]
+fn a_script_that_ignores_term_is_killed_with_its_group() {
+    let bed = Bed::new();
+    let child = bed.file("child");
+    let text = format!(
+        "trap '' TERM; sh -c 'trap \"\" TERM; echo $$ >{}; while :; do sleep 0.1; done' & \
+         while :; do sleep 0.1; done",
+        child.display()
+    );
+    let began = Instant::now();
+    let progress = bed.run(&order(
+        id("stubborn", 1),
+        vec![Step::install(text.as_str(), 1)],
+    ));
+    assert_eq!(progress.steps[0].outcome, Outcome::Timeout);
+    assert!(
+        began.elapsed() >= Duration::from_secs(11),
+        "TERM had its ten seconds"
+    );
+    let pid = fs::read_to_string(&child).unwrap();
+    wait("the child to be gone", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    });
+}
+
+#[test]
+fn a_script_that_heeds_term_ends_at_once_and_may_clean_up() {
+    let bed = Bed::new();
+    let text = "trap 'echo cleaned up; exit 0' TERM; echo begun; while :; do sleep 0.1; done";
+    let began = Instant::now();
+    let progress = bed.run(&order(id("polite", 1), vec![Step::install(text, 1)]));
+    assert_eq!(progress.steps[0].outcome, Outcome::Timeout);
+    assert!(began.elapsed() < Duration::from_secs(8));
+    // Between the two the shell may say that its sleep was terminated.
+    let output = bed.output(&progress.id);
+    assert!(output.starts_with(b"== install ==\nbegun\n") && output.ends_with(b"cleaned up\n"));
+}
+
+#[test]
+fn a_daemon_that_holds_stdout_does_not_hold_the_order() {
+    let bed = Bed::new();
+    let daemon = bed.file("daemon");
+    let text = format!("sleep 40 & echo $! >{}; echo done", daemon.display());
+    let began = Instant::now();
+    let progress = bed.run(&script(id("daemon", 1), &text));
+    assert_eq!(progress.state, State::Succeeded);
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(bed.output(&progress.id).ends_with(b"done\n"));
+    let pid: i32 = fs::read_to_string(&daemon).unwrap().trim().parse().unwrap();
+    assert!(
+        fs::metadata(format!("/proc/{pid}")).is_ok(),
+        "the daemon was meant to stay"
+    );
+    kill(pid);
+}
+
+#[test]
+fn five_mebibytes_of_output_keep_head_and_tail() {
+    let bed = Bed::new();
+    let text = "echo first; head -c 5242880 /dev/zero | tr '\\0' x; echo; echo last";
+    let progress = bed.run(&script(id("flood", 1), text));
+    assert_eq!(progress.state, State::Succeeded);
+    let output = bed.output(&progress.id);
+    assert!(output.len() < 1024 * 1024 + 200, "{}", output.len());
+    assert!(output.starts_with(b"== install ==\nfirst\nxxx"));
+    assert!(output.ends_with(b"xxx\nlast\n"));
+    let total = "first\n".len() + 5_242_880 + "\nlast\n".len();
+    let marker = format!(
+        "[evenkeel: {} bytes of output dropped here]",
+        total - 1024 * 1024
+    );
+    assert!(
+        String::from_utf8(output).unwrap().contains(&marker),
+        "{marker}"
+    );
+}
+
+#[test]
+fn a_script_that_removes_the_state_directory_is_still_accounted_for() {
+    let bed = Bed::new();
+    let count = bed.file("count");
+    let gate = bed.file("gate");
+    let text = format!(
+        "echo run >>{}; rm -rf {}; while [ ! -e {} ]; do sleep 0.05; done; exit 7",
+        count.display(),
+        bed.state().display(),
+        gate.display()
+    );
+    let order = script(id("remover", 1), &text);
+    bed.accept(&order).unwrap();
+    wait("the state directory to be removed and put back", || {
+        lines(&count) == 1 && bed.state().join("fence.json").exists()
+    });
+    assert_eq!(bed.status(&order.id).state, State::Running);
+    let other = bed.accept(&script(id("other", 1), "true")).unwrap_err();
+    assert_eq!(other.kind, RefusalKind::Busy);
+    assert_eq!(bed.accept(&order).unwrap().state, State::Running);
+    fs::write(&gate, "").unwrap();
+    let progress = bed.finish(&order.id);
+    assert_eq!(progress.steps[0].outcome, Outcome::Exit(7));
+    assert_eq!(lines(&count), 1);
+}
