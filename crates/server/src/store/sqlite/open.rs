@@ -304,3 +304,44 @@ pub(super) fn restore(backup: &Path, path: &Path) -> Result<(), StoreError> {
     check(&from, backup)?;
     copy(&from, path)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+    use super::*;
+
+    /// No test can cut the power; this one holds the settings that survive it.
+    #[test]
+    fn every_commit_is_synced() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("store.db");
+        create_if_missing(&path).unwrap();
+        let conn = open_checked(&path, None).unwrap();
+        let synchronous: i64 = conn
+            .pragma_query_value(None, "synchronous", |r| r.get(0))
+            .unwrap();
+        let journal: String = conn
+            .pragma_query_value(None, "journal_mode", |r| r.get(0))
+            .unwrap();
+        assert_eq!((synchronous, journal.as_str()), (2, "wal"));
+    }
+
+    #[test]
+    fn files_are_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("store.db");
+        let _lock = lock(&path).unwrap();
+        create_if_missing(&path).unwrap();
+        let conn = open_checked(&path, None).unwrap();
+        conn.execute_batch("UPDATE compaction SET id = 1").unwrap();
+        for suffix in ["", "-wal", "-shm", ".lock"] {
+            let mode = fs::metadata(beside(&path, suffix))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600, "{suffix}");
+        }
+    }
+}

@@ -127,7 +127,7 @@ impl Writer {
             let mut group = match first {
                 Ok(job) => vec![job],
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.finish(),
             };
             if !group.is_empty() {
                 group.extend(jobs.try_iter().take(MAX_GROUP - 1));
@@ -139,6 +139,19 @@ impl Writer {
                 );
                 return;
             }
+        }
+    }
+
+    /// Moves everything into the database file. If that fails, the next opening does it.
+    fn finish(self) {
+        let moved = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = moved {
+            tracing::info!(
+                error = &error as &dyn std::error::Error,
+                "the write-ahead log stays for the next start"
+            );
         }
     }
 
