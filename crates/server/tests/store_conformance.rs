@@ -500,7 +500,7 @@ impl Run<'_> {
                 }
             }
             Step::Grant(seconds) => {
-                let ttl = Duration::from_secs(*seconds) - Duration::from_millis(1);
+                let ttl = Duration::from_millis(seconds * 1000 - 1);
                 self.model.granted += 1;
                 let lease = LeaseId(self.model.granted);
                 self.model

@@ -444,7 +444,7 @@ fn a_backup_of_a_store_in_use_restores_to_the_same() {
         for n in 1..=20 {
             store.txn(numbered(0, n)).await.unwrap();
         }
-        store.lease_grant(Duration::from_secs(60)).await.unwrap();
+        store.lease_grant(Duration::from_mins(1)).await.unwrap();
         store.compact(5).await.unwrap();
         store.backup(&copy).await.unwrap();
         store.txn(numbered(0, 21)).await.unwrap();

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::tail::{TAIL_BATCHES, Tail, TailRead, TailWatch};
-use super::types::{check_key, check_readable, lease_ttl};
+use super::txn::check_key;
+use super::types::{check_readable, lease_ttl};
 use super::{
     Batch, Event, KeyValue, LeaseId, Listing, Op, Page, Revision, Store, StoreError, Txn,
     TxnResult, Watch,

@@ -10,6 +10,7 @@ mod error;
 pub mod memory;
 pub mod sqlite;
 mod tail;
+mod txn;
 mod types;
 
 use std::time::Duration;
@@ -17,9 +18,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use error::StoreError;
+pub use txn::{Compare, MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_OPS, MAX_VALUE_BYTES, Op, Txn};
 pub use types::{
-    Batch, Compare, Event, KeyValue, LeaseId, Listing, MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_OPS,
-    MAX_VALUE_BYTES, Op, Page, Revision, Txn, TxnResult, Watch, WatchSource,
+    Batch, Event, KeyValue, LeaseId, Listing, Page, Revision, TxnResult, Watch, WatchSource,
 };
 
 /// The store of a control plane. One revision counter for all keys: every transaction that

@@ -1,6 +1,6 @@
-//! The tables and every statement on them: the log of changes, and where each live key is in it.
+//! The tables and every statement that reads them: the log of changes, and where each live key is in it.
 //!
-//! Entry points: [`apply`] for a transaction, [`get`], [`list`] and [`tail`] for reads. A value is
+//! Entry points: [`get`], [`list`] and [`tail`]; writing is in [`change`](super::change). A value is
 //! stored once, in the log; `current` only points to it. Each row of the log carries a checksum,
 //! because SQLite's own checks cover its trees but not what the rows say.
 
@@ -12,9 +12,7 @@ use sha2::{Digest, Sha256};
 use super::fault::{corrupt, fault};
 use crate::store::tail::{TAIL_BATCHES, TailRead};
 use crate::store::types::check_readable;
-use crate::store::{
-    Batch, Event, KeyValue, LeaseId, Listing, Op, Page, Revision, StoreError, Txn, TxnResult,
-};
+use crate::store::{Batch, Event, KeyValue, LeaseId, Listing, Page, Revision, StoreError};
 
 /// The schema, statement by statement, as `sqlite_schema` repeats it.
 /// The log keeps its last rows for ever, so that neither an id nor a revision comes back.
@@ -91,7 +89,7 @@ impl Entry {
         self.version == 0
     }
 
-    fn into_kv(self) -> KeyValue {
+    pub fn into_kv(self) -> KeyValue {
         KeyValue {
             key: self.key,
             value: Bytes::from(self.value),
@@ -102,7 +100,7 @@ impl Entry {
         }
     }
 
-    fn insert(&self, conn: &Connection) -> rusqlite::Result<()> {
+    pub fn insert(&self, conn: &Connection) -> rusqlite::Result<()> {
         conn.execute(
             "INSERT INTO log (id, revision, key, value, create_revision, version, lease, sum) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -182,12 +180,16 @@ pub(super) fn compacted(conn: &Connection) -> Result<Revision, StoreError> {
     Ok(revision)
 }
 
-fn now(conn: &Connection, key: &str) -> Result<Option<Entry>, StoreError> {
+pub(super) fn now(conn: &Connection, key: &str) -> Result<Option<Entry>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM current c JOIN log l ON l.id = c.id WHERE c.key = ?1");
     one(conn, &sql, &[&key])
 }
 
-fn one(conn: &Connection, sql: &str, args: &[&dyn ToSql]) -> Result<Option<Entry>, StoreError> {
+pub(super) fn one(
+    conn: &Connection,
+    sql: &str,
+    args: &[&dyn ToSql],
+) -> Result<Option<Entry>, StoreError> {
     conn.query_row(sql, args, |row| Ok(Entry::read(row)))
         .optional()
         .map_err(fault("reading a key"))?
@@ -219,7 +221,7 @@ pub(super) fn get(
 
 /// The first string behind all that start with `prefix`; a blob, which sorts behind every text,
 /// where there is none.
-fn behind(prefix: &str) -> Value {
+pub(super) fn behind(prefix: &str) -> Value {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
         // Code points sort like their UTF-8; the range skips the surrogates.
@@ -343,192 +345,17 @@ pub(super) fn tail(
     Ok(TailRead { batches, next })
 }
 
-/// Runs a transaction inside the open one; `head` moves on if it writes.
-pub(super) fn apply(
+pub(super) fn strings(
     conn: &Connection,
-    head: &mut Head,
-    txn: &Txn,
-) -> Result<TxnResult, StoreError> {
-    let mut succeeded = true;
-    for compare in &txn.compares {
-        let current = now(conn, compare.key())?.map(Entry::into_kv);
-        if !compare.holds(current.as_ref()) {
-            succeeded = false;
-            break;
-        }
-    }
-    let ops = if succeeded { &txn.then } else { &txn.otherwise };
-    for op in ops {
-        if let Op::Put {
-            lease: Some(lease), ..
-        } = op
-            && !lease_exists(conn, *lease)?
-        {
-            return Err(StoreError::LeaseNotFound(*lease));
-        }
-    }
-    let mut writer = Writer {
-        conn,
-        revision: head.revision + 1,
-        id: head.id,
-    };
-    let mut reads = Vec::new();
-    for op in ops {
-        match op {
-            Op::Put { key, value, lease } => writer.put(key, value, *lease)?,
-            Op::Delete { key } => writer.delete(key)?,
-            Op::DeletePrefix { prefix } => writer.delete_prefix(prefix)?,
-            Op::Get { key } => reads.push(now(conn, key)?.map(Entry::into_kv)),
-        }
-    }
-    writer.settle(head);
-    Ok(TxnResult {
-        succeeded,
-        revision: head.revision,
-        reads,
-    })
-}
-
-/// Deletes the keys of a lease, and the lease, inside the open transaction.
-pub(super) fn end_lease(
-    conn: &Connection,
-    head: &mut Head,
-    lease: LeaseId,
-) -> Result<(), StoreError> {
-    let keys = strings(
-        conn,
-        "SELECT c.key FROM current c JOIN log l ON l.id = c.id WHERE l.lease = ?1 ORDER BY c.key",
-        params![lease.0 as i64],
-    )?;
-    let mut writer = Writer {
-        conn,
-        revision: head.revision + 1,
-        id: head.id,
-    };
-    for key in keys {
-        writer.delete(&key)?;
-    }
-    writer.settle(head);
-    conn.execute("DELETE FROM lease WHERE id = ?1", params![lease.0 as i64])
-        .map_err(fault("ending a lease"))?;
-    Ok(())
-}
-
-/// Whether a lease is there.
-pub(super) fn lease_exists(conn: &Connection, lease: LeaseId) -> Result<bool, StoreError> {
-    let Ok(id) = i64::try_from(lease.0) else {
-        return Ok(false);
-    };
-    conn.query_row("SELECT 1 FROM lease WHERE id = ?1", params![id], |_| Ok(()))
-        .optional()
-        .map(|found| found.is_some())
-        .map_err(fault("looking up a lease"))
-}
-
-/// Forgets what was superseded before `to`, inside the open transaction.
-pub(super) fn compact(conn: &Connection, head: Head, to: Revision) -> Result<(), StoreError> {
-    check_readable(Some(to), 0, head.revision)?;
-    if to <= compacted(conn)? {
-        return Ok(());
-    }
-    let at = to as i64;
-    let run = || -> rusqlite::Result<()> {
-        conn.execute(
-            "DELETE FROM log WHERE revision < ?1 AND EXISTS (SELECT 1 FROM log n \
-             WHERE n.key = log.key AND n.revision > log.revision AND n.revision <= ?1)",
-            params![at],
-        )?;
-        conn.execute(
-            "DELETE FROM log WHERE revision < ?1 AND version = 0",
-            params![at],
-        )?;
-        conn.execute(
-            "UPDATE compaction SET revision = ?1, sum = ?2 WHERE id = 1",
-            params![at, pair_sum(1, to)],
-        )?;
-        Ok(())
-    };
-    run().map_err(fault("compacting"))
-}
-
-fn strings(conn: &Connection, sql: &str, args: &[&dyn ToSql]) -> Result<Vec<String>, StoreError> {
+    sql: &str,
+    args: &[&dyn ToSql],
+) -> Result<Vec<String>, StoreError> {
     let run = || {
         conn.prepare(sql)?
             .query_map(args, |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()
     };
     run().map_err(fault("listing keys"))
-}
-
-struct Writer<'a> {
-    conn: &'a Connection,
-    revision: Revision,
-    id: u64,
-}
-
-impl Writer<'_> {
-    fn put(&mut self, key: &str, value: &Bytes, lease: Option<LeaseId>) -> Result<(), StoreError> {
-        let (create_revision, version) = now(self.conn, key)?.map_or((self.revision, 1), |old| {
-            (old.create_revision, old.version + 1)
-        });
-        self.id += 1;
-        let entry = Entry {
-            id: self.id,
-            revision: self.revision,
-            key: key.to_owned(),
-            value: value.to_vec(),
-            create_revision,
-            version,
-            lease: lease.map(|lease| lease.0),
-        };
-        let run = || {
-            entry.insert(self.conn)?;
-            self.conn.execute(
-                "INSERT INTO current (key, id) VALUES (?1, ?2) \
-                 ON CONFLICT (key) DO UPDATE SET id = excluded.id",
-                params![key, entry.id as i64],
-            )
-        };
-        run().map_err(fault("storing a key")).map(drop)
-    }
-
-    fn delete(&mut self, key: &str) -> Result<(), StoreError> {
-        let gone = self
-            .conn
-            .execute("DELETE FROM current WHERE key = ?1", params![key])
-            .map_err(fault("deleting a key"))?;
-        if gone == 0 {
-            return Ok(());
-        }
-        self.id += 1;
-        let entry = Entry {
-            id: self.id,
-            revision: self.revision,
-            key: key.to_owned(),
-            value: Vec::new(),
-            create_revision: 0,
-            version: 0,
-            lease: None,
-        };
-        entry.insert(self.conn).map_err(fault("deleting a key"))
-    }
-
-    fn delete_prefix(&mut self, prefix: &str) -> Result<(), StoreError> {
-        let sql = "SELECT key FROM current WHERE key >= ?1 AND key < ?2 ORDER BY key";
-        for key in strings(self.conn, sql, params![prefix, behind(prefix)])? {
-            self.delete(&key)?;
-        }
-        Ok(())
-    }
-
-    fn settle(self, head: &mut Head) {
-        if self.id > head.id {
-            *head = Head {
-                id: self.id,
-                revision: self.revision,
-            };
-        }
-    }
 }
 
 /// Verifies what SQLite's own check cannot know: all checksums, and that `current` says the same

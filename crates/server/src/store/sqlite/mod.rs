@@ -4,6 +4,7 @@
 //! fsynced. One thread writes, one reads; both own their connection. A lock file keeps other
 //! processes out. Absent on purpose: several processes on one file, and network file systems.
 
+mod change;
 mod fault;
 mod log;
 mod open;
@@ -23,7 +24,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use self::fault::fault;
 use self::writer::{Change, Done, Job, Writer};
 use super::tail::{Tail, TailRead, TailWatch};
-use super::types::{check_key, lease_ttl};
+use super::txn::check_key;
+use super::types::lease_ttl;
 use super::{KeyValue, LeaseId, Listing, Page, Revision, Store, StoreError, Txn, TxnResult, Watch};
 
 /// Requests that may wait for a thread; more callers wait before they queue. Bounds the memory
@@ -156,7 +158,7 @@ impl SqliteStore {
             .send(Job {
                 change,
                 answer,
-                _place: place,
+                place,
             })
             .map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?

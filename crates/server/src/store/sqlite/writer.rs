@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+use super::change;
 use super::fault::{corrupt, fault};
 use super::log::{self, Head};
 use super::{Clock, MAX_GROUP};
@@ -37,7 +38,7 @@ pub(super) struct Job {
     pub change: Change,
     pub answer: oneshot::Sender<Result<Done, StoreError>>,
     /// Its place in the bounded queue.
-    pub _place: OwnedSemaphorePermit,
+    pub place: OwnedSemaphorePermit,
 }
 
 /// What a member of a group does to the leases once the group is committed.
@@ -196,7 +197,7 @@ impl Writer {
         }
         let (changes, answers): (Vec<_>, Vec<_>) = group
             .into_iter()
-            .map(|job| (job.change, (job.answer, job._place)))
+            .map(|job| (job.change, (job.answer, job.place)))
             .unzip();
         match self.commit(&changes) {
             Ok(results) => {
@@ -301,29 +302,29 @@ impl Writer {
     fn apply_one(&self, change: &Change, outcome: &mut Outcome) -> Result<Done, StoreError> {
         let conn = &self.conn;
         match change {
-            Change::Txn(txn) => log::apply(conn, &mut outcome.head, txn).map(Done::Txn),
+            Change::Txn(txn) => change::apply(conn, &mut outcome.head, txn).map(Done::Txn),
             Change::Grant(ttl) => {
                 let id = grant(conn, ttl.as_secs()).map_err(fault("granting a lease"))?;
                 outcome.effects.push(LeaseEffect::Start(id, *ttl));
                 Ok(Done::Granted(id))
             }
             Change::KeepAlive(id) => {
-                if !log::lease_exists(conn, *id)? {
+                if !change::lease_exists(conn, *id)? {
                     return Err(StoreError::LeaseNotFound(*id));
                 }
                 outcome.effects.push(LeaseEffect::Touch(*id));
                 Ok(Done::Unit)
             }
             Change::Revoke(id) => {
-                if !log::lease_exists(conn, *id)? {
+                if !change::lease_exists(conn, *id)? {
                     return Err(StoreError::LeaseNotFound(*id));
                 }
-                log::end_lease(conn, &mut outcome.head, *id)?;
+                change::end_lease(conn, &mut outcome.head, *id)?;
                 outcome.effects.push(LeaseEffect::End(*id));
                 Ok(Done::Unit)
             }
             Change::Compact(to) => {
-                log::compact(conn, outcome.head, *to)?;
+                change::compact(conn, outcome.head, *to)?;
                 Ok(Done::Unit)
             }
         }
