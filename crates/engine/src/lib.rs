@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod admit;
+pub mod check;
 pub mod drain;
 pub mod facts;
 pub mod ids;

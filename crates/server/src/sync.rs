@@ -1,4 +1,23 @@
 //! The actor of a cluster and the ports through which it sees and acts.
 
+pub mod act;
+pub mod actor;
 pub mod board;
+pub mod clock;
+pub mod commit;
+pub mod enrol;
+pub mod points;
 pub mod ports;
+pub mod state;
+
+/// An error with all its causes, for a log or a reason.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,185 @@
+//! Carries out one action through the ports. No decision is made here.
+
+use super::points::Points;
+use super::ports::{Cluster, Fault, HostOrder, Machines, PodRef, Target};
+use crate::store::Revision;
+use evenkeel_engine::action::{Action, Answer, FaultSeen, HostState};
+use evenkeel_engine::facts::{Mark, NodeSeen};
+use evenkeel_engine::ids::{NodeId, NodeName};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// A call to the API server that takes longer is given up: the answer no longer matters, the next observation does.
+const API_LIMIT: Duration = Duration::from_secs(30);
+/// A probe connects, pushes the host binary once, and reads a page of facts.
+const PROBE_LIMIT: Duration = Duration::from_secs(120);
+/// Progress reports that wait for the actor; more would only be older.
+const PROGRESS_QUEUE: usize = 16;
+
+/// What the actions of one turn need beside the action itself.
+#[derive(Clone)]
+pub struct Hands {
+    /// The API server.
+    pub cluster: Arc<dyn Cluster>,
+    /// The machines.
+    pub machines: Arc<dyn Machines>,
+    /// Test points.
+    pub points: Points,
+    /// The actor's epoch.
+    pub epoch: Revision,
+}
+
+/// What the actor knows of an action's node.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The Node object as last seen.
+    pub seen: Option<NodeSeen>,
+    /// The machine id on record, for a node that has left.
+    pub machine_id: Option<Arc<str>>,
+}
+
+/// News from an action under way.
+#[derive(Debug)]
+pub enum News {
+    /// An order got further.
+    Progress(Action, HostState),
+    /// The action ended.
+    Ended(Action, Result<Answer, FaultSeen>),
+}
+
+/// Runs one action to its end and reports to `news`.
+pub async fn run(hands: Hands, action: Action, about: About, news: mpsc::Sender<News>) {
+    let verb = action.key().verb;
+    hands.points.pass(verb, "before").await;
+    let result = perform(&hands, &action, &about, &news).await;
+    hands.points.pass(verb, "after").await;
+    // The actor has gone: whoever comes next asks again.
+    let _ = news.send(News::Ended(action, result.map_err(to_seen))).await;
+}
+
+fn to_seen(fault: Fault) -> FaultSeen {
+    let message = super::chain(&fault);
+    FaultSeen {
+        permanent: matches!(fault, Fault::Permanent { .. }),
+        conflict: matches!(fault, Fault::Conflict { .. }),
+        message,
+    }
+}
+
+async fn limited<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        Err(Fault::transient(format!("{what}: no answer within {} s", limit.as_secs())))
+    })
+}
+
+async fn perform(
+    hands: &Hands,
+    action: &Action,
+    about: &About,
+    news: &mpsc::Sender<News>,
+) -> Result<Answer, Fault> {
+    let cluster = &hands.cluster;
+    let seen = |node: &NodeName| {
+        about
+            .seen
+            .as_ref()
+            .ok_or_else(|| Fault::Gone { what: format!("node {node} is not there") })
+    };
+    match action {
+        Action::Claim { node, job, was_unschedulable } => {
+            let mark = Mark {
+                job: job.clone(),
+                epoch: hands.epoch,
+                was_unschedulable: *was_unschedulable,
+            };
+            limited(API_LIMIT, "claim", cluster.claim(seen(node)?, &mark)).await?;
+            Ok(Answer::Written)
+        }
+        Action::Cordon { node } => {
+            let call = cluster.set_unschedulable(seen(node)?, true);
+            limited(API_LIMIT, "cordon", call).await.map(|()| Answer::Written)
+        }
+        Action::Lift { node } => {
+            let call = cluster.set_unschedulable(seen(node)?, false);
+            limited(API_LIMIT, "uncordon", call).await.map(|()| Answer::Written)
+        }
+        Action::Release { node, uncordon } => {
+            let call = cluster.release(seen(node)?, *uncordon);
+            limited(API_LIMIT, "release", call).await.map(|()| Answer::Written)
+        }
+        Action::Evict { pod, uid, .. } => {
+            let pod = PodRef { key: pod.clone(), uid: uid.clone() };
+            limited(API_LIMIT, "evict", cluster.evict(&pod)).await.map(Answer::Eviction)
+        }
+        Action::Delete { pod, uid } => {
+            let pod = PodRef { key: pod.clone(), uid: uid.clone() };
+            match limited(API_LIMIT, "delete", cluster.delete(&pod)).await {
+                Ok(()) | Err(Fault::Gone { .. }) => Ok(Answer::Written),
+                Err(fault) => Err(fault),
+            }
+        }
+        Action::Confirm { node } => {
+            let live = limited(API_LIMIT, "fresh read", cluster.confirm(node)).await?;
+            Ok(Answer::Confirmed { node: live.node, pods: live.pods })
+        }
+        Action::Heartbeat { node } => {
+            let call = cluster.heartbeat(node);
+            limited(API_LIMIT, "heartbeat", call).await.map(Answer::Renewed)
+        }
+        Action::Probe { node, id, job } => {
+            let target = target(node, id, about);
+            let call = hands.machines.probe(job, &target);
+            limited(PROBE_LIMIT, "probe", call).await.map(|()| Answer::Fit)
+        }
+        Action::Host { node, id, job, attempt, stage } => {
+            let order = HostOrder {
+                job: job.clone(),
+                target: target(node, id, about),
+                attempt: *attempt,
+                stage: *stage,
+                epoch: hands.epoch,
+            };
+            follow(hands, action, &order, news).await.map(Answer::Host)
+        }
+    }
+}
+
+fn target(node: &NodeName, id: &NodeId, about: &About) -> Target {
+    let seen = about.seen.as_ref();
+    Target {
+        node_id: id.clone(),
+        node: node.clone(),
+        internal_ip: seen.and_then(|s| s.internal_ip.clone()),
+        machine_id: seen.and_then(|s| s.machine_id.clone()).or_else(|| about.machine_id.clone()),
+        system_uuid: seen.and_then(|s| s.system_uuid.clone()),
+    }
+}
+
+/// An order has no limit here: its steps carry their own, on the host.
+async fn follow(
+    hands: &Hands,
+    action: &Action,
+    order: &HostOrder,
+    news: &mpsc::Sender<News>,
+) -> Result<HostState, Fault> {
+    let (tx, mut rx) = mpsc::channel(PROGRESS_QUEUE);
+    let run = hands.machines.run(order, tx);
+    tokio::pin!(run);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            result = &mut run => return result,
+            state = rx.recv(), if open => match state {
+                Some(state) => {
+                    let _ = news.send(News::Progress(action.clone(), state)).await;
+                }
+                None => open = false,
+            },
+        }
+    }
+}

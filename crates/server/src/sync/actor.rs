@@ -1,0 +1,414 @@
+//! The only loop. One actor per cluster: apply what came, plan, commit, act, publish, sleep.
+//!
+//! Events wake it, they do not steer it: what happens next depends on the state alone. It stops at once when the
+//! store says that another actor holds the cluster's lease.
+
+use super::act::{self, About, Hands, News};
+use super::board::{Board, Snapshot};
+use super::clock::{ClusterClock, WallClock};
+use super::commit::{self, Committed};
+use super::points::Points;
+use super::ports::{Cluster, Listed, Machines, Seen};
+use super::state::{State, StateError};
+use super::{chain, enrol};
+use crate::records::keys;
+use crate::store::{LeaseId, Revision, Store, StoreError, Txn};
+use evenkeel_engine::action::Action;
+use evenkeel_engine::check;
+use evenkeel_engine::facts::NodeSeen;
+use evenkeel_engine::ids::{ClusterId, NodeName};
+use evenkeel_engine::plan::{Ctx, Plan, plan};
+use evenkeel_engine::time::{Span, Time};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// The lease on a cluster. A dead replica is replaced within this time.
+const LEASE_TTL: Duration = Duration::from_secs(15);
+/// Renewed three times within its life.
+const LEASE_RENEW: Duration = Duration::from_secs(5);
+/// The loop looks at everything again after this time even if nothing woke it (L6).
+const RESYNC: Duration = Duration::from_secs(30);
+/// Turns in a row without looking for news: a node passes at most about ten phases without waiting for anything.
+const TURNS_MAX: u32 = 32;
+/// Watch events that wait for the loop; the watch blocks beyond that.
+const NEWS_QUEUE: usize = 256;
+/// Readers see changes at most this much later.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// Pause after an error of the store or the API server before the actor starts over.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// Everything an actor stands on.
+#[derive(Clone)]
+pub struct Setup {
+    /// The project of the cluster.
+    pub project: String,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The API server.
+    pub kube: Arc<dyn Cluster>,
+    /// The machines.
+    pub machines: Arc<dyn Machines>,
+    /// Where snapshots go.
+    pub board: Board,
+    /// The wall clock.
+    pub wall: WallClock,
+    /// The store belongs to this process alone, so a lease found in it is a dead one's.
+    pub exclusive: bool,
+    /// Test points.
+    pub points: Points,
+}
+
+/// Why an actor's life ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ActorError {
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+    /// The records cannot be used.
+    #[error("the cluster's records cannot be used")]
+    State(#[source] StateError),
+    /// The API server cannot be watched.
+    #[error("the cluster cannot be watched")]
+    Watch(#[source] super::ports::Fault),
+    /// The watch ended.
+    #[error("the cluster's watch ended")]
+    WatchEnded,
+    /// Another actor took over.
+    #[error("another replica took the cluster over")]
+    Deposed,
+    /// An invariant does not hold: nothing more is done.
+    #[error("an invariant does not hold: {0}")]
+    Broken(String),
+}
+
+/// Runs a cluster's actor for ever: a life that ends with an error is followed by another.
+pub async fn run(setup: Setup) {
+    loop {
+        let error = match live(&setup).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        tracing::warn!(cluster.id = %setup.cluster, error = chain(&error), "actor starts over");
+        if let Some(last) = setup.board.get(&setup.cluster) {
+            let trouble = Some(chain(&error));
+            setup.board.publish(
+                &setup.cluster,
+                Snapshot { live: false, trouble, ..(*last).clone() },
+            );
+        } else {
+            let trouble = Some(chain(&error));
+            setup.board.publish(&setup.cluster, Snapshot { trouble, ..Snapshot::default() });
+        }
+        tokio::time::sleep(RESTART_PAUSE).await;
+    }
+}
+
+/// One life: from taking the lease to the first error.
+async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
+    let (lease, epoch) = take_lease(setup).await?;
+    let state = State::load(&*setup.store, &setup.project, &setup.cluster)
+        .await
+        .map_err(ActorError::State)?;
+    let seen = setup.kube.watch().await.map_err(ActorError::Watch)?;
+    let prefix = keys::inside(&setup.project, &setup.cluster);
+    let stored =
+        setup.store.watch(&prefix, state.revision + 1).await.map_err(ActorError::Store)?;
+    let (news_tx, news) = mpsc::channel(NEWS_QUEUE);
+    let clock = ClusterClock::resume(state.clock.as_ref(), (setup.wall)());
+    let mut actor = Actor {
+        setup,
+        state,
+        clock,
+        lease,
+        hands: Hands {
+            cluster: setup.kube.clone(),
+            machines: setup.machines.clone(),
+            points: setup.points.clone(),
+            epoch,
+        },
+        nodes: Arc::default(),
+        news_tx,
+        tasks: JoinSet::new(),
+        enrol: enrol::Enrol::default(),
+        published: None,
+        trouble: Some("waiting for the first list".to_owned()),
+    };
+    actor.turns(seen, stored, news).await
+}
+
+async fn take_lease(setup: &Setup) -> Result<(LeaseId, Revision), ActorError> {
+    let key = keys::leader(&setup.project, &setup.cluster);
+    let store = &setup.store;
+    if setup.exclusive {
+        store.txn(Txn::new().delete(&key)).await.map_err(ActorError::Store)?;
+    }
+    loop {
+        let lease = store.lease_grant(LEASE_TTL).await.map_err(ActorError::Store)?;
+        let txn = Txn::new().when_absent(&key).put_leased(&key, b"actor".to_vec(), lease);
+        let taken = store.txn(txn).await.map_err(ActorError::Store)?;
+        if taken.succeeded {
+            return Ok((lease, taken.revision));
+        }
+        store.lease_revoke(lease).await.map_err(ActorError::Store)?;
+        tokio::time::sleep(LEASE_RENEW).await;
+    }
+}
+
+struct Actor<'a> {
+    setup: &'a Setup,
+    state: State,
+    clock: ClusterClock,
+    lease: LeaseId,
+    hands: Hands,
+    nodes: Arc<BTreeMap<NodeName, Arc<NodeSeen>>>,
+    news_tx: mpsc::Sender<News>,
+    tasks: JoinSet<()>,
+    enrol: enrol::Enrol,
+    published: Option<tokio::time::Instant>,
+    trouble: Option<String>,
+}
+
+impl Actor<'_> {
+    async fn turns(
+        &mut self,
+        mut seen: mpsc::Receiver<Vec<Seen>>,
+        mut stored: crate::store::Watch,
+        mut news: mpsc::Receiver<News>,
+    ) -> Result<std::convert::Infallible, ActorError> {
+        let mut renew = tokio::time::interval(LEASE_RENEW);
+        renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let (wake_at, report) = self.turn().await?;
+            self.publish(report);
+            let resync = tokio::time::Instant::now() + RESYNC;
+            let until = wake_at.map_or(resync, |at| self.clock.instant(at).min(resync));
+            tokio::select! {
+                biased;
+                _ = renew.tick() => {
+                    self.setup.store.lease_keep_alive(self.lease).await
+                        .map_err(|_| ActorError::Deposed)?;
+                }
+                batch = stored.next() => {
+                    let batch = batch.map_err(ActorError::Store)?;
+                    self.take_batch(batch).await?;
+                }
+                batch = seen.recv() => {
+                    self.take_seen(batch.ok_or(ActorError::WatchEnded)?);
+                    while let Ok(batch) = seen.try_recv() {
+                        self.take_seen(batch);
+                    }
+                }
+                Some(item) = news.recv() => {
+                    self.take_news(item);
+                    while let Ok(item) = news.try_recv() {
+                        self.take_news(item);
+                    }
+                }
+                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// Plans and commits until nothing moves, then starts the actions of the last plan.
+    async fn turn(&mut self) -> Result<(Option<Time>, Plan), ActorError> {
+        let store = self.setup.store.clone();
+        self.enrol
+            .enrol(&*store, &mut self.state, self.clock.now(), (self.setup.wall)())
+            .await
+            .map_err(ActorError::Store)?;
+        let mut turns = 0;
+        let decided = loop {
+            let now = self.clock.now();
+            let decided = {
+                let ctx = Ctx { index: &self.state.index, ledger: &self.state.ledger, now };
+                plan(&ctx, self.state.syncs.values())
+            };
+            if let Err(broken) = check::plan(self.state.syncs.values(), &decided) {
+                return Err(ActorError::Broken(broken.to_string()));
+            }
+            if !decided.has_transitions() {
+                break decided;
+            }
+            turns += 1;
+            if turns > TURNS_MAX {
+                tokio::task::yield_now().await;
+                turns = 0;
+            }
+            self.hands.points.pass("commit", "before").await;
+            let wall = (self.setup.wall)();
+            let epoch = self.hands.epoch;
+            let done = commit::commit(&*store, &mut self.state, epoch, &decided, now, wall)
+                .await
+                .map_err(ActorError::Store)?;
+            self.hands.points.pass("commit", "after").await;
+            match done {
+                Committed::Yes => self.announce(&decided),
+                Committed::Stale => {}
+                Committed::Deposed => return Err(ActorError::Deposed),
+            }
+        };
+        let now = self.clock.now();
+        for action in &decided.actions {
+            self.start(action.clone(), now);
+        }
+        self.state.syncs.retain(|_, sync| sync.running());
+        Ok((decided.wake_at, decided))
+    }
+
+    fn start(&mut self, action: Action, now: Time) {
+        self.state.ledger.start(&action, now);
+        let about = node_of(&action).map_or(About { seen: None, machine_id: None }, |name| About {
+            seen: self.state.index.node(name).map(|e| e.seen.clone()),
+            machine_id: self
+                .state
+                .nodes
+                .get(name)
+                .and_then(|k| k.record.machine_id.as_deref().map(Arc::from)),
+        });
+        tracing::debug!(cluster.id = %self.setup.cluster, action = %action.key(), "start");
+        self.tasks.spawn(act::run(self.hands.clone(), action, about, self.news_tx.clone()));
+    }
+
+    /// Leaves a line for people: in the log, and as an Event on the node.
+    fn announce(&mut self, decided: &Plan) {
+        for (job, work) in &decided.works {
+            let Some(line) = work.log.last() else { continue };
+            tracing::info!(
+                cluster.id = %self.setup.cluster, job.id = %job, node = %work.name,
+                phase = work.phase.word(), note = line.note, "node moves on"
+            );
+            let Some(entry) = self.state.index.node(&work.name) else { continue };
+            let warning = work.phase.word() == "Failed" || work.phase.word() == "Retrying";
+            let (kube, seen) = (self.setup.kube.clone(), entry.seen.clone());
+            let reason = work.phase.word();
+            let note = if line.note.is_empty() { reason } else { &line.note };
+            let message = format!("node pool synchronization {job}: {note}");
+            self.tasks.spawn(async move {
+                if let Err(fault) = kube.event(&seen, reason, &message, warning).await {
+                    tracing::debug!(node = %seen.name, error = chain(&fault), "no event left");
+                }
+            });
+        }
+    }
+
+    async fn take_batch(&mut self, batch: crate::store::Batch) -> Result<(), ActorError> {
+        for event in &batch.events {
+            match self.state.take_event(event) {
+                Ok(Some(job)) => {
+                    let store = self.setup.store.clone();
+                    self.state.take_job(&*store, &job).await.map_err(ActorError::State)?;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "a record is damaged and left out");
+                }
+            }
+        }
+        self.state.revision = batch.revision;
+        Ok(())
+    }
+
+    fn take_seen(&mut self, batch: Vec<Seen>) {
+        let now = self.clock.now();
+        for item in batch {
+            match item {
+                Seen::Node(node) => {
+                    Arc::make_mut(&mut self.nodes)
+                        .insert(node.name.clone(), Arc::new(node.clone()));
+                    self.state.index.see_node(node, now);
+                }
+                Seen::NodeGone(name) => {
+                    Arc::make_mut(&mut self.nodes).remove(&name);
+                    self.state.index.lose_node(&name);
+                }
+                Seen::Pod(pod) => self.state.index.see_pod(pod, now),
+                Seen::PodGone(uid) => {
+                    self.state.index.lose_pod(&uid);
+                    self.state.ledger.forget_pod(&uid);
+                }
+                Seen::Budget(budget) => self.state.index.see_budget(budget),
+                Seen::BudgetGone(key) => self.state.index.lose_budget(&key),
+                Seen::Relisted(Listed::Nodes(all)) => {
+                    self.nodes = Arc::new(
+                        all.iter().map(|n| (n.name.clone(), Arc::new(n.clone()))).collect(),
+                    );
+                    self.state.index.relist_nodes(all, now);
+                }
+                Seen::Relisted(Listed::Pods(all)) => {
+                    for uid in self.state.index.relist_pods(all, now) {
+                        self.state.ledger.forget_pod(&uid);
+                    }
+                }
+                Seen::Relisted(Listed::Budgets(all)) => self.state.index.relist_budgets(all),
+                Seen::Live(live) => {
+                    self.state.index.set_live(live);
+                    self.trouble =
+                        (!live).then(|| "the API server's watches are down".to_owned());
+                }
+            }
+        }
+    }
+
+    fn take_news(&mut self, news: News) {
+        let now = self.clock.now();
+        match news {
+            News::Progress(action, state) => self.state.ledger.progress(&action, state),
+            News::Ended(action, result) => {
+                if let Err(fault) = &result {
+                    tracing::debug!(
+                        cluster.id = %self.setup.cluster, action = %action.key(),
+                        permanent = fault.permanent, reason = fault.message, "action failed"
+                    );
+                }
+                let version = match &action {
+                    Action::Evict { budget: Some(key), .. } => {
+                        self.state.index.budget(key).map(|b| b.resource_version.clone())
+                    }
+                    _ => None,
+                };
+                self.state.ledger.end(&action, result, version, now);
+            }
+        }
+    }
+
+    fn publish(&mut self, decided: Plan) {
+        let now = tokio::time::Instant::now();
+        let quiet = decided.reports.is_empty();
+        if quiet && self.published.is_some_and(|at| now - at < PUBLISH_EVERY) {
+            return;
+        }
+        self.published = Some(now);
+        let snapshot = Snapshot {
+            live: self.state.index.live(),
+            trouble: self.trouble.clone(),
+            nodes: self.nodes.clone(),
+            reports: decided.reports.into_iter().map(|(j, r)| (j, Arc::new(r))).collect(),
+            now: self.clock.now(),
+            wall_ms: (self.setup.wall)(),
+        };
+        self.setup.board.publish(&self.setup.cluster, snapshot);
+    }
+}
+
+fn node_of(action: &Action) -> Option<&NodeName> {
+    match action {
+        Action::Claim { node, .. }
+        | Action::Cordon { node }
+        | Action::Lift { node }
+        | Action::Release { node, .. }
+        | Action::Confirm { node }
+        | Action::Probe { node, .. }
+        | Action::Host { node, .. }
+        | Action::Heartbeat { node } => Some(node),
+        Action::Evict { .. } | Action::Delete { .. } => None,
+    }
+}
+
+/// Clock records of a quiet job are at most this old, so that a restart loses no more.
+pub const CLOCK_EVERY: Span = Span::mins(1);

@@ -1,0 +1,112 @@
+//! Gives every worker node an id and a pool, and forgets nodes that have left for good.
+
+use super::state::{DEFAULT_POOL, State};
+use crate::records::{self, NodeRecord, keys};
+use crate::store::{Store, StoreError, Txn};
+use evenkeel_engine::ids::{NodeId, NodeName, PoolId};
+use evenkeel_engine::time::{Span, Time};
+use std::collections::BTreeMap;
+
+/// A node whose Node object stays away for this long, and which no job holds, has left: longer than any reset's
+/// time between leaving and joining again.
+const LEFT_AFTER: Span = Span::mins(60);
+/// Nodes per commit: a transaction holds 128 steps.
+const BATCH: usize = 100;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Enrol {
+    absent: BTreeMap<NodeName, Time>,
+}
+
+impl Enrol {
+    /// Brings the records in line with what is seen. Does nothing while the view is not live.
+    pub async fn enrol(
+        &mut self,
+        store: &dyn Store,
+        state: &mut State,
+        now: Time,
+        wall_ms: i64,
+    ) -> Result<(), StoreError> {
+        if !state.index.live() {
+            return Ok(());
+        }
+        let fresh: Vec<NodeRecord> = state
+            .index
+            .nodes()
+            .filter(|e| !e.seen.control_plane && !state.nodes.contains_key(&e.seen.name))
+            .take(BATCH)
+            .map(|e| NodeRecord {
+                id: NodeId::new(uuid::Uuid::new_v4().to_string()),
+                name: e.seen.name.to_string(),
+                pool: PoolId::new(DEFAULT_POOL),
+                machine_id: e.seen.machine_id.as_deref().map(str::to_owned),
+                provider_id: e.seen.provider_id.as_deref().map(str::to_owned),
+                applied: None,
+                created_ms: wall_ms,
+                updated_ms: wall_ms,
+            })
+            .collect();
+        if !fresh.is_empty() {
+            let mut txn = Txn::new();
+            for record in &fresh {
+                let key = keys::node(&state.project, &state.cluster, &record.id);
+                txn = txn.when_absent(&key).put(key, records::encode(record));
+            }
+            store.txn(txn).await?;
+            self.reread(store, state, fresh.iter().map(|r| &r.id)).await?;
+        }
+        self.forget(store, state, now).await
+    }
+
+    async fn reread(
+        &self,
+        store: &dyn Store,
+        state: &mut State,
+        ids: impl Iterator<Item = &NodeId>,
+    ) -> Result<(), StoreError> {
+        for id in ids {
+            let key = keys::node(&state.project, &state.cluster, id);
+            if let Some(kv) = store.get(&key, None).await?
+                && let Err(error) = state.take_event(&crate::store::Event::Put(kv))
+            {
+                tracing::error!(error = super::chain(&error), "a node record is damaged");
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget(
+        &mut self,
+        store: &dyn Store,
+        state: &mut State,
+        now: Time,
+    ) -> Result<(), StoreError> {
+        self.absent.retain(|name, _| state.index.node(name).is_none());
+        let held = |name: &NodeName| {
+            state.syncs.values().any(|s| s.work(name).is_some_and(|w| w.phase.is_active()))
+        };
+        let gone: Vec<NodeName> = state
+            .nodes
+            .keys()
+            .filter(|name| state.index.node(name).is_none() && !held(name))
+            .cloned()
+            .collect();
+        for name in gone {
+            let since = *self.absent.entry(name.clone()).or_insert(now);
+            if now - since < LEFT_AFTER {
+                continue;
+            }
+            if let Some(kept) = state.nodes.get(&name) {
+                let key = keys::node(&state.project, &state.cluster, &kept.record.id);
+                let txn = Txn::new().when_mod_revision(&key, kept.revision).delete(&key);
+                if store.txn(txn).await?.succeeded {
+                    state.nodes.remove(&name);
+                    state.index.set_pool(&name, None);
+                    self.absent.remove(&name);
+                }
+            }
+        }
+        Ok(())
+    }
+}

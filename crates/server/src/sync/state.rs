@@ -1,0 +1,181 @@
+//! What an actor keeps in memory: the records of its cluster as stored, and what the engine needs of them.
+
+use crate::records::{self, ClockRecord, JobRecord, NodeRecord, PoolRecord, RecordError, keys};
+use crate::store::{Event, KeyValue, Page, Revision, Store, StoreError};
+use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, PoolId};
+use evenkeel_engine::index::Index;
+use evenkeel_engine::ledger::Ledger;
+use evenkeel_engine::sync::{Sync, SyncState, Work};
+use std::collections::BTreeMap;
+
+/// The id of the pool that holds every worker node of no other pool.
+pub const DEFAULT_POOL: &str = "DefaultPool";
+
+/// A record with the revision it was read at.
+#[derive(Clone, Debug)]
+pub struct Kept<T> {
+    /// The record.
+    pub record: T,
+    /// Its mod revision.
+    pub revision: Revision,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct State {
+    pub(super) project: String,
+    pub(super) cluster: ClusterId,
+    /// The cluster as seen.
+    pub index: Index,
+    /// What came back from actions.
+    pub ledger: Ledger,
+    /// Jobs that have not ended.
+    pub syncs: BTreeMap<JobId, Sync>,
+    pub(super) pools: BTreeMap<PoolId, Kept<PoolRecord>>,
+    pub(super) nodes: BTreeMap<NodeName, Kept<NodeRecord>>,
+    /// Revision up to which changes are in.
+    pub(super) revision: Revision,
+    pub(super) clock: Option<ClockRecord>,
+}
+
+/// Why the records of a cluster cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The store failed.
+    #[error("the records of cluster {cluster} could not be read")]
+    Store {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The cause.
+        #[source]
+        source: StoreError,
+    },
+    /// A record is unreadable.
+    #[error("the records of cluster {cluster} are damaged")]
+    Record {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The cause.
+        #[source]
+        source: RecordError,
+    },
+}
+
+impl State {
+    /// Reads everything that is stored of a cluster.
+    pub async fn load(
+        store: &dyn Store,
+        project: &str,
+        cluster: &ClusterId,
+    ) -> Result<Self, StateError> {
+        let fail = |source| StateError::Store { cluster: cluster.clone(), source };
+        let prefix = keys::inside(project, cluster);
+        let listing = store.list(&prefix, Page::all()).await.map_err(fail)?;
+        let mut state = Self {
+            project: project.to_owned(),
+            cluster: cluster.clone(),
+            index: Index::default(),
+            ledger: Ledger::default(),
+            syncs: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            revision: listing.revision,
+            clock: None,
+        };
+        let by_key: BTreeMap<&str, &KeyValue> =
+            listing.items.iter().map(|kv| (kv.key.as_str(), kv)).collect();
+        let bad = |source| StateError::Record { cluster: cluster.clone(), source };
+        for kv in &listing.items {
+            state.take_record(kv).map_err(bad)?;
+        }
+        let jobs = keys::jobs(project, cluster);
+        for (key, kv) in by_key.range(jobs.as_str()..).take_while(|(k, _)| k.starts_with(&jobs)) {
+            let job: JobRecord = records::decode(key, &kv.value).map_err(bad)?;
+            let id = job.spec.job.clone();
+            let state_key = keys::job_state(project, cluster, &id);
+            let Some(verdict) = by_key.get(state_key.as_str()) else { continue };
+            let verdict: SyncState = records::decode(&state_key, &verdict.value).map_err(bad)?;
+            let works_prefix = keys::works(project, cluster, &id);
+            let mut works = Vec::new();
+            for (key, kv) in by_key
+                .range(works_prefix.as_str()..)
+                .take_while(|(k, _)| k.starts_with(&works_prefix))
+            {
+                works.push(records::decode::<Work>(key, &kv.value).map_err(bad)?);
+            }
+            let sync = Sync::new(job.spec, verdict, works);
+            if sync.running() {
+                state.syncs.insert(id, sync);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Takes one change from the store's watch; returns the job if a new one was accepted.
+    pub fn take_event(&mut self, event: &Event) -> Result<Option<JobId>, RecordError> {
+        match event {
+            Event::Put(kv) => self.take_record(kv),
+            Event::Delete { key } => {
+                self.lose_record(key);
+                Ok(None)
+            }
+        }
+    }
+
+    fn take_record(&mut self, kv: &KeyValue) -> Result<Option<JobId>, RecordError> {
+        let key = kv.key.as_str();
+        let (project, cluster) = (self.project.as_str(), &self.cluster);
+        if key.starts_with(&keys::pools(project, cluster)) {
+            let record: PoolRecord = records::decode(key, &kv.value)?;
+            let kept = Kept { record, revision: kv.mod_revision };
+            self.pools.insert(kept.record.id.clone(), kept);
+        } else if key.starts_with(&keys::nodes(project, cluster)) {
+            let record: NodeRecord = records::decode(key, &kv.value)?;
+            let name = NodeName::new(&record.name);
+            self.index.set_pool(&name, Some(record.pool.clone()));
+            self.nodes.insert(name, Kept { record, revision: kv.mod_revision });
+        } else if key.starts_with(&keys::jobs(project, cluster)) {
+            let record: JobRecord = records::decode(key, &kv.value)?;
+            return Ok(Some(record.spec.job));
+        } else if key == keys::clock(project, cluster) {
+            self.clock = Some(records::decode(key, &kv.value)?);
+        }
+        Ok(None)
+    }
+
+    fn lose_record(&mut self, key: &str) {
+        let pools = keys::pools(&self.project, &self.cluster);
+        let nodes = keys::nodes(&self.project, &self.cluster);
+        if let Some(id) = key.strip_prefix(&pools) {
+            self.pools.remove(&PoolId::new(id));
+        } else if let Some(id) = key.strip_prefix(&nodes) {
+            let id = NodeId::new(id);
+            let name = self.nodes.iter().find(|(_, k)| k.record.id == id).map(|(n, _)| n.clone());
+            if let Some(name) = name {
+                self.nodes.remove(&name);
+                self.index.set_pool(&name, None);
+            }
+        }
+    }
+
+    /// Loads a job that was accepted after the start.
+    pub async fn take_job(&mut self, store: &dyn Store, job: &JobId) -> Result<(), StateError> {
+        if self.syncs.contains_key(job) {
+            return Ok(());
+        }
+        let fail = |source| StateError::Store { cluster: self.cluster.clone(), source };
+        let bad = |source| StateError::Record { cluster: self.cluster.clone(), source };
+        let header_key = keys::job(&self.project, &self.cluster, job);
+        let state_key = keys::job_state(&self.project, &self.cluster, job);
+        let header = store.get(&header_key, None).await.map_err(fail)?;
+        let verdict = store.get(&state_key, None).await.map_err(fail)?;
+        let (Some(header), Some(verdict)) = (header, verdict) else { return Ok(()) };
+        let header: JobRecord = records::decode(&header_key, &header.value).map_err(bad)?;
+        let verdict: SyncState = records::decode(&state_key, &verdict.value).map_err(bad)?;
+        let sync = Sync::new(header.spec, verdict, []);
+        if sync.running() {
+            self.syncs.insert(job.clone(), sync);
+        }
+        Ok(())
+    }
+}
