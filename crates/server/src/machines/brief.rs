@@ -1,0 +1,113 @@
+//! What the composition root tells this module about one job and one machine.
+//!
+//! Everything secret is opened here for the length of one call, hidden in `Debug` and wiped on drop.
+
+use crate::records::Recipe;
+use crate::sync::ports::{Fault, Target};
+use async_trait::async_trait;
+use evenkeel_engine::ids::JobId;
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Knows what a job does to a machine and how the machine is reached.
+#[async_trait]
+pub trait Book: Send + Sync + 'static {
+    /// The same job and node give the same recipe and template at every call: an order is never changed
+    /// once a host has it.
+    async fn brief(&self, job: &JobId, target: &Target) -> Result<Brief, Fault>;
+}
+
+/// What to do on a machine.
+#[derive(Clone)]
+pub struct Brief {
+    /// The recipe at acceptance of the job.
+    pub recipe: Recipe,
+    /// How the machine is reached; `None` if the cluster has no machine settings.
+    pub ssh: Option<SshAccess>,
+    /// Login and scripts.
+    pub template: ClearTemplate,
+    /// More facts for the `command` recipe, by variable name. No secrets.
+    pub facts_env: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Brief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The recipe's commands may hold a join token.
+        f.debug_struct("Brief")
+            .field("ssh", &self.ssh)
+            .field("template", &self.template)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How one machine is reached.
+#[derive(Clone, Debug)]
+pub struct SshAccess {
+    /// Host name or IP address.
+    pub address: String,
+    /// TCP port.
+    pub port: u16,
+    /// Login user of the controller.
+    pub user: String,
+    /// Whether commands go through `sudo -n`.
+    pub sudo: bool,
+    /// The controller's private key, OpenSSH format without a passphrase.
+    pub private_key: SecretString,
+    /// Its public line.
+    pub public_key: String,
+    /// The pinned host key as an OpenSSH public key line; a host without one is refused.
+    pub host_key: Option<String>,
+}
+
+impl SshAccess {
+    /// `address:port` for messages.
+    pub fn peer(&self) -> String {
+        ssh_peer(&self.address, self.port)
+    }
+}
+
+/// `address:port`, with brackets around an IPv6 address.
+pub(super) fn ssh_peer(address: &str, port: u16) -> String {
+    if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    }
+}
+
+/// Login and scripts in clear.
+#[derive(Clone, Debug, Default)]
+pub struct ClearTemplate {
+    /// Base64, as it came.
+    pub pre_install_b64: Option<SecretString>,
+    /// Base64, as it came.
+    pub post_install_b64: Option<SecretString>,
+    /// Login.
+    pub login: ClearLogin,
+}
+
+/// The login that a node shall have afterwards. What is absent stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ClearLogin {
+    /// Login user; `root` where none was given.
+    pub user: String,
+    /// sha512-crypt hash.
+    pub password_hash: Option<SecretString>,
+    /// Public key lines of the key pair, if one was named.
+    pub authorized_keys: Option<Vec<String>>,
+    /// Take the password login away.
+    pub remove_password: bool,
+    /// Take our block of keys away.
+    pub remove_keys: bool,
+}
+
+impl ClearLogin {
+    /// Whether anything is to be set or removed.
+    pub fn is_wanted(&self) -> bool {
+        self.password_hash.is_some()
+            || self.authorized_keys.is_some()
+            || self.remove_password
+            || self.remove_keys
+    }
+}

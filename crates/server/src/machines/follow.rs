@@ -1,0 +1,307 @@
+//! Gives a host its order and follows it to its end; proves the login afterwards.
+//!
+//! Entry points: [`Follower::run`] and [`prove`]. A connection that breaks ends the call with a transient fault;
+//! the next call re-attaches, because the host knows the order by its id.
+
+use super::brief::SshAccess;
+use super::host::{Host, NoAnswer};
+use super::output::{HEAD_MAX, OutputKey, OutputSink, TAIL_MAX};
+use super::push::{self, NodeBinary};
+use super::ssh::{Session, transient};
+use crate::sync::ports::{Fault, HostState};
+use evenkeel_node::protocol::{
+    Chunk, LoginOrder, Order, OrderId, Progress, Proof, ProveRequest, Refusal, RefusalKind, State,
+    Verb,
+};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
+
+/// First look after an order was given: short scripts end within this.
+const LOOK_FIRST: Duration = Duration::from_millis(100);
+
+/// Looks are never further apart: people watch the steps.
+const LOOK_LAST: Duration = Duration::from_secs(1);
+
+/// What a host may need beyond the limits of its steps: KILL ten seconds after TERM for each, and fsyncs.
+const SLACK: Duration = Duration::from_mins(2);
+
+/// Orders that a host has accepted from this process. A host that does not know one of them any more has lost
+/// its journal: giving the order again would run it twice.
+#[derive(Default)]
+pub(super) struct Remembered(Mutex<BTreeSet<OrderId>>);
+
+impl Remembered {
+    fn set(&self) -> MutexGuard<'_, BTreeSet<OrderId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Follows one order on one host.
+pub(super) struct Follower<'a> {
+    pub(super) access: &'a SshAccess,
+    pub(super) binary: &'a NodeBinary,
+    pub(super) output: &'a dyn OutputSink,
+    pub(super) remembered: &'a Remembered,
+    pub(super) progress: &'a mpsc::Sender<HostState>,
+}
+
+impl Follower<'_> {
+    /// Makes sure the order was given and waits for its end.
+    pub(super) async fn run(&self, order: &Order) -> Result<HostState, Fault> {
+        let session = Session::connect(self.access).await?;
+        let host = push::ensure(session, self.access.sudo, self.binary).await?;
+        let given = match self.give(&host, order).await {
+            Ok(progress) => self.follow(&host, order, progress).await,
+            Err(no) => Err(no),
+        };
+        let end = match given {
+            Ok(end) => end,
+            Err(NoAnswer::Refused(refusal)) if self.has_lost(order, &refusal) => {
+                HostState::Failed {
+                    step: "journal".into(),
+                    reason:
+                        "the host's record of this order is gone; what it did is unknown, and it \
+                             is not run again"
+                            .into(),
+                }
+            }
+            Err(no) => return Err(host.fault(no)),
+        };
+        self.remembered.set().remove(&order.id);
+        host.close().await;
+        Ok(end)
+    }
+
+    fn has_lost(&self, order: &Order, refusal: &Refusal) -> bool {
+        refusal.kind == RefusalKind::UnknownOrder && self.remembered.set().contains(&order.id)
+    }
+
+    async fn give(&self, host: &Host, order: &Order) -> Result<Progress, NoAnswer> {
+        let status = Verb::Status {
+            order: order.id.clone(),
+        };
+        if self.remembered.set().contains(&order.id) {
+            let known: Progress = host.try_verb(status, b"").await?;
+            if known.state != State::Accepted {
+                return Ok(known);
+            }
+        }
+        // An order is plain data: it always serializes.
+        let json = Zeroizing::new(serde_json::to_vec(order).unwrap_or_default());
+        let progress = host.try_verb(Verb::Accept, &json).await?;
+        self.remembered.set().insert(order.id.clone());
+        Ok(progress)
+    }
+
+    async fn follow(
+        &self,
+        host: &Host,
+        order: &Order,
+        mut progress: Progress,
+    ) -> Result<HostState, NoAnswer> {
+        let steps: u64 = order
+            .steps
+            .iter()
+            .filter_map(|step| step.time_limit_s())
+            .sum();
+        let limit = Duration::from_secs(steps) + SLACK;
+        let begun = Instant::now();
+        let key = OutputKey::of(&order.id);
+        let mut sink = Keeper::begin(self.output, key).await;
+        let mut told: Option<Option<String>> = None;
+        let mut pause = LOOK_FIRST;
+        loop {
+            let mut changed = sink.next < progress.output_len.min(HEAD_MAX);
+            if !progress.state.is_final() && told.as_ref() != Some(&progress.step) {
+                told = Some(progress.step.clone());
+                changed = true;
+                // Nobody may be listening any more; the outcome is still wanted.
+                let _heard = self
+                    .progress
+                    .send(HostState::Running {
+                        step: progress.step.clone(),
+                    })
+                    .await;
+            }
+            if sink.next < progress.output_len.min(HEAD_MAX) {
+                progress = sink.pull(host, &order.id).await?;
+                if sink.next < progress.output_len.min(HEAD_MAX) {
+                    continue;
+                }
+            }
+            if progress.state.is_final() {
+                sink.pull_tail(host, &order.id, progress.output_len).await?;
+                return Ok(end_of(progress));
+            }
+            if begun.elapsed() > limit {
+                return Err(NoAnswer::Fault(Fault::transient(format!(
+                    "host {}: the order {} still runs {} s after it was looked at first, longer than \
+                     all its limits; the outcome is unknown",
+                    host.peer(),
+                    order.id,
+                    limit.as_secs()
+                ))));
+            }
+            pause = if changed {
+                LOOK_FIRST
+            } else {
+                (pause * 2).min(LOOK_LAST)
+            };
+            sleep(pause).await;
+            progress = host
+                .try_verb(
+                    Verb::Status {
+                        order: order.id.clone(),
+                    },
+                    b"",
+                )
+                .await?;
+        }
+    }
+}
+
+fn end_of(progress: Progress) -> HostState {
+    match progress.state {
+        State::Succeeded => HostState::Succeeded {
+            ended_host_ms: progress.ended_ms.map(|ms| ms as i64),
+        },
+        State::Failed { step, reason } => HostState::Failed { step, reason },
+        State::Interrupted { step, reason } => HostState::Failed {
+            step: if step.is_empty() {
+                "start".into()
+            } else {
+                step
+            },
+            reason: format!("interrupted: {reason}"),
+        },
+        State::Accepted | State::Running => HostState::Running {
+            step: progress.step,
+        },
+    }
+}
+
+/// Moves output from the host to the sink. A sink that fails costs output, never the order.
+struct Keeper<'a> {
+    sink: &'a dyn OutputSink,
+    key: OutputKey,
+    next: u64,
+    broken: bool,
+}
+
+impl<'a> Keeper<'a> {
+    async fn begin(sink: &'a dyn OutputSink, key: OutputKey) -> Self {
+        let mut keeper = Self {
+            sink,
+            key,
+            next: 0,
+            broken: false,
+        };
+        match keeper.sink.stored(&keeper.key).await {
+            Ok(stored) => keeper.next = stored,
+            Err(error) => keeper.give_up(&error),
+        }
+        keeper
+    }
+
+    fn give_up(&mut self, error: &io::Error) {
+        tracing::warn!(order = ?self.key, %error, "output is not kept");
+        self.broken = true;
+        // Beyond the head nothing is asked for.
+        self.next = HEAD_MAX;
+    }
+
+    async fn pull(&mut self, host: &Host, id: &OrderId) -> Result<Progress, NoAnswer> {
+        let (chunk, bytes) = read(host, id, self.next).await?;
+        match self.sink.append(&self.key, chunk.offset, &bytes).await {
+            // A host that gives nothing although it has more must not keep us asking.
+            Ok(()) if chunk.next > self.next => self.next = chunk.next,
+            Ok(()) => self.next = HEAD_MAX,
+            Err(error) => self.give_up(&error),
+        }
+        Ok(chunk.progress)
+    }
+
+    async fn pull_tail(&mut self, host: &Host, id: &OrderId, total: u64) -> Result<(), NoAnswer> {
+        if self.broken || total <= HEAD_MAX {
+            return Ok(());
+        }
+        let from = total.saturating_sub(TAIL_MAX).max(HEAD_MAX);
+        let (mut next, mut tail) = (from, Vec::new());
+        while next < total {
+            let (chunk, bytes) = read(host, id, next).await?;
+            if chunk.next <= next {
+                break;
+            }
+            tail.extend_from_slice(&bytes);
+            next = chunk.next;
+        }
+        if let Err(error) = self.sink.tail(&self.key, from, &tail).await {
+            self.give_up(&error);
+        }
+        Ok(())
+    }
+}
+
+async fn read(host: &Host, id: &OrderId, offset: u64) -> Result<(Chunk, Vec<u8>), NoAnswer> {
+    let chunk: Chunk = host
+        .try_verb(
+            Verb::Read {
+                order: id.clone(),
+                offset,
+            },
+            b"",
+        )
+        .await?;
+    match chunk.bytes() {
+        Some(bytes) => Ok((chunk, bytes)),
+        None => Err(NoAnswer::Fault(Fault::transient(format!(
+            "host {}: the output of a script did not arrive as base64",
+            host.peer()
+        )))),
+    }
+}
+
+/// Proves the login over a new connection with the controller's own key. `None`: proved.
+pub(super) async fn prove(
+    access: &SshAccess,
+    binary: &NodeBinary,
+    login: &LoginOrder,
+) -> Result<Option<HostState>, Fault> {
+    let failed = |reason: String| {
+        Some(HostState::Failed {
+            step: "login-proof".into(),
+            reason,
+        })
+    };
+    let session = match Session::connect(access).await {
+        Ok(session) => session,
+        Err(Fault::Permanent { what, .. }) => return Ok(failed(what)),
+        Err(other) => return Err(other),
+    };
+    let host = push::ensure(session, access.sudo, binary).await?;
+    let request = ProveRequest {
+        login: login.clone(),
+        addr: host.local_addr(),
+    };
+    let json =
+        Zeroizing::new(serde_json::to_vec(&request).map_err(|source| {
+            transient("the proof of a login cannot be asked for".into(), source)
+        })?);
+    let proof: Proof = host.verb(Verb::Prove, &json).await?;
+    let failure = proof
+        .first_failure()
+        .map(|check| format!("{}: {}", check.name, check.detail))
+        .or_else(|| {
+            proof
+                .checks
+                .is_empty()
+                .then(|| "the host checked nothing".to_owned())
+        });
+    host.close().await;
+    Ok(failure.and_then(failed))
+}
