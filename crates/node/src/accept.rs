@@ -79,8 +79,12 @@ pub fn accept(store: &Store, host: &Host, order: &Order) -> Result<Progress, Ref
     fence.admits(&order.id, order.epoch).map_err(fenced)?;
     check_users(host, order)?;
     check_idle(store, host)?;
-    write_secrets(store, order)?;
-    Journal::create(store, order, &host.boot_id())?;
+    let journaled = write_secrets(store, order)
+        .and_then(|()| Ok(Journal::create(store, order, &host.boot_id()).map(drop)?));
+    if let Err(refusal) = journaled {
+        store.drop_secrets(&order.id)?;
+        return Err(refusal);
+    }
     store.set_fence(&fence.raised(&order.id, order.epoch))?;
     start(store, host, &order.id)
 }
@@ -195,6 +199,12 @@ fn check_idle(store: &Store, host: &Host) -> Result<(), Refusal> {
     if leftovers::runner_lives(store.dir()) {
         let message = "a runner is alive on this host whose journal is gone";
         return Err(refuse(RefusalKind::Busy, message));
+    }
+    for id in store.runs()? {
+        // Written right before a crash; without a journal nobody will ever use them.
+        if journal::read(store, &id)?.is_none() {
+            store.drop_secrets(&id)?;
+        }
     }
     Ok(())
 }

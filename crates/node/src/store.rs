@@ -114,7 +114,16 @@ impl Store {
 
     /// Ids of all orders on this host, in no meaningful order.
     pub fn orders(&self) -> Result<Vec<OrderId>, StoreError> {
-        let dir = self.dir.join("orders");
+        self.ids_in("orders")
+    }
+
+    /// Ids of all orders with secrets on this host.
+    pub fn runs(&self) -> Result<Vec<OrderId>, StoreError> {
+        self.ids_in("run")
+    }
+
+    fn ids_in(&self, name: &str) -> Result<Vec<OrderId>, StoreError> {
+        let dir = self.dir.join(name);
         let listing = match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => at("list", &dir, other)?,

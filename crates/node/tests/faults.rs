@@ -234,25 +234,51 @@ fn five_mebibytes_of_output_keep_head_and_tail() {
 #[test]
 fn a_script_that_removes_the_state_directory_is_still_accounted_for() {
     let bed = Bed::new();
-    let count = bed.file("count");
-    let gate = bed.file("gate");
+    let (count, removed, gate) = (bed.file("count"), bed.file("removed"), bed.file("gate"));
     let text = format!(
-        "echo run >>{}; rm -rf {}; while [ ! -e {} ]; do sleep 0.05; done; exit 7",
+        "echo run >>{}; rm -rf {}; touch {}; while [ ! -e {} ]; do sleep 0.05; done; exit 7",
         count.display(),
         bed.state().display(),
+        removed.display(),
         gate.display()
     );
     let order = script(id("remover", 1), &text);
     bed.accept(&order).unwrap();
-    wait("the state directory to be removed and put back", || {
-        lines(&count) == 1 && bed.state().join("fence.json").exists()
+    wait("the state directory to be removed", || removed.exists());
+    // For up to a second nothing on the disk speaks of the order; the living runner does.
+    wait("the journal to be put back", || match bed.accept(&order) {
+        Ok(progress) => progress.state == State::Running,
+        Err(refusal) => {
+            assert_eq!(refusal.kind, RefusalKind::Busy);
+            false
+        }
     });
-    assert_eq!(bed.status(&order.id).state, State::Running);
     let other = bed.accept(&script(id("other", 1), "true")).unwrap_err();
     assert_eq!(other.kind, RefusalKind::Busy);
-    assert_eq!(bed.accept(&order).unwrap().state, State::Running);
     fs::write(&gate, "").unwrap();
     let progress = bed.finish(&order.id);
     assert_eq!(progress.steps[0].outcome, Outcome::Exit(7));
     assert_eq!(lines(&count), 1);
+}
+
+#[test]
+fn secrets_of_an_order_that_could_not_be_journaled_do_not_stay() {
+    let bed = Bed::new();
+    // A directory where a file belongs: the journal cannot be made, after the secrets were.
+    fs::create_dir_all(bed.state()).unwrap();
+    let blocked = bed.state().join("orders").join("broken.node-1.1.reset");
+    fs::create_dir_all(blocked.join("journal.reserve")).unwrap();
+    let refusal = bed.accept(&script(id("broken", 1), "true")).unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::Storage);
+    assert!(!bed.state().join("run/broken.node-1.1.reset").exists());
+    // What a crash between secrets and journal leaves goes with the next order.
+    fs::remove_dir_all(blocked).unwrap();
+    let stale = bed.state().join("run/crashed.node-1.1.reset");
+    fs::create_dir_all(&stale).unwrap();
+    fs::write(stale.join("0"), "secret").unwrap();
+    assert_eq!(
+        bed.run(&script(id("broken", 1), "true")).state,
+        State::Succeeded
+    );
+    assert!(!stale.exists());
 }
