@@ -774,3 +774,67 @@ fn limits_are_refused_and_nothing_is_stored() {
         assert_eq!(store.revision().await.unwrap(), 2);
     });
 }
+
+#[test]
+fn a_compaction_keeps_everything_from_its_revision_on() {
+    on_each(|bench| async move {
+        let mut run = Run {
+            bench: &*bench,
+            model: Model::new(),
+            watches: Vec::new(),
+            resumed: 0,
+        };
+        // Puts (what 0) and deletes (what 4) of two keys; revision 4 is a deletion.
+        for (what, key) in [
+            (0, "a/1"),
+            (0, "a/2"),
+            (0, "a/1"),
+            (4, "a/2"),
+            (0, "a/1"),
+            (0, "a/2"),
+            (4, "a/1"),
+        ] {
+            let then = vec![Pick {
+                what,
+                key,
+                number: 1,
+            }];
+            run.step(&Step::Txn {
+                compares: vec![],
+                then,
+                otherwise: vec![],
+            })
+            .await;
+        }
+        for back in [5, 4, 1] {
+            run.step(&Step::Compact { back }).await;
+            // From the revision behind the last one down to 0.
+            for back in 0..=8 {
+                for key in ["a/1", "a/2"] {
+                    run.step(&Step::Get {
+                        key,
+                        back: Some(back),
+                    })
+                    .await;
+                }
+                let list = Step::List {
+                    prefix: "a/",
+                    after: None,
+                    limit: 9,
+                    back: Some(back),
+                };
+                run.step(&list).await;
+                run.step(&Step::Watch { prefix: "a/", back }).await;
+            }
+            // Those that were just opened start at what is kept: none has to list again.
+            for running in &mut run.watches {
+                while let Some(expected) = run.model.next_batch(running.prefix, running.next) {
+                    assert_eq!(next(&mut running.watch).await.unwrap(), expected);
+                    running.next = expected.revision + 1;
+                }
+            }
+            assert!(!run.watches.is_empty());
+            run.watches.clear();
+        }
+    });
+}

@@ -545,3 +545,35 @@ fn commits_per_second() {
         assert!(rate > 20.0, "{writers} writer(s): {rate:.0} commits/s");
     }
 }
+
+#[test]
+fn rows_that_contradict_each_other_are_noticed() {
+    let dir = TempDir::new().unwrap();
+    let (_, _, database) = sample(&dir);
+    let path = dir.path().join("tampered.db");
+    for sql in [
+        "DELETE FROM current WHERE key = 'w0/a/000007'",
+        "UPDATE current SET id = (SELECT id FROM current WHERE key = 'w0/a/000001') \
+         WHERE key = 'w0/a/000007'",
+        "DELETE FROM log WHERE revision = 7",
+        "UPDATE log SET version = 2 WHERE revision = 7",
+        "UPDATE compaction SET revision = 20",
+        "DELETE FROM compaction",
+        "DROP INDEX log_revision",
+        "PRAGMA user_version = 2",
+        "PRAGMA application_id = 1",
+    ] {
+        fs::write(&path, &database).unwrap();
+        let conn = rusqlite::Connection::open(&path).unwrap();
+        conn.execute_batch(sql).unwrap();
+        conn.close().unwrap();
+        let error = open(&path)
+            .err()
+            .unwrap_or_else(|| panic!("opened after: {sql}"));
+        let named = matches!(
+            error,
+            StoreError::Corrupt { .. } | StoreError::Refused { .. }
+        );
+        assert!(named, "{sql}: {error:?}");
+    }
+}

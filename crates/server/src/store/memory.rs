@@ -283,7 +283,7 @@ impl State {
         self.keys.retain(|_, versions| {
             let keep = versions.iter().rposition(|v| v.revision <= to).unwrap_or(0);
             versions.drain(..keep);
-            versions.len() > 1 || versions[0].kv.is_some() || versions[0].revision >= to
+            versions.len() > 1 || versions[0].kv.is_some()
         });
         Ok(())
     }
