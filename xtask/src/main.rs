@@ -1,1 +1,164 @@
-fn main() {}
+//! `cargo xtask`: the command line of the project's own tools.
+#![expect(clippy::print_stdout, reason = "a command line tool answers on stdout")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::{audit, gobuild, paths, python, suite, testbed, tidy};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tools of the Evenkeel workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the rules that no compiler checks.
+    Tidy,
+    /// Run all tests, or one group of them.
+    Test {
+        #[arg(long)]
+        only: Option<suite::Group>,
+    },
+    /// A real control plane with real SSH hosts on loopback.
+    #[command(subcommand)]
+    Testbed(TestbedCommand),
+    /// Build what the test bed needs into the cache.
+    Build,
+    /// Make the Python environment of the SDK tests and print its interpreter.
+    Python,
+    /// Judge a kube-apiserver audit log; prints the report as JSON.
+    Audit {
+        file: PathBuf,
+        /// Nodes to look at, comma-separated; all when absent.
+        #[arg(long, value_delimiter = ',')]
+        nodes: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum TestbedCommand {
+    /// Start it; prints a JSON description.
+    Up {
+        #[arg(long)]
+        state_dir: Option<PathBuf>,
+        /// SSH hosts, each paired with a Node.
+        #[arg(long, default_value_t = 0)]
+        hosts: u8,
+        /// Play pods (and nodes without a host) with KWOK; implied by --hosts.
+        #[arg(long)]
+        kwok: bool,
+        /// Leave the hosts' Nodes to the caller instead of running the install step.
+        #[arg(long)]
+        no_join: bool,
+        /// First three parts of the hosts' addresses.
+        #[arg(long, default_value = testbed::DEFAULT_HOST_NET)]
+        host_net: String,
+        #[arg(long, default_value_t = 22)]
+        ssh_port: u16,
+        /// Manifest with the ClusterRole `evenkeel`; the shipped one when absent.
+        #[arg(long)]
+        evenkeel_role: Option<PathBuf>,
+    },
+    /// Stop everything and wait until it is gone.
+    Down {
+        #[arg(long)]
+        state_dir: Option<PathBuf>,
+    },
+    /// Say what runs; exit status 1 unless all of it does.
+    Status {
+        #[arg(long)]
+        state_dir: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match act(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            xtask::run::note(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(command: Command) -> Result<ExitCode> {
+    let good = match command {
+        Command::Tidy => {
+            let findings = tidy::check(&paths::workspace_root())?;
+            for finding in &findings {
+                println!("{finding}");
+            }
+            findings.is_empty()
+        }
+        Command::Test { only } => suite::run(only)?,
+        Command::Testbed(command) => return act_on_testbed(command),
+        Command::Build => {
+            for module in gobuild::MODULES {
+                println!("{}", gobuild::build(module)?.display());
+            }
+            println!("{}", testbed::base::ensure()?.display());
+            true
+        }
+        Command::Python => {
+            println!("{}", python::python_venv()?.display());
+            true
+        }
+        Command::Audit { file, nodes } => {
+            let nodes = nodes.into_iter().collect();
+            let report = audit::judge_file(&file, audit::PRODUCT_USER, &nodes)?;
+            println!("{}", serde_json::to_string_pretty(&report)?);
+            true
+        }
+    };
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn act_on_testbed(command: TestbedCommand) -> Result<ExitCode> {
+    let place = |dir: Option<PathBuf>| dir.unwrap_or_else(testbed::default_state_dir);
+    match command {
+        TestbedCommand::Up {
+            state_dir,
+            hosts,
+            kwok,
+            no_join,
+            host_net,
+            ssh_port,
+            evenkeel_role,
+        } => {
+            let options = testbed::Options {
+                state_dir: place(state_dir),
+                hosts,
+                kwok: kwok || hosts > 0,
+                join: !no_join,
+                host_net,
+                ssh_port,
+                evenkeel_role,
+            };
+            let bed = testbed::up(&options)?;
+            println!("{}", serde_json::to_string_pretty(&bed)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        TestbedCommand::Down { state_dir } => {
+            testbed::down(&place(state_dir))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        TestbedCommand::Status { state_dir } => {
+            let status = testbed::status(&place(state_dir))?;
+            println!("{}", serde_json::to_string_pretty(&status)?);
+            Ok(if status.all_good() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+    }
+}

@@ -1,0 +1,3 @@
+module evenkeel.dev/testbed/leasekeeper
+
+go 1.26.0

@@ -1,0 +1,174 @@
+//! The one command that runs all tests. A table of steps: a new kind of test is one more entry.
+//!
+//! Entry point: [`run`]. A step that cannot run is a failure, never left out.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::paths::workspace_root;
+use crate::run::{note, passed};
+use crate::{gobuild, python, testbed, tidy};
+
+/// Steps that are run together by `--only`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    Tidy,
+    Unit,
+    Sim,
+    Cluster,
+    Hosts,
+    Sdk,
+}
+
+struct Step {
+    group: Group,
+    what: &'static str,
+    job: Job,
+}
+
+enum Job {
+    /// A program with its arguments, in the workspace's root.
+    Program(&'static [&'static str]),
+    /// Work of this tool itself; false is a failure whose reason was printed.
+    Inside(fn(&Path) -> Result<bool>),
+}
+
+/// The whole test command has to end within 45 minutes on two cores; no step may use more.
+const STEP_LIMIT: Duration = Duration::from_mins(45);
+
+const STEPS: &[Step] = &[
+    Step {
+        group: Group::Tidy,
+        what: "format",
+        job: Job::Program(&["cargo", "fmt", "--all", "--check"]),
+    },
+    Step {
+        group: Group::Tidy,
+        what: "tidy",
+        job: Job::Inside(tidy_step),
+    },
+    Step {
+        group: Group::Unit,
+        what: "lints",
+        job: Job::Program(&[
+            "cargo",
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    },
+    Step {
+        group: Group::Unit,
+        what: "tests",
+        job: Job::Program(&["cargo", "test", "--workspace"]),
+    },
+    Step {
+        group: Group::Cluster,
+        what: "build the test cluster",
+        job: Job::Inside(build_cluster),
+    },
+    Step {
+        group: Group::Hosts,
+        what: "build the test hosts",
+        job: Job::Inside(build_hosts),
+    },
+    Step {
+        group: Group::Hosts,
+        what: "test bed",
+        job: Job::Program(&["cargo", "test", "-p", "xtask", "--test", "testbed"]),
+    },
+    Step {
+        group: Group::Sdk,
+        what: "Python SDK",
+        job: Job::Inside(python_step),
+    },
+];
+
+fn tidy_step(root: &Path) -> Result<bool> {
+    let findings = tidy::check(root)?;
+    for finding in &findings {
+        note(&finding.to_string());
+    }
+    Ok(findings.is_empty())
+}
+
+fn build_cluster(_: &Path) -> Result<bool> {
+    for module in gobuild::MODULES {
+        gobuild::build(module)?;
+    }
+    Ok(true)
+}
+
+fn build_hosts(_: &Path) -> Result<bool> {
+    testbed::base::ensure()?;
+    gobuild::build("leasekeeper")?;
+    Ok(true)
+}
+
+fn python_step(root: &Path) -> Result<bool> {
+    let mut import = Command::new(python::python_venv()?);
+    import
+        .args(["-c", "import huaweicloudsdkcce.v3"])
+        .current_dir(root);
+    passed(&mut import, STEP_LIMIT)
+}
+
+/// Runs all steps, or those of one group; true when all passed.
+pub fn run(only: Option<Group>) -> Result<bool> {
+    let chosen: Vec<&Step> = STEPS
+        .iter()
+        .filter(|step| only.is_none_or(|group| group == step.group))
+        .collect();
+    if chosen.is_empty() {
+        anyhow::bail!("no step of this kind exists; xtask/src/suite.rs lists the steps");
+    }
+    let root = workspace_root();
+    let start = Instant::now();
+    let mut results = Vec::new();
+    for step in chosen {
+        let shown = match &step.job {
+            Job::Program(words) => words.join(" "),
+            Job::Inside(_) => format!("({})", step.what),
+        };
+        note(&format!("\n== {}: {shown}", step.what));
+        let begun = Instant::now();
+        let good = take(step, &root).unwrap_or_else(|error| {
+            note(&format!("error: {error:#}"));
+            false
+        });
+        results.push((step.what, good, begun.elapsed()));
+    }
+    note("");
+    for (what, good, took) in &results {
+        let word = if *good { "passed" } else { "FAILED" };
+        note(&format!("{word} {:>7.1} s  {what}", took.as_secs_f64()));
+    }
+    note(&format!(
+        "       {:>7.1} s  in all",
+        start.elapsed().as_secs_f64()
+    ));
+    let failed = results.iter().filter(|(_, good, _)| !good).count();
+    note(&format!(
+        "{} passed, {failed} failed",
+        results.len() - failed
+    ));
+    Ok(failed == 0)
+}
+
+fn take(step: &Step, root: &Path) -> Result<bool> {
+    match &step.job {
+        Job::Inside(job) => job(root),
+        Job::Program(words) => {
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]).current_dir(root);
+            passed(&mut command, STEP_LIMIT)
+        }
+    }
+}
