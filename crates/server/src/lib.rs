@@ -2,7 +2,10 @@
 //!
 //! [`app`](crate::app) alone names concrete types; every other module speaks through traits.
 
+pub mod http;
 pub mod secrets;
+pub mod kube;
 pub mod store;
+pub mod machines;
 pub mod records;
 pub mod sync;
