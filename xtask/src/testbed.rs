@@ -45,7 +45,7 @@ pub struct Options {
     pub join: bool,
     pub host_net: String,
     pub ssh_port: u16,
-    /// Manifest with the ClusterRole `evenkeel`; None takes `deploy/clusterrole.yaml`.
+    /// Manifest with the ClusterRole `evenkeel`; None takes `deploy/rbac.yaml`.
     pub evenkeel_role: Option<PathBuf>,
 }
 

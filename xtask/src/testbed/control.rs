@@ -250,12 +250,12 @@ fn write_kubeconfigs(bed: &mut Testbed, tokens: &[String]) -> Result<()> {
 }
 
 fn grant(bed: &Testbed, options: &Options) -> Result<()> {
-    let shipped = workspace_root().join("deploy/clusterrole.yaml");
+    let shipped = workspace_root().join("deploy/rbac.yaml");
     let role = match &options.evenkeel_role {
         Some(given) => Some(given.clone()),
         None if shipped.exists() => Some(shipped),
         None => {
-            note("no deploy/clusterrole.yaml: the user evenkeel has no rights (--evenkeel-role)");
+            note("no deploy/rbac.yaml: the user evenkeel has no rights (--evenkeel-role)");
             None
         }
     };
