@@ -9,3 +9,6 @@ pub mod store;
 pub mod machines;
 pub mod records;
 pub mod sync;
+pub mod app;
+pub mod config;
+pub mod telemetry;

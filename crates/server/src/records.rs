@@ -148,6 +148,34 @@ pub mod keys {
     pub fn leader(project: &str, cluster: &ClusterId) -> String {
         format!("p/{project}/in/{cluster}/leader")
     }
+    /// Running synchronizations of a cluster, by pool (prefix).
+    pub fn actives(project: &str, cluster: &ClusterId) -> String {
+        format!("p/{project}/in/{cluster}/active/")
+    }
+    /// The right to a pool name.
+    pub fn pool_name(project: &str, cluster: &ClusterId, name: &str) -> String {
+        format!("p/{project}/pool-names/{cluster}/{name}")
+    }
+    /// The right to a cluster name.
+    pub fn cluster_name(project: &str, name: &str) -> String {
+        format!("p/{project}/cluster-names/{name}")
+    }
+    /// Rewritten whenever nodes enter or leave a pool: fences an acceptance against a migration.
+    pub fn membership(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
+        format!("p/{project}/membership/{cluster}/{pool}")
+    }
+    /// The template that was last asked for in `DefaultPool`.
+    pub fn default_template(project: &str, cluster: &ClusterId) -> String {
+        format!("p/{project}/default-templates/{cluster}")
+    }
+    /// Key pairs of a project (prefix).
+    pub fn keypairs(project: &str) -> String {
+        format!("p/{project}/keypairs/")
+    }
+    /// Where jobs whose ids begin like this live (prefix).
+    pub fn job_indexes(project: &str, start: &str) -> String {
+        format!("p/{project}/job-index/{start}")
+    }
     /// Where a job of a project lives.
     pub fn job_index(project: &str, job: &JobId) -> String {
         format!("p/{project}/job-index/{job}")
@@ -390,6 +418,34 @@ pub struct JobRecord {
     pub request_id: String,
     /// Wall clock, ms since the epoch.
     pub accepted_ms: i64,
+    /// Public key lines of the key pair as they were at acceptance; none if the login names no key pair.
+    #[serde(default)]
+    pub authorized_keys: Option<Vec<String>>,
+}
+
+/// Where a job lives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobIndexRecord {
+    /// Its cluster.
+    pub cluster: ClusterId,
+}
+
+/// The first answer to a signed mutating call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayRecord {
+    /// HTTP status.
+    pub status: u16,
+    /// The body; sealed, because answers may echo scripts.
+    pub body: Sealed,
+    /// `X-Request-Id` of the first call.
+    pub request_id: String,
+}
+
+/// The password that was last asked for in `DefaultPool`: the same clear text again is the same template.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DefaultTemplateRecord {
+    /// sha512-crypt hash.
+    pub password: Sealed,
 }
 
 /// The cluster's clock as of the last commit.

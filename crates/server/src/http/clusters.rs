@@ -1,0 +1,4 @@
+//! Registered clusters.
+
+pub(super) mod list;
+pub(super) mod show;

@@ -1,0 +1,83 @@
+//! `GET /evenkeel/v1/projects/{project}/jobs/{job}`: everything that is known of a synchronization, for people.
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use evenkeel_api::meta::iam_time;
+use serde_json::{Map, Value, json};
+
+use crate::http::auth::Call;
+use crate::http::error::ApiError;
+use crate::http::jobs::read::{self, Found};
+use crate::http::{ApiState, convert, load};
+
+/// A job in full.
+pub(in crate::http) async fn describe(
+    State(state): State<ApiState>,
+    Extension(call): Extension<Call>,
+    Path((_, job)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let found = read::find(&state, call.project(), &job).await?;
+    load::json(StatusCode::OK, &document(&found))
+}
+
+fn document(found: &Found) -> Value {
+    let (spec, record) = (&found.sync.spec, &found.record);
+    let wall = |time| iam_time(found.wall(time));
+    let report = found.snapshot.as_ref().and_then(|snapshot| snapshot.reports.get(&spec.job));
+    let mut works = Map::new();
+    for work in found.sync.works() {
+        let log: Vec<Value> = work
+            .log
+            .iter()
+            .map(|line| json!({ "at": wall(line.at), "word": line.word, "note": line.note }))
+            .collect();
+        let on = report.and_then(|report| report.nodes.get(&work.name));
+        let entry = json!({
+            "nodeID": work.id,
+            "subJob": convert::sub_job_id(&spec.job, &work.id),
+            "phase": work.phase.word(),
+            "detail": work.phase,
+            "since": wall(work.phase.since()),
+            "inHand": work.phase.is_active(),
+            "attempt": work.attempt,
+            "tries": work.tries,
+            "waitingOn": on,
+            "waitingFor": on.map(ToString::to_string),
+            "lastFailure": work.last_cause.as_ref().map(ToString::to_string),
+            "log": log,
+        });
+        works.insert(work.name.to_string(), entry);
+    }
+    let names = |list: &[evenkeel_engine::sync::TargetNode]| -> Vec<Value> {
+        list.iter().map(|node| json!({ "id": node.id, "name": node.name })).collect()
+    };
+    json!({
+        "job": spec.job,
+        "cluster": found.cluster,
+        "pool": spec.pool,
+        "poolName": found.pool_name,
+        "revision": spec.revision,
+        "state": found.sync.state.status,
+        "counts": found.sync.counts(),
+        "maxUnavailable": spec.max_unavailable,
+        "retryTimes": spec.retry_times,
+        "force": spec.force,
+        "named": spec.named,
+        "recipe": convert::recipe_word(&record.recipe),
+        "resets": spec.resets,
+        "targets": names(&spec.targets),
+        "skippedNodes": names(&spec.skipped),
+        "ignoredFields": record.ignored,
+        "requestedBy": record.requested_by,
+        "requestId": record.request_id,
+        "acceptedAt": iam_time(record.accepted_ms),
+        "stalledSince": found.sync.state.stalled_since.map(wall),
+        "next": report.and_then(|report| report.next.as_ref()),
+        "nextReason": report.and_then(|report| report.next.as_ref()).map(ToString::to_string),
+        "live": found.snapshot.as_ref().is_some_and(|snapshot| snapshot.live),
+        "trouble": found.snapshot.as_ref().and_then(|snapshot| snapshot.trouble.clone()),
+        "nodes": works,
+    })
+}

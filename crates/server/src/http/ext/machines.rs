@@ -1,0 +1,260 @@
+//! `PUT /evenkeel/v1/projects/{project}/clusters/{cluster}/machines`: how the machines of a cluster are reached, and
+//! what a reset of them is. A part that is left out stays as it is.
+//!
+//! ```json
+//! {"machines": {"user": "root", "port": 22, "privateKey": "-----BEGIN OPENSSH ...", "sudo": false,
+//!               "address": "internal-ip", "overrides": {"node-1": "10.0.0.1:2222"}, "hostKeys": {"node-1": "ssh-ed25519 ..."}},
+//!  "recipe": {"type": "script", "teardown": "...", "install": "...", "limitSeconds": 1800, "needs": ["kubeadm"]},
+//!  "policy": {"settle": 10000}}
+//! ```
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use evenkeel_api::json::{At, parse_request};
+use evenkeel_api::password::Secret;
+use evenkeel_api::{ErrorCode, Violation};
+use evenkeel_engine::ids::ClusterId;
+use evenkeel_engine::sync::Policy;
+use russh::keys::{HashAlg, PublicKey};
+use serde_json::{Value, json};
+
+use crate::http::auth::Call;
+use crate::http::error::ApiError;
+use crate::http::{ApiState, convert, load, vault};
+use crate::records::{self, AddressRule, ClusterRecord, MachineSettings, Recipe};
+use crate::store::Txn;
+
+/// A step of a recipe may take a second to a day.
+const LIMIT_SECONDS: (i64, i64) = (1, 86_400);
+/// What a step may take if nothing is said: CCE's limit for the whole of a node's installation.
+const DEFAULT_LIMIT_S: u32 = 1800;
+/// How often it is done again over a record that changed meanwhile.
+const TRIES: usize = 5;
+
+/// Sets access, recipe and limits.
+pub(in crate::http) async fn set(
+    State(state): State<ApiState>,
+    Extension(call): Extension<Call>,
+    Path((_, cluster)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let project = call.project();
+    load::cluster(&*state.store, project, &cluster).await?;
+    let request = parse_request(&body).map_err(ApiError::Invalid)?;
+    let mut found = Vec::new();
+    let asked = read(&At::root(&request), &mut found);
+    if !found.is_empty() {
+        return Err(ApiError::Invalid(found));
+    }
+    for _ in 0..TRIES {
+        let stored = load::cluster(&*state.store, project, &cluster).await?;
+        let record = asked.apply(&state, project, &stored.record)?;
+        let txn = Txn::new()
+            .when_mod_revision(&stored.key, stored.revision)
+            .put(&stored.key, records::encode(&record));
+        if state.store.txn(txn).await?.succeeded {
+            return load::json(StatusCode::OK, &shown(&record));
+        }
+    }
+    Err(ApiError::refused(ErrorCode::StaleVersion, "The cluster is being changed by others at the same time; try again"))
+}
+
+/// What was set, without keys and commands: those may hold secrets.
+fn shown(record: &ClusterRecord) -> Value {
+    let machines = record.machines.as_ref().map(|machines| {
+        json!({
+            "user": machines.user,
+            "port": machines.port,
+            "sudo": machines.sudo,
+            "address": machines.address,
+            "publicKey": machines.public_key,
+            "overrides": machines.overrides,
+            "hostKeys": machines.host_keys,
+        })
+    });
+    json!({
+        "cluster": record.id,
+        "machines": machines,
+        "recipe": record.recipe.as_ref().map(convert::recipe_word),
+        "policy": record.policy,
+    })
+}
+
+struct Asked {
+    machines: Option<Access>,
+    recipe: Option<Recipe>,
+    policy: Option<Policy>,
+}
+
+struct Access {
+    user: String,
+    port: u16,
+    private_key: Option<(Secret, String)>,
+    sudo: bool,
+    address: AddressRule,
+    overrides: BTreeMap<String, String>,
+    host_keys: BTreeMap<String, String>,
+}
+
+impl Asked {
+    fn apply(&self, state: &ApiState, project: &str, old: &ClusterRecord) -> Result<ClusterRecord, ApiError> {
+        let mut record = old.clone();
+        if let Some(access) = &self.machines {
+            record.machines = Some(access.settings(state, project, &old.id, old.machines.as_ref())?);
+        }
+        if let Some(recipe) = &self.recipe {
+            record.recipe = Some(recipe.clone());
+        }
+        if let Some(policy) = &self.policy {
+            record.policy = policy.clone();
+        }
+        Ok(record)
+    }
+}
+
+impl Access {
+    fn settings(
+        &self,
+        state: &ApiState,
+        project: &str,
+        cluster: &ClusterId,
+        old: Option<&MachineSettings>,
+    ) -> Result<MachineSettings, ApiError> {
+        let (private_key, public_key) = match (&self.private_key, old) {
+            (Some((private, public)), _) => {
+                (vault::seal(state, &vault::private_key(project, cluster), private.expose())?, public.clone())
+            }
+            (None, Some(old)) => (old.private_key.clone(), old.public_key.clone()),
+            (None, None) => {
+                let violation = Violation::new("machines.privateKey", "is mandatory the first time");
+                return Err(ApiError::invalid(violation.with_way_out("send an OpenSSH private key")));
+            }
+        };
+        Ok(MachineSettings {
+            user: self.user.clone(),
+            port: self.port,
+            private_key,
+            public_key,
+            sudo: self.sudo,
+            address: self.address,
+            overrides: self.overrides.clone(),
+            host_keys: self.host_keys.clone(),
+        })
+    }
+}
+
+fn read(root: &At<'_>, found: &mut Vec<Violation>) -> Asked {
+    let part = |key: &str, found: &mut Vec<Violation>| root.get(key).and_then(|at| at.object(found));
+    let machines = part("machines", found);
+    let recipe = part("recipe", found);
+    let policy = part("policy", found);
+    if machines.is_none() && recipe.is_none() && policy.is_none() && found.is_empty() {
+        found.push(Violation::new("body", "has none of machines, recipe and policy"));
+    }
+    Asked {
+        machines: machines.and_then(|at| read_access(&at, found)),
+        recipe: recipe.and_then(|at| read_recipe(&at, found)),
+        policy: policy.and_then(|at| match serde_json::from_value(at.value.clone()) {
+            Ok(policy) => Some(policy),
+            Err(error) => {
+                let violation = Violation::new("policy", format!("cannot be read: {error}"));
+                found.push(violation.with_way_out("send spans as milliseconds, and only known names"));
+                None
+            }
+        }),
+    }
+}
+
+fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
+    let user = text(at, "user", found).unwrap_or_else(|| "root".to_owned());
+    let port = at.get("port").map_or(Some(22), |port| port.integer(1, 65_535, found));
+    let sudo = at.get("sudo").and_then(|sudo| sudo.boolean(found)).unwrap_or(user != "root");
+    let address = match at.get("address").map(|at| at.one_of(&["internal-ip", "name"], found)) {
+        Some(Some("name")) => AddressRule::Name,
+        _ => AddressRule::InternalIp,
+    };
+    let overrides = map(at, "overrides", found);
+    let host_keys = map(at, "hostKeys", found);
+    for (node, line) in &host_keys {
+        if PublicKey::from_openssh(line).is_err() {
+            let rule = "is not an OpenSSH public key line";
+            found.push(Violation::new(format!("{}.hostKeys.{node}", at.path), rule));
+        }
+    }
+    let private_key = at.get("privateKey").and_then(|key| read_private_key(&key, found));
+    Some(Access { user, port: u16::try_from(port?).ok()?, private_key, sudo, address, overrides, host_keys })
+}
+
+/// The private key and its public line. The key is never quoted.
+fn read_private_key(at: &At<'_>, found: &mut Vec<Violation>) -> Option<(Secret, String)> {
+    let parsed = at.value.as_str().and_then(|text| Some((text, russh::keys::decode_secret_key(text, None).ok()?)));
+    let Some((text, key)) = parsed else {
+        let violation = Violation::new(at.path.clone(), "is not an OpenSSH private key without a passphrase");
+        found.push(violation.with_way_out("make one with `ssh-keygen -t ed25519 -N ''`"));
+        return None;
+    };
+    match key.public_key().to_openssh() {
+        Ok(line) => Some((Secret::new(text), line)),
+        Err(_) => {
+            let kind = key.public_key().fingerprint(HashAlg::Sha256);
+            found.push(Violation::new(at.path.clone(), format!("has no public line ({kind})")));
+            None
+        }
+    }
+}
+
+fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
+    let (min, max) = LIMIT_SECONDS;
+    let limit = at.get("limitSeconds").map_or(Some(i64::from(DEFAULT_LIMIT_S)), |at| at.integer(min, max, found));
+    let limit_s = u32::try_from(limit?).ok()?;
+    let kind = match at.get("type") {
+        Some(kind) => kind.one_of(&["script", "command", "none"], found)?,
+        None => {
+            let violation = Violation::new(at.child_path("type"), "is mandatory");
+            found.push(violation.with_way_out("send script, command or none"));
+            return None;
+        }
+    };
+    match kind {
+        "script" => {
+            let (teardown, install) = (text(at, "teardown", found), text(at, "install", found));
+            for (key, value) in [("teardown", &teardown), ("install", &install)] {
+                if value.is_none() {
+                    let rule = "is mandatory for the recipe `script`, as a text that is not empty";
+                    found.push(Violation::new(at.child_path(key), rule));
+                }
+            }
+            Some(Recipe::Script { teardown: teardown?, install: install?, limit_s, needs: strings(at, "needs", found) })
+        }
+        "command" => {
+            let argv = strings(at, "argv", found);
+            if argv.is_empty() {
+                let violation = Violation::new(at.child_path("argv"), "is mandatory for the recipe `command`");
+                found.push(violation.with_way_out("send the program and its fixed arguments"));
+            }
+            Some(Recipe::Command { argv, limit_s })
+        }
+        _ => Some(Recipe::None),
+    }
+}
+
+fn text(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Option<String> {
+    let text = at.get(key)?.string(found)?;
+    (!text.trim().is_empty()).then(|| text.to_owned())
+}
+
+fn strings(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Vec<String> {
+    let items = at.get(key).and_then(|at| at.items(found)).unwrap_or_default();
+    items.iter().filter_map(|item| item.string(found)).map(str::to_owned).collect()
+}
+
+fn map(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> BTreeMap<String, String> {
+    let Some(at) = at.get(key).and_then(|at| at.object(found)) else { return BTreeMap::new() };
+    let pairs = at.fields().filter_map(|(key, value)| Some((key.to_owned(), value.string(found)?.to_owned())));
+    pairs.collect()
+}

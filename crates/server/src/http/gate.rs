@@ -1,0 +1,165 @@
+//! The outer layer. Whatever route a request is for, it comes through here first and is let through only with a
+//! proven identity; whatever is answered leaves through here as JSON with a request id.
+//!
+//! Entry point: [`gate`]. Absent on purpose: a list of protected routes. Everything is, except what the table of
+//! routes marks as public.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use evenkeel_api::ErrorCode;
+use evenkeel_api::sign::{self, RequestParts};
+use futures::FutureExt;
+
+use super::auth::{self, Call};
+use super::error::{self, ApiError, Pending};
+use super::replay::{self, Inflight};
+use super::{Access, ApiState, ROUTES, audit};
+
+/// What the layer needs.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) state: ApiState,
+    pub(super) inflight: Inflight,
+}
+
+/// Checks, runs and dresses one call.
+pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let mut entry = audit::Entry::new(&request_id, request.method(), request.uri().path());
+    let outcome = AssertUnwindSafe(pass(&gate, request, next, &request_id, &mut entry)).catch_unwind();
+    let response = match outcome.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(_) => ApiError::Internal { what: "a handler panicked", source: None }.into_response(),
+    };
+    let response = dress(response, &request_id, &mut entry);
+    entry.write(response.status());
+    response
+}
+
+/// Everything between the request and the answer that a handler, or a refusal, gives.
+async fn pass(
+    gate: &Gate,
+    request: Request,
+    next: Next,
+    request_id: &str,
+    entry: &mut audit::Entry,
+) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let public = ROUTES.iter().any(|route| {
+        route.access == Access::Public && route.method == parts.method.as_str() && route.path == parts.uri.path()
+    });
+    if !public && !parts.headers.contains_key("authorization") && !parts.headers.contains_key("x-auth-token") {
+        return Err(sign::SignError::Missing.into());
+    }
+    if parts.headers.contains_key(header::TRANSFER_ENCODING) && parts.headers.contains_key(header::CONTENT_LENGTH) {
+        let text = "Both Content-Length and Transfer-Encoding are sent; send one of them";
+        return Err(ApiError::refused(ErrorCode::InvalidRequest, text));
+    }
+    let body = read_body(&gate.state, body).await?;
+    if public {
+        return Ok(next.run(Request::from_parts(parts, Body::from(body))).await);
+    }
+    let headers = plain_headers(&parts.headers)?;
+    let wire = RequestParts {
+        method: parts.method.as_str(),
+        raw_path: parts.uri.path(),
+        raw_query: parts.uri.query().unwrap_or(""),
+        headers: &headers,
+        body: &body,
+    };
+    let proven = auth::authenticate(&gate.state, &wire).await?;
+    entry.caller(&proven.principal);
+    check_project(&proven, wire.raw_path, &headers)?;
+    let key = proven.replay.filter(|_| is_mutating(&parts.method));
+    let call = Call { principal: proven.principal, request_id: request_id.into(), replay: key.clone() };
+    let Some(key) = key else {
+        parts.extensions.insert(call);
+        return Ok(next.run(Request::from_parts(parts, Body::from(body))).await);
+    };
+    // One at a time per signature: the second of two finds the answer of the first.
+    let _turn = gate.inflight.enter(&key.store_key).await;
+    if let Some(first) = replay::first_answer(&gate.state, &key).await? {
+        return Ok(first);
+    }
+    parts.extensions.insert(call);
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    replay::remember(&gate.state, &key, request_id, response).await
+}
+
+pub(super) fn is_mutating(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+async fn read_body(state: &ApiState, body: Body) -> Result<Bytes, ApiError> {
+    let limit = state.config.body_limit;
+    match tokio::time::timeout(state.config.body_timeout, axum::body::to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => {
+            let text = format!("The body is longer than {limit} bytes, or it broke off; send less, or send it again");
+            Err(ApiError::refused(ErrorCode::InvalidRequest, text))
+        }
+        Err(_) => {
+            let text = "The body did not arrive in time; send it again";
+            Err(ApiError::refused(ErrorCode::InvalidRequest, text))
+        }
+    }
+}
+
+/// Header values as text. Bytes beyond ASCII are read differently by different parties, so they are refused.
+fn plain_headers(headers: &HeaderMap) -> Result<Vec<(String, String)>, ApiError> {
+    let text = |(name, value): (&header::HeaderName, &HeaderValue)| match value.to_str() {
+        Ok(value) => Ok((name.as_str().to_owned(), value.to_owned())),
+        Err(_) => {
+            let text = format!("The header {name} has characters beyond ASCII; leave them out");
+            Err(ApiError::refused(ErrorCode::InvalidRequest, text))
+        }
+    };
+    headers.iter().map(text).collect()
+}
+
+/// A path of another project is a missing id, whether that project exists or not (S17).
+fn check_project(proven: &auth::Proven, path: &str, headers: &[(String, String)]) -> Result<(), ApiError> {
+    let own = proven.principal.project.id.as_str();
+    let rest = ["/api/v3/projects/", "/evenkeel/v1/projects/"].iter().find_map(|prefix| path.strip_prefix(prefix));
+    if let Some(project) = rest.and_then(|rest| rest.split('/').next())
+        && project != own
+    {
+        return Err(ApiError::not_found("project", project));
+    }
+    let named = headers.iter().find(|(name, _)| name == "x-project-id").map(|(_, value)| value.trim());
+    let signed = proven.signed_headers.iter().any(|name| name == "x-project-id");
+    if let Some(named) = named.filter(|named| signed && *named != own) {
+        let named: String = named.chars().take(64).collect();
+        let text = format!("X-Project-Id names {named}, which is not the project of this credential; send its own");
+        return Err(ApiError::refused(ErrorCode::Forbidden, text));
+    }
+    Ok(())
+}
+
+/// Gives every answer its request id and JSON type, and every refusal its body.
+fn dress(response: Response, request_id: &str, entry: &mut audit::Entry) -> Response {
+    let pending = response.extensions().get::<Pending>().cloned();
+    let mut response = match pending {
+        None => response,
+        Some(Pending(error)) => {
+            if error.is_ours() {
+                tracing::error!(request_id, error = %error::chain(&error), "a call failed");
+            }
+            entry.refused(&error);
+            error::render(&error, request_id)
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        headers.insert("x-request-id", value);
+    }
+    response
+}

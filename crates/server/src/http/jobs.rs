@@ -1,0 +1,4 @@
+//! Jobs: how a synchronization is followed.
+
+pub(super) mod read;
+pub(super) mod show;

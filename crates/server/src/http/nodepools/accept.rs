@@ -1,0 +1,218 @@
+//! What an acceptable request turns into: an immutable job header with a frozen list of nodes.
+//!
+//! Entry points: [`offer`] and [`writes`]. Nothing is stored before the one transaction.
+
+use evenkeel_api::Violation;
+use evenkeel_api::job::Job;
+use evenkeel_api::login::LoginSpec;
+use evenkeel_api::password::Secret;
+use evenkeel_api::upgrade::{PoolRef, Upgrade};
+use evenkeel_engine::ids::{ClusterId, JobId, PoolId, TemplateRevision};
+use evenkeel_engine::sync::{Status, Sync, SyncSpec, SyncState};
+use evenkeel_engine::time::Time;
+
+use super::check;
+use super::fingerprint::fingerprint;
+use super::template::{self, Clear};
+use crate::http::auth::Call;
+use crate::http::error::ApiError;
+use crate::http::vault::{self, TemplateField, TemplateOwner};
+use crate::http::{ApiState, convert, load, revision};
+use crate::records::{
+    self, ClockRecord, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord, PoolRecord, Recipe,
+    keys,
+};
+use crate::store::Txn;
+
+/// Longest time without a commit that is added to the cluster's clock: what its actor adds after a restart.
+const CLOCK_GAP_MS: i64 = 3_600_000;
+
+/// What the store said, read in one go.
+pub(super) struct Facts<'a> {
+    pub(super) cluster: &'a ClusterRecord,
+    /// Absent for `DefaultPool`.
+    pub(super) pool: Option<&'a PoolRecord>,
+    pub(super) nodes: Vec<NodeRecord>,
+    /// The job that holds the pool now.
+    pub(super) running: Option<&'a JobRecord>,
+}
+
+/// A job that could be accepted.
+pub(super) struct Offer {
+    pub(super) record: JobRecord,
+    pub(super) state: SyncState,
+    pub(super) pool_name: String,
+    default_template: Option<DefaultTemplateRecord>,
+}
+
+/// Checks a request against the store and builds its job; every violation in one answer.
+pub(super) async fn offer(
+    state: &ApiState,
+    call: &Call,
+    upgrade: &Upgrade,
+    pool: &PoolId,
+    facts: Facts<'_>,
+) -> Result<Offer, ApiError> {
+    let project = call.project();
+    let mut found = Vec::new();
+    let recipe = check::recipe(facts.cluster, &mut found);
+    let field = match upgrade.pool {
+        PoolRef::Default => "spec.nodeTemplate.login.sshKey",
+        PoolRef::Id(_) => "the pool's spec.nodeTemplate.login.sshKey",
+    };
+    let wanted_key = match facts.pool {
+        Some(pool) => pool.template.login.ssh_key.clone(),
+        None => match upgrade.template.as_ref().and_then(|template| template.login.as_ref()) {
+            Some(LoginSpec::SshKey(name)) => Some(name.clone()),
+            _ => None,
+        },
+    };
+    let authorized_keys = match &wanted_key {
+        None => None,
+        Some(name) => match template::keypair(state, project, name, field).await? {
+            Ok(keys) => Some(keys),
+            Err(violation) => {
+                found.push(violation);
+                None
+            }
+        },
+    };
+    let (clear, revision) = configuration(state, project, upgrade, &facts, &mut found).await?;
+    let snapshot = state.board.get(&facts.cluster.id);
+    let targets = check::targets(upgrade, pool, &facts.nodes, &revision, snapshot.as_deref(), &mut found);
+    if !found.is_empty() {
+        return Err(ApiError::Invalid(found));
+    }
+    let job = JobId::new(uuid::Uuid::new_v4().to_string());
+    let fingerprint = fingerprint(upgrade, &revision, clear.wait_post_install);
+    let default_template = match (&upgrade.pool, &clear.password_hash) {
+        (PoolRef::Default, Some(hash)) => {
+            let place = vault::template(project, TemplateOwner::Default(&facts.cluster.id), TemplateField::Password);
+            Some(DefaultTemplateRecord { password: vault::seal(state, &place, hash.expose())? })
+        }
+        _ => None,
+    };
+    let accepted = cluster_time(state, project, &facts.cluster.id).await?;
+    let status = if targets.targets.is_empty() { Status::Success { at: accepted } } else { Status::Running };
+    let spec = SyncSpec {
+        job: job.clone(),
+        pool: pool.clone(),
+        proven: facts.pool.is_some_and(|pool| pool.proven.as_ref() == Some(&revision)),
+        revision,
+        targets: targets.targets,
+        skipped: targets.skipped,
+        named: upgrade.node_ids.is_some(),
+        max_unavailable: u32::from(upgrade.max_unavailable),
+        retry_times: u32::from(upgrade.retry_times),
+        force: upgrade.force,
+        resets: recipe != Recipe::None,
+        post_install: clear.post_install.is_some(),
+        wait_post_install: clear.wait_post_install,
+        policy: facts.cluster.policy.clone(),
+    };
+    let record = JobRecord {
+        spec,
+        template: clear.seal(state, project, TemplateOwner::Job(&job))?,
+        recipe,
+        fingerprint,
+        ignored: ignored(upgrade),
+        requested_by: call.requested_by(),
+        request_id: call.request_id.to_string(),
+        accepted_ms: (state.clock)(),
+        authorized_keys,
+    };
+    let pool_name = facts.pool.map_or(load::DEFAULT_POOL, |pool| pool.name.as_str()).to_owned();
+    let state = SyncState { status, accepted, stalled_since: None };
+    Ok(Offer { record, state, pool_name, default_template })
+}
+
+/// Template and revision: the pool's own, or for `DefaultPool` that of the request.
+async fn configuration(
+    state: &ApiState,
+    project: &str,
+    upgrade: &Upgrade,
+    facts: &Facts<'_>,
+    found: &mut Vec<Violation>,
+) -> Result<(Clear, TemplateRevision), ApiError> {
+    if let Some(pool) = facts.pool {
+        let clear = Clear::open(state, project, TemplateOwner::Pool(&pool.id), &pool.template)?;
+        return Ok((clear, pool.revision.clone()));
+    }
+    let Some(sent) = &upgrade.template else {
+        let violation = Violation::new("spec.nodeTemplate", "is mandatory for DefaultPool, which stores no template");
+        found.push(violation.with_way_out("send it with lifeCycle and login"));
+        return Ok((Clear::default(), TemplateRevision::new("")));
+    };
+    let known = known_hash(state, project, facts).await?;
+    let clear = Clear::of_request(state, sent, known.as_ref()).await?;
+    let revision = revision::revision_of_request(sent, &clear.hidden());
+    Ok((clear, revision))
+}
+
+/// The hash that the same clear password was turned into before: of the running job, else of the last one.
+async fn known_hash(state: &ApiState, project: &str, facts: &Facts<'_>) -> Result<Option<Secret>, ApiError> {
+    if let Some(job) = facts.running {
+        let owner = TemplateOwner::Job(&job.spec.job);
+        return Ok(Clear::open(state, project, owner, &job.template)?.password_hash);
+    }
+    let key = keys::default_template(project, &facts.cluster.id);
+    let Some(last) = load::find::<DefaultTemplateRecord>(&*state.store, key).await? else { return Ok(None) };
+    let place = vault::template(project, TemplateOwner::Default(&facts.cluster.id), TemplateField::Password);
+    vault::open(state, &place, &last.record.password).map(Some)
+}
+
+/// What was sent and has no effect here.
+fn ignored(upgrade: &Upgrade) -> Vec<String> {
+    let mut fields = Vec::new();
+    if let Some(template) = &upgrade.template {
+        let prefixed = |field: String| format!("spec.nodeTemplate.{field}");
+        fields.extend(template.ignored_fields(&upgrade.pool).into_iter().map(prefixed));
+    }
+    if upgrade.validate_storage {
+        fields.push("spec.validateStorage".to_owned());
+    }
+    fields
+}
+
+/// Now, on the cluster's clock.
+async fn cluster_time(state: &ApiState, project: &str, cluster: &ClusterId) -> Result<Time, ApiError> {
+    let (at, wall_ms) = match state.board.get(cluster) {
+        Some(snapshot) => (snapshot.now, snapshot.wall_ms),
+        None => match load::find::<ClockRecord>(&*state.store, keys::clock(project, cluster)).await? {
+            Some(clock) => (clock.record.at, clock.record.wall_ms),
+            None => return Ok(Time::default()),
+        },
+    };
+    let gap = ((state.clock)() - wall_ms).clamp(0, CLOCK_GAP_MS);
+    Ok(Time(at.0 + gap as u64))
+}
+
+/// The job as it is answered at acceptance.
+pub(super) fn answer(cluster: &ClusterRecord, offer: &Offer, now_ms: i64) -> Job {
+    let sync = Sync::new(offer.record.spec.clone(), offer.state.clone(), []);
+    convert::job(&convert::JobView {
+        cluster: cluster.id.as_str(),
+        pool_name: &offer.pool_name,
+        record: &offer.record,
+        sync: &sync,
+        report: None,
+        wall: &|_| now_ms,
+    })
+}
+
+/// Adds the writes of an acceptance to its transaction. A job with nothing to do takes no right on the pool.
+pub(super) fn writes(txn: Txn, project: &str, cluster: &ClusterId, offer: &Offer) -> Txn {
+    let spec = &offer.record.spec;
+    let index = JobIndexRecord { cluster: cluster.clone() };
+    let mut txn = txn
+        .put(keys::job(project, cluster, &spec.job), records::encode(&offer.record))
+        .put(keys::job_state(project, cluster, &spec.job), records::encode(&offer.state))
+        .put(keys::job_index(project, &spec.job), records::encode(&index));
+    if offer.state.status == Status::Running {
+        txn = txn.put(keys::active(project, cluster, &spec.pool), records::encode(&spec.job));
+    }
+    if let Some(template) = &offer.default_template {
+        txn = txn.put(keys::default_template(project, cluster), records::encode(template));
+    }
+    txn
+}

@@ -1,0 +1,127 @@
+//! Checks that need the store: what is named must exist, belong here, and be fit to be reset.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::http::{HeaderMap, header};
+use evenkeel_api::upgrade::Upgrade;
+use evenkeel_api::{ErrorCode, Violation};
+use evenkeel_engine::ids::{NodeName, PoolId, TemplateRevision};
+use evenkeel_engine::sync::TargetNode;
+use serde_json::Value;
+
+use crate::http::convert::up_to_date;
+use crate::http::error::ApiError;
+use crate::records::{ClusterRecord, NodeRecord, Recipe};
+use crate::sync::board::Snapshot;
+
+/// Bodies are JSON. The page of the operation lists two more types, which the service refuses with this code too.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default();
+    let media = text.split(';').next().unwrap_or_default().trim();
+    if media.is_empty() || media.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let shown: String = media.chars().take(64).collect();
+    let text = format!("Content-Type: {shown} cannot be read here; send application/json");
+    Err(ApiError::refused(ErrorCode::ContentTypeNotSupported, text))
+}
+
+/// Whether the cluster says what a reset is and how its machines are reached.
+pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Recipe {
+    let way = format!("set one with `evenkeel cluster set-machines {}`", cluster.name);
+    match (&cluster.recipe, &cluster.machines) {
+        (None, _) => {
+            let violation = Violation::new("cluster", "has no recipe, so nothing says what a reset is");
+            found.push(violation.with_way_out(way));
+            Recipe::None
+        }
+        (Some(Recipe::Script { .. }), None) => {
+            let violation = Violation::new("cluster", "has no SSH access to its machines, which its recipe needs");
+            found.push(violation.with_way_out(way));
+            Recipe::None
+        }
+        (Some(recipe), _) => recipe.clone(),
+    }
+}
+
+/// The nodes that a request means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Targets {
+    pub(super) targets: Vec<TargetNode>,
+    pub(super) skipped: Vec<TargetNode>,
+}
+
+/// Freezes the list: the named nodes, or those of the pool that are not up to date; skipped ones win over both.
+pub(super) fn targets(
+    upgrade: &Upgrade,
+    pool: &PoolId,
+    nodes: &[NodeRecord],
+    revision: &TemplateRevision,
+    snapshot: Option<&Snapshot>,
+    found: &mut Vec<Violation>,
+) -> Targets {
+    let by_id: BTreeMap<String, &NodeRecord> =
+        nodes.iter().map(|node| (node.id.as_str().to_ascii_lowercase(), node)).collect();
+    let mut look_up = |field: &str, ids: &[String]| -> Vec<&NodeRecord> {
+        let mut known = Vec::new();
+        for (index, id) in ids.iter().enumerate() {
+            match by_id.get(&id.to_ascii_lowercase()) {
+                Some(node) if is_control_plane(node, snapshot) => found.push(refused(
+                    field,
+                    index,
+                    id,
+                    "is a control-plane node, which is in no pool and is never reset",
+                    "leave it out",
+                )),
+                Some(node) if node.pool != *pool => found.push(refused(
+                    field,
+                    index,
+                    id,
+                    &format!("is in node pool {}, not in this one", node.pool),
+                    "leave it out, or move it here with nodes/migrate",
+                )),
+                Some(node) => known.push(*node),
+                None => found.push(refused(
+                    field,
+                    index,
+                    id,
+                    "is not a node of this cluster",
+                    "send metadata.uid of a node, as the node list shows it",
+                )),
+            }
+        }
+        known
+    };
+    let named = upgrade.node_ids.as_ref().map(|ids| look_up("spec.nodeIDs", ids));
+    let skipped = look_up("spec.skippedNodes", &upgrade.skipped_nodes);
+    let skip: BTreeSet<&str> = skipped.iter().map(|node| node.id.as_str()).collect();
+    let meant = named.unwrap_or_else(|| {
+        let outdated = |node: &&NodeRecord| {
+            node.pool == *pool && !up_to_date(node, Some(revision)) && !is_control_plane(node, snapshot)
+        };
+        nodes.iter().filter(outdated).collect()
+    });
+    let target = |node: &NodeRecord| TargetNode { id: node.id.clone(), name: NodeName::new(&node.name) };
+    let sorted = |mut list: Vec<TargetNode>| {
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        list.dedup();
+        list
+    };
+    Targets {
+        targets: sorted(
+            meant.into_iter().filter(|node| !skip.contains(node.id.as_str())).map(target).collect(),
+        ),
+        skipped: sorted(skipped.iter().map(|node| target(node)).collect()),
+    }
+}
+
+fn is_control_plane(node: &NodeRecord, snapshot: Option<&Snapshot>) -> bool {
+    let seen = snapshot.and_then(|snapshot| snapshot.nodes.get(&NodeName::new(&node.name)));
+    seen.is_some_and(|node| node.control_plane)
+}
+
+fn refused(field: &str, index: usize, id: &str, rule: &str, way_out: &str) -> Violation {
+    let violation = Violation::new(format!("{field}[{index}]"), rule);
+    violation.with_value(&Value::from(id)).with_way_out(way_out)
+}

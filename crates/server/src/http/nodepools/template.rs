@@ -1,0 +1,222 @@
+//! Login and scripts of a template in clear: opened from a record, taken from a request, sealed again.
+//!
+//! A clear password is hashed here, at once; what leaves this module holds hashes only.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use evenkeel_api::Violation;
+use evenkeel_api::login::LoginSpec;
+use evenkeel_api::nodepool::NodeTemplate;
+use evenkeel_api::password::{PasswordInput, Secret};
+use evenkeel_api::pool_update::LoginChange;
+use evenkeel_api::upgrade::UpgradeTemplate;
+use evenkeel_engine::ids::TemplateRevision;
+
+use crate::http::error::ApiError;
+use crate::http::revision::{self, Hidden};
+use crate::http::vault::{self, TemplateField, TemplateOwner};
+use crate::http::{ApiState, load};
+use crate::records::{KeypairRecord, LoginRecord, Template, keys};
+
+/// A template in clear. Its secrets hide themselves in `Debug` and are wiped on drop.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clear {
+    /// Base64.
+    pub(super) pre_install: Option<Secret>,
+    /// Base64.
+    pub(super) post_install: Option<Secret>,
+    pub(super) wait_post_install: bool,
+    pub(super) user: String,
+    pub(super) ssh_key: Option<String>,
+    pub(super) password_hash: Option<Secret>,
+    pub(super) remove_password: bool,
+    pub(super) remove_keys: bool,
+}
+
+impl Clear {
+    /// Opens a stored template.
+    pub(super) fn open(
+        state: &ApiState,
+        project: &str,
+        owner: TemplateOwner<'_>,
+        stored: &Template,
+    ) -> Result<Self, ApiError> {
+        let open = |field, sealed: &Option<crate::secrets::Sealed>| {
+            let place = vault::template(project, owner, field);
+            sealed.as_ref().map(|sealed| vault::open(state, &place, sealed)).transpose()
+        };
+        Ok(Self {
+            pre_install: open(TemplateField::PreInstall, &stored.pre_install)?,
+            post_install: open(TemplateField::PostInstall, &stored.post_install)?,
+            wait_post_install: stored.wait_post_install,
+            user: stored.login.user.clone(),
+            ssh_key: stored.login.ssh_key.clone(),
+            password_hash: open(TemplateField::Password, &stored.login.password)?,
+            remove_password: stored.login.remove_password,
+            remove_keys: stored.login.remove_keys,
+        })
+    }
+
+    /// The form that is stored.
+    pub(super) fn seal(
+        &self,
+        state: &ApiState,
+        project: &str,
+        owner: TemplateOwner<'_>,
+    ) -> Result<Template, ApiError> {
+        let seal = |field, clear: &Option<Secret>| {
+            let place = vault::template(project, owner, field);
+            clear.as_ref().map(|clear| vault::seal(state, &place, clear.expose())).transpose()
+        };
+        Ok(Template {
+            pre_install: seal(TemplateField::PreInstall, &self.pre_install)?,
+            post_install: seal(TemplateField::PostInstall, &self.post_install)?,
+            wait_post_install: self.wait_post_install,
+            login: LoginRecord {
+                user: self.user.clone(),
+                ssh_key: self.ssh_key.clone(),
+                password: seal(TemplateField::Password, &self.password_hash)?,
+                remove_password: self.remove_password,
+                remove_keys: self.remove_keys,
+            },
+        })
+    }
+
+    /// What the revision reads.
+    pub(super) fn hidden(&self) -> Hidden<'_> {
+        Hidden {
+            pre_install: self.pre_install.as_ref().map(Secret::expose),
+            post_install: self.post_install.as_ref().map(Secret::expose),
+            user: &self.user,
+            ssh_key: self.ssh_key.as_deref(),
+            password_hash: self.password_hash.as_ref().map(Secret::expose),
+            remove_password: self.remove_password,
+            remove_keys: self.remove_keys,
+        }
+    }
+
+    /// The revision together with the open part of a pool's template.
+    pub(super) fn revision(&self, template: &NodeTemplate) -> TemplateRevision {
+        revision::revision(template, &self.hidden())
+    }
+
+    /// Moves scripts out of a pool's template, where they would be stored in clear.
+    pub(super) fn take_scripts(&mut self, template: &mut NodeTemplate) {
+        self.wait_post_install = template.wait_post_install_finish.unwrap_or(false);
+        let (pre, post) = match &mut template.extend_param {
+            Some(extend) => (extend.pre_install.take(), extend.post_install.take()),
+            None => (None, None),
+        };
+        self.pre_install = pre.filter(|text| !text.is_empty()).map(Secret::new);
+        self.post_install = post.filter(|text| !text.is_empty()).map(Secret::new);
+    }
+
+    /// Puts them back for an answer: whoever may read the pool may read its scripts, as in CCE.
+    pub(super) fn give_scripts(&self, template: &mut NodeTemplate) {
+        if self.pre_install.is_none() && self.post_install.is_none() {
+            return;
+        }
+        let extend = template.extend_param.get_or_insert_default();
+        extend.pre_install = self.pre_install.as_ref().map(|script| script.expose().to_owned());
+        extend.post_install = self.post_install.as_ref().map(|script| script.expose().to_owned());
+    }
+
+    /// Takes a login over. A password that the stored hash was made from keeps that hash: the same password again
+    /// is no change.
+    pub(super) async fn set_login(&mut self, state: &ApiState, login: &LoginSpec) -> Result<(), ApiError> {
+        (self.remove_password, self.remove_keys) = (false, false);
+        match login {
+            LoginSpec::SshKey(name) => {
+                "root".clone_into(&mut self.user);
+                self.ssh_key = Some(name.clone());
+                self.password_hash = None;
+            }
+            LoginSpec::Password { username, password } => {
+                let known = self.password_hash.take().filter(|_| self.user == *username);
+                self.user.clone_from(username);
+                self.ssh_key = None;
+                self.password_hash = Some(hashed(state, password, known.as_ref()).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what an update says of the login.
+    pub(super) async fn change_login(&mut self, state: &ApiState, change: &LoginChange) -> Result<(), ApiError> {
+        match change {
+            LoginChange::Keep => Ok(()),
+            LoginChange::Set(login) => self.set_login(state, login).await,
+            LoginChange::Remove { ssh_key, user_password } => {
+                if *ssh_key {
+                    self.ssh_key = None;
+                    self.remove_keys = true;
+                }
+                if *user_password {
+                    self.password_hash = None;
+                    self.remove_password = true;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The template that came with a request. `known` is a hash that a clear password may have been turned into
+    /// before.
+    pub(super) async fn of_request(
+        state: &ApiState,
+        template: &UpgradeTemplate,
+        known: Option<&Secret>,
+    ) -> Result<Self, ApiError> {
+        let script = |script: &Option<Vec<u8>>| {
+            let script = script.as_ref().filter(|script| !script.is_empty());
+            script.map(|script| Secret::new(STANDARD.encode(script)))
+        };
+        let mut clear = Self {
+            pre_install: script(&template.pre_install),
+            post_install: script(&template.post_install),
+            wait_post_install: template.wait_post_install_finish.unwrap_or(false),
+            user: "root".to_owned(),
+            ..Self::default()
+        };
+        match &template.login {
+            None => {}
+            Some(LoginSpec::SshKey(name)) => clear.ssh_key = Some(name.clone()),
+            Some(LoginSpec::Password { username, password }) => {
+                clear.user.clone_from(username);
+                clear.password_hash = Some(hashed(state, password, known).await?);
+            }
+        }
+        Ok(clear)
+    }
+}
+
+/// The hash to store for a password. The work is done off the runtime: it is slow on purpose.
+async fn hashed(state: &ApiState, password: &PasswordInput, known: Option<&Secret>) -> Result<Secret, ApiError> {
+    let clear = match password {
+        PasswordInput::Hashed(hash) => return Ok(hash.clone()),
+        PasswordInput::Clear(clear) => clear.clone(),
+    };
+    let (passwords, known) = (state.passwords.clone(), known.cloned());
+    let work = tokio::task::spawn_blocking(move || match known {
+        Some(known) if passwords.matches(clear.expose(), known.expose()) => Ok(known),
+        _ => passwords.hash(clear.expose()).map(Secret::new),
+    });
+    work.await
+        .map_err(|error| ApiError::internal("hashing a password broke off", error))?
+        .map_err(|error| ApiError::internal("a password could not be hashed", error))
+}
+
+/// The public keys of a key pair, or what is wrong with the name.
+pub(super) async fn keypair(
+    state: &ApiState,
+    project: &str,
+    name: &str,
+    field: &str,
+) -> Result<Result<Vec<String>, Violation>, ApiError> {
+    let found = load::find::<KeypairRecord>(&*state.store, keys::keypair(project, name)).await?;
+    Ok(found.map(|stored| stored.record.public_keys).ok_or_else(|| {
+        Violation::new(field, "names a key pair that does not exist")
+            .with_value(&serde_json::Value::from(name))
+            .with_way_out("import it with `evenkeel keypair import NAME FILE`, or send userPassword")
+    }))
+}

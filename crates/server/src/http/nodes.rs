@@ -1,0 +1,4 @@
+//! Nodes as the API names them.
+
+pub(super) mod list;
+pub(super) mod show;
