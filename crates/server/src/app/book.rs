@@ -1,0 +1,155 @@
+//! What the machines module needs to know of a job and a machine, from the store.
+
+use crate::http::vault::{self, TemplateField, TemplateOwner};
+use crate::machines::{Book, Brief, ClearLogin, ClearTemplate, SshAccess};
+use crate::records::{
+    self, AddressRule, ClusterRecord, JobRecord, KeypairRecord, MachineSettings, keys,
+};
+use crate::secrets::{KeyFile, Sealed, SecretContext};
+use crate::store::Store;
+use crate::sync::chain;
+use crate::sync::ports::{Fault, Target};
+use async_trait::async_trait;
+use evenkeel_engine::ids::{ClusterId, JobId};
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// See the module.
+pub struct StoreBook {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Opens secrets.
+    pub secrets: Arc<KeyFile>,
+}
+
+#[async_trait]
+impl Book for StoreBook {
+    async fn brief(&self, job: &JobId, target: &Target) -> Result<Brief, Fault> {
+        let (project, cluster_id) = self.whereabouts(job).await?;
+        let record: JobRecord = self.read(&keys::job(&project, &cluster_id, job)).await?;
+        let cluster: ClusterRecord = self.read(&keys::cluster(&project, &cluster_id)).await?;
+        let ssh = match &cluster.machines {
+            Some(settings) => Some(self.ssh(&project, &cluster_id, settings, target)?),
+            None => None,
+        };
+        let template = self.template(&project, job, &record).await?;
+        let facts_env = BTreeMap::from([
+            ("EVENKEEL_PROJECT".to_owned(), project),
+            ("EVENKEEL_CLUSTER".to_owned(), cluster_id.to_string()),
+            ("EVENKEEL_CLUSTER_NAME".to_owned(), cluster.name),
+            ("EVENKEEL_POOL".to_owned(), record.spec.pool.to_string()),
+        ]);
+        Ok(Brief { recipe: record.recipe, ssh, template, facts_env })
+    }
+}
+
+impl StoreBook {
+    async fn whereabouts(&self, job: &JobId) -> Result<(String, ClusterId), Fault> {
+        // The job's id is a UUID of ours, so a look through the projects finds one place at most.
+        let projects = self
+            .store
+            .list("projects/", crate::store::Page::all())
+            .await
+            .map_err(|e| Fault::transient(chain(&e)))?;
+        for kv in projects.items {
+            let Some(project) = kv.key.strip_prefix("projects/") else { continue };
+            let key = keys::job_index(project, job);
+            let found =
+                self.store.get(&key, None).await.map_err(|e| Fault::transient(chain(&e)))?;
+            if let Some(found) = found {
+                let cluster: ClusterId = records::decode(&key, &found.value)
+                    .map_err(|e| Fault::permanent(chain(&e)))?;
+                return Ok((project.to_owned(), cluster));
+            }
+        }
+        Err(Fault::permanent(format!("job {job} is not in the store")))
+    }
+
+    async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<T, Fault> {
+        let kv = self.store.get(key, None).await.map_err(|e| Fault::transient(chain(&e)))?;
+        let kv = kv.ok_or_else(|| Fault::permanent(format!("the record {key} is not there")))?;
+        records::decode(key, &kv.value).map_err(|e| Fault::permanent(chain(&e)))
+    }
+
+    fn open(&self, place: &SecretContext<'_>, sealed: &Sealed) -> Result<SecretString, Fault> {
+        let bytes =
+            self.secrets.unseal(place, sealed).map_err(|e| Fault::permanent(chain(&e)))?;
+        std::str::from_utf8(&bytes)
+            .map(SecretString::from)
+            .map_err(|_| Fault::permanent("a sealed text is not UTF-8"))
+    }
+
+    fn ssh(
+        &self,
+        project: &str,
+        cluster: &ClusterId,
+        settings: &MachineSettings,
+        target: &Target,
+    ) -> Result<SshAccess, Fault> {
+        let (address, port) = address(settings, target)?;
+        Ok(SshAccess {
+            address,
+            port,
+            user: settings.user.clone(),
+            sudo: settings.sudo,
+            private_key: self
+                .open(&vault::private_key(project, cluster), &settings.private_key)?,
+            public_key: settings.public_key.clone(),
+            host_key: settings.host_keys.get(target.node.as_str()).cloned(),
+        })
+    }
+
+    async fn template(
+        &self,
+        project: &str,
+        job: &JobId,
+        record: &JobRecord,
+    ) -> Result<ClearTemplate, Fault> {
+        let place = |field| vault::template(project, TemplateOwner::Job(job), field);
+        let text = |sealed: Option<&Sealed>, field| {
+            sealed.map(|s| self.open(&place(field), s)).transpose()
+        };
+        let template = &record.template;
+        let authorized_keys = match &template.login.ssh_key {
+            Some(name) => {
+                let pair: KeypairRecord = self.read(&keys::keypair(project, name)).await?;
+                Some(pair.public_keys)
+            }
+            None => None,
+        };
+        Ok(ClearTemplate {
+            pre_install_b64: text(template.pre_install.as_ref(), TemplateField::PreInstall)?,
+            post_install_b64: text(template.post_install.as_ref(), TemplateField::PostInstall)?,
+            login: ClearLogin {
+                user: template.login.user.clone(),
+                password_hash: text(template.login.password.as_ref(), TemplateField::Password)?,
+                authorized_keys,
+                remove_password: template.login.remove_password,
+                remove_keys: template.login.remove_keys,
+            },
+        })
+    }
+}
+
+fn address(settings: &MachineSettings, target: &Target) -> Result<(String, u16), Fault> {
+    if let Some(given) = settings.overrides.get(target.node.as_str()) {
+        return Ok(match given.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') => {
+                (host.to_owned(), port.parse().unwrap_or(settings.port))
+            }
+            _ => (given.clone(), settings.port),
+        });
+    }
+    match settings.address {
+        AddressRule::Name => Ok((target.node.to_string(), settings.port)),
+        AddressRule::InternalIp => match &target.internal_ip {
+            Some(ip) => Ok((ip.to_string(), settings.port)),
+            None => Err(Fault::permanent(format!(
+                "node {} reports no InternalIP: name its machine with `--host {}=ADDRESS`",
+                target.node, target.node
+            ))),
+        },
+    }
+}

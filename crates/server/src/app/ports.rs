@@ -1,0 +1,101 @@
+//! The ports of the HTTP API, on Kubernetes, the output files and sha512-crypt.
+
+use crate::http::ports::{
+    OutputChunk, OutputQuery, OutputSource, PasswordError, Passwords, RegisterError, Registered,
+    Registrar,
+};
+use crate::kube;
+use crate::machines::{FileOutput, OutputKey, OutputSink, password};
+use crate::records::{self, NodeRecord};
+use crate::store::{Page, Store};
+use crate::sync::chain;
+use async_trait::async_trait;
+use evenkeel_engine::ids::NodeId;
+use secrecy::{ExposeSecret, SecretString};
+use std::sync::Arc;
+
+/// Looks at a cluster through kube-rs.
+pub struct KubeRegistrar {
+    /// How API servers may be reached.
+    pub options: kube::Options,
+}
+
+#[async_trait]
+impl Registrar for KubeRegistrar {
+    async fn check(&self, kubeconfig: &str) -> Result<Registered, RegisterError> {
+        let api = kube::Api::connect(kubeconfig, &self.options)
+            .await
+            .map_err(|e| RegisterError::Kubeconfig(chain(&e)))?;
+        let seen = api.check().await.map_err(|e| RegisterError::Unreachable(chain(&e)))?;
+        if !seen.missing_rights.is_empty() {
+            return Err(RegisterError::Rights(format!(
+                "the credential lacks these rights: {}; apply deploy/rbac.yaml and use its service account",
+                seen.missing_rights.join(", ")
+            )));
+        }
+        Ok(Registered {
+            version: seen.version,
+            server: seen.server,
+            kubeconfig: kubeconfig.to_owned(),
+        })
+    }
+}
+
+/// Reads what [`FileOutput`] keeps.
+pub struct FileOutputs {
+    /// Finds the id of a node by its name.
+    pub store: Arc<dyn Store>,
+    /// The files.
+    pub sink: Arc<FileOutput>,
+}
+
+impl FileOutputs {
+    async fn id_of(&self, query: &OutputQuery) -> std::io::Result<Option<NodeId>> {
+        let listing =
+            self.store.list("p/", Page::all()).await.map_err(std::io::Error::other)?;
+        let within = format!("/in/{}/nodes/", query.cluster);
+        Ok(listing
+            .items
+            .iter()
+            .filter(|kv| kv.key.contains(&within))
+            .filter_map(|kv| records::decode::<NodeRecord>(&kv.key, &kv.value).ok())
+            .find(|node| node.name == query.node.as_str())
+            .map(|node| node.id))
+    }
+}
+
+#[async_trait]
+impl OutputSource for FileOutputs {
+    async fn read(&self, query: &OutputQuery) -> std::io::Result<Option<OutputChunk>> {
+        let Some(node) = self.id_of(query).await? else { return Ok(None) };
+        let key = OutputKey {
+            job: query.job.clone(),
+            node,
+            attempt: query.attempt,
+            stage: query.stage,
+        };
+        let Some(kept) = self.sink.load(&key).await? else { return Ok(None) };
+        let text = kept.to_text().into_bytes();
+        let from = usize::try_from(query.offset).unwrap_or(usize::MAX).min(text.len());
+        Ok(Some(OutputChunk {
+            data: text[from..].to_vec(),
+            next_offset: text.len() as u64,
+            complete: true,
+        }))
+    }
+}
+
+/// sha512-crypt, as hosts' `crypt(3)` knows it.
+pub struct ShaCrypt;
+
+impl Passwords for ShaCrypt {
+    fn hash(&self, clear: &str) -> Result<String, PasswordError> {
+        password::hash(&SecretString::from(clear))
+            .map(|hash| hash.expose_secret().to_owned())
+            .map_err(|e| PasswordError(chain(&e)))
+    }
+
+    fn matches(&self, clear: &str, hash: &str) -> bool {
+        password::verify(&SecretString::from(clear), &SecretString::from(hash))
+    }
+}
