@@ -2,7 +2,7 @@
 //!
 //! Everything secret is opened here for the length of one call, hidden in `Debug` and wiped on drop.
 
-use crate::records::Recipe;
+use crate::records::{AddressRule, MachineSettings, Recipe};
 use crate::sync::ports::{Fault, Target};
 use async_trait::async_trait;
 use evenkeel_engine::ids::JobId;
@@ -61,10 +61,68 @@ pub struct SshAccess {
 }
 
 impl SshAccess {
+    /// Where and how a node's machine answers by the cluster's settings; `private_key` is the opened
+    /// [`MachineSettings::private_key`]. Permanent: no address is known, or an override is not one.
+    pub fn of(
+        settings: &MachineSettings,
+        target: &Target,
+        private_key: SecretString,
+    ) -> Result<Self, Fault> {
+        let name = target.node.as_str();
+        let (address, port) = match (settings.overrides.get(name), settings.address) {
+            (Some(text), _) => host_port(text, settings.port).ok_or_else(|| {
+                Fault::permanent(format!(
+                    "node {name}: the address {text:?} is not of the form HOST or HOST:PORT; \
+                     correct it with `evenkeel cluster set-machines`"
+                ))
+            })?,
+            (None, AddressRule::Name) => (name.to_owned(), settings.port),
+            (None, AddressRule::InternalIp) => match &target.internal_ip {
+                Some(ip) => (ip.to_string(), settings.port),
+                None => {
+                    return Err(Fault::permanent(format!(
+                        "node {name}: its status reports no InternalIP; give its address with \
+                         `evenkeel cluster set-machines`"
+                    )));
+                }
+            },
+        };
+        Ok(Self {
+            address,
+            port,
+            user: settings.user.clone(),
+            sudo: settings.sudo,
+            private_key,
+            public_key: settings.public_key.clone(),
+            host_key: settings.host_keys.get(name).cloned(),
+        })
+    }
+
     /// `address:port` for messages.
     pub fn peer(&self) -> String {
         ssh_peer(&self.address, self.port)
     }
+}
+
+/// Splits `host`, `host:port`, `[v6]` and `[v6]:port`; a bare IPv6 address has no port.
+fn host_port(text: &str, default: u16) -> Option<(String, u16)> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        match rest.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if rest.is_empty() => (host, None),
+            None => return None,
+        }
+    } else {
+        match text.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => (text, None),
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        }
+    };
+    let port = port.map_or(Some(default), |port| port.parse().ok())?;
+    let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
+    (plain && port != 0).then(|| (host.to_owned(), port))
 }
 
 /// `address:port`, with brackets around an IPv6 address.
@@ -109,5 +167,33 @@ impl ClearLogin {
             || self.authorized_keys.is_some()
             || self.remove_password
             || self.remove_keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_name_a_host_and_perhaps_a_port() {
+        let cases = [
+            ("h", Some(("h", 22))),
+            ("h:2222", Some(("h", 2222))),
+            ("10.0.0.1:1", Some(("10.0.0.1", 1))),
+            ("fd00::1", Some(("fd00::1", 22))),
+            ("[fd00::1]", Some(("fd00::1", 22))),
+            ("[fd00::1]:2222", Some(("fd00::1", 2222))),
+            ("", None),
+            (":22", None),
+            ("h:", None),
+            ("h:0", None),
+            ("h:65536", None),
+            ("[fd00::1]2", None),
+            ("a b", None),
+        ];
+        for (text, expected) in cases {
+            let expected = expected.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(host_port(text, 22), expected, "{text:?}");
+        }
     }
 }

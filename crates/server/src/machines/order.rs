@@ -134,3 +134,117 @@ fn login_order(brief: &Brief, access: &SshAccess) -> Result<LoginOrder, Fault> {
 fn hidden(secret: &SecretString) -> Hidden {
     Hidden::from(secret.expose_secret())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use crate::machines::{ClearLogin, ClearTemplate};
+    use crate::sync::ports::Target;
+    use std::collections::BTreeMap;
+
+    fn brief(recipe: Recipe) -> Brief {
+        Brief {
+            recipe,
+            ssh: Some(SshAccess {
+                address: "h".into(),
+                port: 22,
+                user: "root".into(),
+                sudo: false,
+                private_key: SecretString::from("canary-key"),
+                public_key: "ssh-ed25519 AAAA c\n".into(),
+                host_key: None,
+            }),
+            template: ClearTemplate {
+                pre_install_b64: Some(SecretString::from("canary-pre")),
+                post_install_b64: Some(SecretString::from("canary-post")),
+                login: ClearLogin {
+                    user: "root".into(),
+                    password_hash: Some(SecretString::from("canary-hash")),
+                    ..ClearLogin::default()
+                },
+            },
+            facts_env: BTreeMap::new(),
+        }
+    }
+
+    fn script(teardown: &str) -> Recipe {
+        Recipe::Script {
+            teardown: teardown.into(),
+            install: "canary-install".into(),
+            limit_s: 5,
+            needs: vec![],
+        }
+    }
+
+    fn names(brief: &Brief, stage: Stage) -> Vec<&'static str> {
+        steps(brief, stage)
+            .unwrap()
+            .iter()
+            .map(Step::name)
+            .collect()
+    }
+
+    #[test]
+    fn steps_come_in_the_order_of_a_reset() {
+        let full = ["teardown", "login", "pre_install", "install"];
+        assert_eq!(names(&brief(script("down")), Stage::Reset), full);
+        assert_eq!(names(&brief(script(" \n")), Stage::Reset), full[1..]);
+        assert_eq!(names(&brief(script("down")), Stage::Post), ["post_install"]);
+        let command = Recipe::Command {
+            argv: vec![],
+            limit_s: 5,
+        };
+        assert_eq!(
+            names(&brief(command), Stage::Reset),
+            ["login", "pre_install"]
+        );
+        let mut bare = brief(script("down"));
+        bare.template = ClearTemplate::default();
+        assert_eq!(names(&bare, Stage::Reset), ["teardown", "install"]);
+        assert!(steps(&bare, Stage::Post).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_controllers_own_key_is_always_kept() {
+        let steps = steps(&brief(script("down")), Stage::Reset).unwrap();
+        let Step::Login(login) = &steps[1] else {
+            panic!("{steps:?}")
+        };
+        assert_eq!(login.keep_key, "ssh-ed25519 AAAA c");
+    }
+
+    #[test]
+    fn nothing_of_a_brief_shows_its_secrets() {
+        let brief = brief(script("canary-teardown"));
+        let shown = format!("{brief:?} {:?}", steps(&brief, Stage::Reset).unwrap());
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+
+    #[test]
+    fn an_order_without_an_identity_is_never_built() {
+        let target = Target {
+            node_id: "n".into(),
+            node: "worker-1".into(),
+            internal_ip: None,
+            machine_id: Some(" ".into()),
+            system_uuid: None,
+        };
+        let mut order = HostOrder {
+            job: "j".into(),
+            target,
+            attempt: 1,
+            stage: Stage::Reset,
+            epoch: 1,
+        };
+        let id = id(&order).unwrap();
+        let step = || vec![Step::install("true", 5)];
+        assert!(build(&order, &id, step()).is_err());
+        order.target.machine_id = Some("m".into());
+        order.target.system_uuid = Some("".into());
+        let built = build(&order, &id, step()).unwrap();
+        assert_eq!(built.machine.product_uuid, None);
+        assert!(build(&order, &id, vec![Step::install("true", 0)]).is_err());
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Entry points: [`hash`] and [`verify`]. Absent: the password rules (they belong to the API).
 
+use evenkeel_node::protocol::ROUNDS_MAX;
 use secrecy::{ExposeSecret, SecretString};
 use sha_crypt::{PasswordHasher, PasswordVerifier, ShaCrypt};
 
@@ -30,8 +31,16 @@ pub fn hash(clear: &SecretString) -> Result<SecretString, PasswordError> {
         .map_err(PasswordError::Hash)
 }
 
-/// Whether `clear` is the password of `hash`. Anything that is not a crypt hash is not.
+/// Whether `clear` is the password of `hash`. Anything that is not a crypt hash is not, nor is one with more rounds
+/// than a host accepts: computing it would take minutes.
 pub fn verify(clear: &SecretString, hash: &SecretString) -> bool {
+    let rounds = hash
+        .expose_secret()
+        .split('$')
+        .find_map(|part| part.strip_prefix("rounds="));
+    if rounds.is_some_and(|n| n.parse::<u32>().map_or(true, |n| n > ROUNDS_MAX)) {
+        return false;
+    }
     ShaCrypt::SHA512
         .verify_password(clear.expose_secret().as_bytes(), hash.expose_secret())
         .is_ok()

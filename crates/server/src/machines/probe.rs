@@ -170,10 +170,10 @@ mod tests {
         assert_eq!(judged(|_, t| t.system_uuid = None), "ok");
         let cases: [(&str, fn(&mut Facts, &mut Target)); 7] = [
             ("wrong machine: node node-1 has machine id", |f, _| {
-                f.machine_id = "m2".into()
+                f.machine_id = "m2".into();
             }),
             ("wrong machine: node node-1 has machine id", |f, _| {
-                f.machine_id = String::new()
+                f.machine_id = String::new();
             }),
             ("has system UUID", |_, t| t.system_uuid = Some("ff".into())),
             ("reports no machineID", |_, t| t.machine_id = None),

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// A host that is up answers a TCP connect in one round trip; 5 s covers two lost SYNs (RFC 6298: 1 s, 2 s).
 const TCP_LIMIT: Duration = Duration::from_secs(5);
@@ -396,12 +396,24 @@ async fn authenticate(
         .map_err(broke)?
     {
         AuthResult::Success => Ok(()),
-        AuthResult::Failure { .. } => Err(Fault::permanent(format!(
-            "host {peer} refuses the controller's SSH key for user {user}; put the public key of \
-             the cluster into {user}'s authorized_keys there, or change user or key with \
-             `evenkeel cluster set-machines`",
-            user = access.user
-        ))),
+        AuthResult::Failure {
+            remaining_methods, ..
+        } => {
+            // russh reports a connection that broke during the login as a refusal that allows no other method;
+            // the moment lets the session's task end.
+            if remaining_methods.is_empty() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            if handle.is_closed() {
+                return Err(broke(russh::Error::Disconnect));
+            }
+            Err(Fault::permanent(format!(
+                "host {peer} refuses the controller's SSH key for user {user}; put the public key \
+                 of the cluster into {user}'s authorized_keys there, or change user or key with \
+                 `evenkeel cluster set-machines`",
+                user = access.user
+            )))
+        }
     }
 }
 
