@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{audit, gobuild, paths, python, suite, testbed, tidy};
+use xtask::{audit, binaries, gobuild, paths, python, suite, testbed, tidy};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tools of the Evenkeel workspace")]
@@ -29,6 +29,8 @@ enum Command {
     Testbed(TestbedCommand),
     /// Build what the test bed needs into the cache.
     Build,
+    /// Build the static host binary and print its path.
+    NodeBinary,
     /// Make the Python environment of the SDK tests and print its interpreter.
     Python,
     /// Judge a kube-apiserver audit log; prints the report as JSON.
@@ -102,6 +104,10 @@ fn act(command: Command) -> Result<ExitCode> {
                 println!("{}", gobuild::build(module)?.display());
             }
             println!("{}", testbed::base::ensure()?.display());
+            true
+        }
+        Command::NodeBinary => {
+            println!("{}", binaries::node_binary()?.display());
             true
         }
         Command::Python => {

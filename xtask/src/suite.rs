@@ -11,7 +11,7 @@ use clap::ValueEnum;
 
 use crate::paths::workspace_root;
 use crate::run::{note, passed};
-use crate::{gobuild, python, testbed, tidy};
+use crate::{binaries, gobuild, python, testbed, tidy};
 
 /// Steps that are run together by `--only`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -85,9 +85,9 @@ const STEPS: &[Step] = &[
         job: Job::Program(&["cargo", "test", "-p", "xtask", "--test", "testbed"]),
     },
     Step {
-        group: Group::Sdk,
-        what: "Python SDK",
-        job: Job::Inside(python_step),
+        group: Group::Hosts,
+        what: "end to end: Python SDK, real cluster, real hosts",
+        job: Job::Inside(end_to_end),
     },
 ];
 
@@ -112,12 +112,17 @@ fn build_hosts(_: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn python_step(root: &Path) -> Result<bool> {
-    let mut import = Command::new(python::python_venv()?);
-    import
-        .args(["-c", "import huaweicloudsdkcce.v3"])
+/// `tests/e2e`: pytest with the unmodified SDK; the tests start the test bed and the server themselves.
+fn end_to_end(root: &Path) -> Result<bool> {
+    let mut pytest = Command::new(python::python_venv()?);
+    pytest
+        .args(["-m", "pytest", "-v", "-x", "--tb=short", "tests/e2e"])
+        .env("EVENKEEL_NODE_BINARY", binaries::node_binary()?)
+        .env("EVENKEEL_BINARY", binaries::server_for_tests()?)
+        .env("EVENKEEL_XTASK", std::env::current_exe()?)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(root);
-    passed(&mut import, STEP_LIMIT)
+    passed(&mut pytest, STEP_LIMIT)
 }
 
 /// Runs all steps, or those of one group; true when all passed.

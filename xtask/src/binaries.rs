@@ -1,0 +1,46 @@
+//! The product's binaries, as the end-to-end tests and packages need them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::paths::workspace_root;
+use crate::run::passed;
+
+/// Cold, on two busy cores: three minutes for the server in the dev profile, less for the host binary.
+const BUILD_LIMIT: Duration = Duration::from_mins(15);
+/// One static binary has to fit through a slow link in the time of an upload.
+const NODE_BINARY_MAX: u64 = 3 * 1024 * 1024;
+/// The build machine's own target: static linking works there without another toolchain.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds `evenkeel-node`, static and stripped; returns its path.
+pub fn node_binary() -> Result<PathBuf> {
+    let root = workspace_root();
+    let target = root.join("target/node");
+    let mut build = Command::new("cargo");
+    build
+        .args(["build", "-p", "evenkeel-node", "--profile", "node", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(&target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .current_dir(&root);
+    ensure!(passed(&mut build, BUILD_LIMIT)?, "evenkeel-node could not be built");
+    let path = target.join(TARGET).join("node/evenkeel-node");
+    let size = std::fs::metadata(&path).context("evenkeel-node is not there")?.len();
+    ensure!(size <= NODE_BINARY_MAX, "evenkeel-node has {size} bytes, the limit is {NODE_BINARY_MAX}");
+    Ok(path)
+}
+
+/// Builds `evenkeel` with the points at which a test may kill it; returns its path.
+pub fn server_for_tests() -> Result<PathBuf> {
+    let root = workspace_root();
+    let mut build = Command::new("cargo");
+    build
+        .args(["build", "-p", "evenkeel", "--features", "crash-points"])
+        .current_dir(&root);
+    ensure!(passed(&mut build, BUILD_LIMIT)?, "evenkeel could not be built");
+    Ok(root.join("target/debug/evenkeel"))
+}
