@@ -2,9 +2,7 @@
 
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::machines::{Book, Brief, ClearLogin, ClearTemplate, SshAccess};
-use crate::records::{
-    self, AddressRule, ClusterRecord, JobRecord, KeypairRecord, MachineSettings, keys,
-};
+use crate::records::{self, ClusterRecord, JobRecord, KeypairRecord, MachineSettings, keys};
 use crate::secrets::{KeyFile, Sealed, SecretContext};
 use crate::store::Store;
 use crate::sync::chain;
@@ -41,7 +39,12 @@ impl Book for StoreBook {
             ("EVENKEEL_CLUSTER_NAME".to_owned(), cluster.name),
             ("EVENKEEL_POOL".to_owned(), record.spec.pool.to_string()),
         ]);
-        Ok(Brief { recipe: record.recipe, ssh, template, facts_env })
+        Ok(Brief {
+            recipe: record.recipe,
+            ssh,
+            template,
+            facts_env,
+        })
     }
 }
 
@@ -54,13 +57,18 @@ impl StoreBook {
             .await
             .map_err(|e| Fault::transient(chain(&e)))?;
         for kv in projects.items {
-            let Some(project) = kv.key.strip_prefix("projects/") else { continue };
+            let Some(project) = kv.key.strip_prefix("projects/") else {
+                continue;
+            };
             let key = keys::job_index(project, job);
-            let found =
-                self.store.get(&key, None).await.map_err(|e| Fault::transient(chain(&e)))?;
+            let found = self
+                .store
+                .get(&key, None)
+                .await
+                .map_err(|e| Fault::transient(chain(&e)))?;
             if let Some(found) = found {
-                let cluster: ClusterId = records::decode(&key, &found.value)
-                    .map_err(|e| Fault::permanent(chain(&e)))?;
+                let cluster: ClusterId =
+                    records::decode(&key, &found.value).map_err(|e| Fault::permanent(chain(&e)))?;
                 return Ok((project.to_owned(), cluster));
             }
         }
@@ -68,14 +76,20 @@ impl StoreBook {
     }
 
     async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<T, Fault> {
-        let kv = self.store.get(key, None).await.map_err(|e| Fault::transient(chain(&e)))?;
+        let kv = self
+            .store
+            .get(key, None)
+            .await
+            .map_err(|e| Fault::transient(chain(&e)))?;
         let kv = kv.ok_or_else(|| Fault::permanent(format!("the record {key} is not there")))?;
         records::decode(key, &kv.value).map_err(|e| Fault::permanent(chain(&e)))
     }
 
     fn open(&self, place: &SecretContext<'_>, sealed: &Sealed) -> Result<SecretString, Fault> {
-        let bytes =
-            self.secrets.unseal(place, sealed).map_err(|e| Fault::permanent(chain(&e)))?;
+        let bytes = self
+            .secrets
+            .unseal(place, sealed)
+            .map_err(|e| Fault::permanent(chain(&e)))?;
         std::str::from_utf8(&bytes)
             .map(SecretString::from)
             .map_err(|_| Fault::permanent("a sealed text is not UTF-8"))
@@ -88,17 +102,9 @@ impl StoreBook {
         settings: &MachineSettings,
         target: &Target,
     ) -> Result<SshAccess, Fault> {
-        let (address, port) = address(settings, target)?;
-        Ok(SshAccess {
-            address,
-            port,
-            user: settings.user.clone(),
-            sudo: settings.sudo,
-            private_key: self
-                .open(&vault::private_key(project, cluster), &settings.private_key)?,
-            public_key: settings.public_key.clone(),
-            host_key: settings.host_keys.get(target.node.as_str()).cloned(),
-        })
+        let private_key =
+            self.open(&vault::private_key(project, cluster), &settings.private_key)?;
+        SshAccess::of(settings, target, private_key)
     }
 
     async fn template(
@@ -130,26 +136,5 @@ impl StoreBook {
                 remove_keys: template.login.remove_keys,
             },
         })
-    }
-}
-
-fn address(settings: &MachineSettings, target: &Target) -> Result<(String, u16), Fault> {
-    if let Some(given) = settings.overrides.get(target.node.as_str()) {
-        return Ok(match given.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') => {
-                (host.to_owned(), port.parse().unwrap_or(settings.port))
-            }
-            _ => (given.clone(), settings.port),
-        });
-    }
-    match settings.address {
-        AddressRule::Name => Ok((target.node.to_string(), settings.port)),
-        AddressRule::InternalIp => match &target.internal_ip {
-            Some(ip) => Ok((ip.to_string(), settings.port)),
-            None => Err(Fault::permanent(format!(
-                "node {} reports no InternalIP: name its machine with `--host {}=ADDRESS`",
-                target.node, target.node
-            ))),
-        },
     }
 }

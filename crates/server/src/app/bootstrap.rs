@@ -50,7 +50,10 @@ pub struct Bootstrap {
 
 impl Bootstrap {
     /// Tells it to the person who started the server.
-    #[expect(clippy::print_stdout, reason = "the credential is shown once, and never logged")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "the credential is shown once, and never logged"
+    )]
     pub fn print(&self, address: SocketAddr) {
         println!("First start: this credential is shown once.");
         println!("  endpoint    http(s)://{address}");
@@ -68,8 +71,10 @@ pub async fn ensure(
     secrets: &KeyFile,
     region: &str,
 ) -> Result<Option<Bootstrap>, BootstrapError> {
-    let existing =
-        store.list("access-keys/", Page::first(1)).await.map_err(BootstrapError::Store)?;
+    let existing = store
+        .list("access-keys/", Page::first(1))
+        .await
+        .map_err(BootstrapError::Store)?;
     if !existing.items.is_empty() {
         return Ok(None);
     }
@@ -98,7 +103,10 @@ pub async fn ensure(
         project: project.id.clone(),
     };
     let secret = secrets
-        .seal(&vault::access_key(&project.id, &made.ak), made.sk.as_bytes())
+        .seal(
+            &vault::access_key(&project.id, &made.ak),
+            made.sk.as_bytes(),
+        )
         .map_err(BootstrapError::Secrets)?;
     let key = AccessKeyRecord {
         ak: made.ak.clone(),

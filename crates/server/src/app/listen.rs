@@ -13,7 +13,10 @@ pub async fn listen(
     router: Router,
 ) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
     let io = |source| StartError::Io {
-        what: format!("{} cannot be listened on: is another server running there?", config.listen),
+        what: format!(
+            "{} cannot be listened on: is another server running there?",
+            config.listen
+        ),
         source,
     };
     let listener = TcpListener::bind(config.listen).map_err(io)?;
@@ -21,7 +24,9 @@ pub async fn listen(
     let address = listener.local_addr().map_err(io)?;
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let task = if let Some(tls) = &config.tls {
-        let tls = RustlsConfig::from_pem_file(&tls.cert, &tls.key).await.map_err(StartError::Tls)?;
+        let tls = RustlsConfig::from_pem_file(&tls.cert, &tls.key)
+            .await
+            .map_err(StartError::Tls)?;
         let server = axum_server::from_tcp_rustls(listener, tls).map_err(io)?;
         tokio::spawn(async move { report(server.serve(service).await) })
     } else {

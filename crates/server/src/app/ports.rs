@@ -26,7 +26,10 @@ impl Registrar for KubeRegistrar {
         let api = kube::Api::connect(kubeconfig, &self.options)
             .await
             .map_err(|e| RegisterError::Kubeconfig(chain(&e)))?;
-        let seen = api.check().await.map_err(|e| RegisterError::Unreachable(chain(&e)))?;
+        let seen = api
+            .check()
+            .await
+            .map_err(|e| RegisterError::Unreachable(chain(&e)))?;
         if !seen.missing_rights.is_empty() {
             return Err(RegisterError::Rights(format!(
                 "the credential lacks these rights: {}; apply deploy/rbac.yaml and use its service account",
@@ -51,8 +54,11 @@ pub struct FileOutputs {
 
 impl FileOutputs {
     async fn id_of(&self, query: &OutputQuery) -> std::io::Result<Option<NodeId>> {
-        let listing =
-            self.store.list("p/", Page::all()).await.map_err(std::io::Error::other)?;
+        let listing = self
+            .store
+            .list("p/", Page::all())
+            .await
+            .map_err(std::io::Error::other)?;
         let within = format!("/in/{}/nodes/", query.cluster);
         Ok(listing
             .items
@@ -67,16 +73,22 @@ impl FileOutputs {
 #[async_trait]
 impl OutputSource for FileOutputs {
     async fn read(&self, query: &OutputQuery) -> std::io::Result<Option<OutputChunk>> {
-        let Some(node) = self.id_of(query).await? else { return Ok(None) };
+        let Some(node) = self.id_of(query).await? else {
+            return Ok(None);
+        };
         let key = OutputKey {
             job: query.job.clone(),
             node,
             attempt: query.attempt,
             stage: query.stage,
         };
-        let Some(kept) = self.sink.load(&key).await? else { return Ok(None) };
+        let Some(kept) = self.sink.load(&key).await? else {
+            return Ok(None);
+        };
         let text = kept.to_text().into_bytes();
-        let from = usize::try_from(query.offset).unwrap_or(usize::MAX).min(text.len());
+        let from = usize::try_from(query.offset)
+            .unwrap_or(usize::MAX)
+            .min(text.len());
         Ok(Some(OutputChunk {
             data: text[from..].to_vec(),
             next_offset: text.len() as u64,
