@@ -2,7 +2,9 @@
 
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::machines::{Book, Brief, ClearLogin, ClearTemplate, SshAccess};
-use crate::records::{self, ClusterRecord, JobRecord, KeypairRecord, MachineSettings, keys};
+use crate::records::{
+    self, ClusterRecord, JobIndexRecord, JobRecord, KeypairRecord, MachineSettings, keys,
+};
 use crate::secrets::{KeyFile, Sealed, SecretContext};
 use crate::store::Store;
 use crate::sync::chain;
@@ -67,9 +69,9 @@ impl StoreBook {
                 .await
                 .map_err(|e| Fault::transient(chain(&e)))?;
             if let Some(found) = found {
-                let cluster: ClusterId =
+                let index: JobIndexRecord =
                     records::decode(&key, &found.value).map_err(|e| Fault::permanent(chain(&e)))?;
-                return Ok((project.to_owned(), cluster));
+                return Ok((project.to_owned(), index.cluster));
             }
         }
         Err(Fault::permanent(format!("job {job} is not in the store")))

@@ -88,7 +88,8 @@ pub(super) fn build(order: &HostOrder, id: &OrderId, steps: Vec<Step>) -> Result
             product_uuid: target
                 .system_uuid
                 .as_deref()
-                .filter(|u| !u.is_empty())
+                // A kubelet on a machine without DMI reports the machine id once more.
+                .filter(|u| !u.is_empty() && !u.eq_ignore_ascii_case(machine_id))
                 .map(Into::into),
         },
         steps,
