@@ -17,6 +17,12 @@ pub const FAULT_PAUSE_MAX: Span = Span::secs(15);
 /// the server's own "still being processed" answers name the same ten seconds.
 pub const REFUSAL_PAUSE: Span = Span::secs(10);
 
+/// An acknowledged write that its watch does not show within this time is written again. Watches are seldom a
+/// second behind; every write to a Node fans out to every kube-proxy.
+pub const WATCH_LAG: Span = Span::secs(1);
+/// Verbs of actions that write to the API server and are proved by a watch.
+const WRITES: &[&str] = &["claim", "cordon", "lift", "release", "delete"];
+
 /// An action that fails again and again.
 #[derive(Clone, Debug)]
 pub struct Trouble {
@@ -88,8 +94,12 @@ impl Ledger {
         if self.running.contains_key(key) {
             return Gate::Running;
         }
-        match self.trouble.get(key) {
-            Some(t) if t.again_at > now => Gate::NotBefore(t.again_at),
+        if let Some(t) = self.trouble.get(key).filter(|t| t.again_at > now) {
+            return Gate::NotBefore(t.again_at);
+        }
+        // An acknowledged write is on its way through the watch: the same write again would say nothing new.
+        match self.done.get(key).map(|at| *at + WATCH_LAG) {
+            Some(at) if at > now && WRITES.contains(&key.verb) => Gate::NotBefore(at),
             _ => Gate::Open,
         }
     }

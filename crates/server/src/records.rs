@@ -387,8 +387,14 @@ pub struct NodeRecord {
     pub name: String,
     /// Its pool.
     pub pool: PoolId,
-    /// `status.nodeInfo.machineID` when it was registered.
+    /// `status.nodeInfo.machineID` as last seen: a node that has left its cluster in a reset is still found.
     pub machine_id: Option<String>,
+    /// `status.nodeInfo.systemUUID` as last seen.
+    #[serde(default)]
+    pub system_uuid: Option<String>,
+    /// The InternalIP address as last seen.
+    #[serde(default)]
+    pub internal_ip: Option<String>,
     /// `spec.providerID` when it was registered.
     pub provider_id: Option<String>,
     /// What was last applied there.

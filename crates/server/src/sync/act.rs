@@ -2,6 +2,7 @@
 
 use super::points::Points;
 use super::ports::{Cluster, Fault, HostOrder, Machines, PodRef, Target};
+use crate::records::NodeRecord;
 use crate::store::Revision;
 use evenkeel_engine::action::{Action, Answer, FaultSeen, HostState};
 use evenkeel_engine::facts::{Mark, NodeSeen};
@@ -35,8 +36,8 @@ pub struct Hands {
 pub struct About {
     /// The Node object as last seen.
     pub seen: Option<NodeSeen>,
-    /// The machine id on record, for a node that has left.
-    pub machine_id: Option<Arc<str>>,
+    /// The machine on record, for a node that has left.
+    pub record: Option<NodeRecord>,
 }
 
 /// News from an action under way.
@@ -151,12 +152,25 @@ async fn perform(
 
 fn target(node: &NodeName, id: &NodeId, about: &About) -> Target {
     let seen = about.seen.as_ref();
+    let record = about.record.as_ref();
+    let either = |now: Option<&Arc<str>>, kept: Option<&String>| {
+        now.cloned().or_else(|| kept.map(|text| Arc::from(text.as_str())))
+    };
     Target {
         node_id: id.clone(),
         node: node.clone(),
-        internal_ip: seen.and_then(|s| s.internal_ip.clone()),
-        machine_id: seen.and_then(|s| s.machine_id.clone()).or_else(|| about.machine_id.clone()),
-        system_uuid: seen.and_then(|s| s.system_uuid.clone()),
+        internal_ip: either(
+            seen.and_then(|s| s.internal_ip.as_ref()),
+            record.and_then(|r| r.internal_ip.as_ref()),
+        ),
+        machine_id: either(
+            seen.and_then(|s| s.machine_id.as_ref()),
+            record.and_then(|r| r.machine_id.as_ref()),
+        ),
+        system_uuid: either(
+            seen.and_then(|s| s.system_uuid.as_ref()),
+            record.and_then(|r| r.system_uuid.as_ref()),
+        ),
     }
 }
 

@@ -136,6 +136,7 @@ async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
         tasks: JoinSet::new(),
         enrol: enrol::Enrol::default(),
         published: None,
+        listed: false,
         trouble: Some("waiting for the first list".to_owned()),
     };
     actor.turns(seen, stored, news).await
@@ -170,6 +171,8 @@ struct Actor<'a> {
     tasks: JoinSet<()>,
     enrol: enrol::Enrol,
     published: Option<tokio::time::Instant>,
+    /// The view has been complete once: before that, a node that is not seen means nothing.
+    listed: bool,
     trouble: Option<String>,
 }
 
@@ -217,6 +220,9 @@ impl Actor<'_> {
 
     /// Plans and commits until nothing moves, then starts the actions of the last plan.
     async fn turn(&mut self) -> Result<(Option<Time>, Plan), ActorError> {
+        if !self.listed {
+            return Ok((None, Plan::default()));
+        }
         let store = self.setup.store.clone();
         self.enrol
             .enrol(&*store, &mut self.state, self.clock.now(), (self.setup.wall)())
@@ -263,13 +269,9 @@ impl Actor<'_> {
 
     fn start(&mut self, action: Action, now: Time) {
         self.state.ledger.start(&action, now);
-        let about = node_of(&action).map_or(About { seen: None, machine_id: None }, |name| About {
+        let about = node_of(&action).map_or(About { seen: None, record: None }, |name| About {
             seen: self.state.index.node(name).map(|e| e.seen.clone()),
-            machine_id: self
-                .state
-                .nodes
-                .get(name)
-                .and_then(|k| k.record.machine_id.as_deref().map(Arc::from)),
+            record: self.state.nodes.get(name).map(|kept| kept.record.clone()),
         });
         tracing::debug!(cluster.id = %self.setup.cluster, action = %action.key(), "start");
         self.tasks.spawn(act::run(self.hands.clone(), action, about, self.news_tx.clone()));
@@ -348,6 +350,7 @@ impl Actor<'_> {
                 Seen::Relisted(Listed::Budgets(all)) => self.state.index.relist_budgets(all),
                 Seen::Live(live) => {
                     self.state.index.set_live(live);
+                    self.listed |= live;
                     self.trouble =
                         (!live).then(|| "the API server's watches are down".to_owned());
                 }

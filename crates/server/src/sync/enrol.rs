@@ -41,6 +41,8 @@ impl Enrol {
                 name: e.seen.name.to_string(),
                 pool: PoolId::new(DEFAULT_POOL),
                 machine_id: e.seen.machine_id.as_deref().map(str::to_owned),
+                system_uuid: e.seen.system_uuid.as_deref().map(str::to_owned),
+                internal_ip: e.seen.internal_ip.as_deref().map(str::to_owned),
                 provider_id: e.seen.provider_id.as_deref().map(str::to_owned),
                 applied: None,
                 created_ms: wall_ms,
@@ -56,7 +58,48 @@ impl Enrol {
             store.txn(txn).await?;
             self.reread(store, state, fresh.iter().map(|r| &r.id)).await?;
         }
+        self.refresh(store, state, wall_ms).await?;
         self.forget(store, state, now).await
+    }
+
+    /// Keeps what leads to a machine up to date. Another machine under a node's name carries nothing of ours.
+    async fn refresh(
+        &self,
+        store: &dyn Store,
+        state: &mut State,
+        wall_ms: i64,
+    ) -> Result<(), StoreError> {
+        let text = |seen: &Option<std::sync::Arc<str>>| seen.as_deref().map(str::to_owned);
+        let changed: Vec<(NodeRecord, u64)> = state
+            .nodes
+            .values()
+            .filter_map(|kept| {
+                let seen = &state.index.node(&NodeName::new(&kept.record.name))?.seen;
+                let mut record = kept.record.clone();
+                record.machine_id = text(&seen.machine_id).or(record.machine_id);
+                record.system_uuid = text(&seen.system_uuid).or(record.system_uuid);
+                record.internal_ip = text(&seen.internal_ip).or(record.internal_ip);
+                let same = record.machine_id == kept.record.machine_id
+                    && record.system_uuid == kept.record.system_uuid
+                    && record.internal_ip == kept.record.internal_ip;
+                if kept.record.machine_id.is_some()
+                    && record.machine_id != kept.record.machine_id
+                {
+                    record.applied = None;
+                }
+                record.updated_ms = wall_ms;
+                (!same).then_some((record, kept.revision))
+            })
+            .take(BATCH)
+            .collect();
+        for (record, revision) in &changed {
+            let key = keys::node(&state.project, &state.cluster, &record.id);
+            let txn = Txn::new()
+                .when_mod_revision(&key, *revision)
+                .put(key, records::encode(record));
+            store.txn(txn).await?;
+        }
+        self.reread(store, state, changed.iter().map(|(r, _)| &r.id)).await
     }
 
     async fn reread(
