@@ -85,8 +85,8 @@ impl Default for ApiConfig {
             region_name: "evenkeel".to_owned(),
             max_unavailable_cap: 20,
             body_limit: 256 * 1024,
-            body_timeout: Duration::from_secs(60),
-            token_ttl: Duration::from_secs(24 * 3600),
+            body_timeout: Duration::from_mins(1),
+            token_ttl: Duration::from_hours(24),
             policy: Policy::default(),
         }
     }

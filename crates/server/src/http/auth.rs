@@ -58,7 +58,10 @@ pub(super) struct Proven {
 }
 
 /// Checks signature or token.
-pub(super) async fn authenticate(state: &ApiState, wire: &RequestParts<'_>) -> Result<Proven, ApiError> {
+pub(super) async fn authenticate(
+    state: &ApiState,
+    wire: &RequestParts<'_>,
+) -> Result<Proven, ApiError> {
     let has = |wanted: &str| wire.headers.iter().any(|(name, _)| name == wanted);
     if has("authorization") || !has("x-auth-token") {
         return by_signature(state, wire).await;
@@ -71,11 +74,16 @@ pub(super) async fn authenticate(state: &ApiState, wire: &RequestParts<'_>) -> R
 async fn by_signature(state: &ApiState, wire: &RequestParts<'_>) -> Result<Proven, ApiError> {
     let now = (state.clock)().div_euclid(1000);
     let credentials = sign::credentials(wire)?;
-    let found = load::find::<AccessKeyRecord>(&*state.store, keys::access_key(&credentials.ak)).await?;
+    let found =
+        load::find::<AccessKeyRecord>(&*state.store, keys::access_key(&credentials.ak)).await?;
     let Some(key) = found.map(|stored| stored.record).filter(|key| key.enabled) else {
         return Err(sign::refuse_unknown_key(wire, now).into());
     };
-    let secret = vault::open(state, &vault::access_key(&key.project, &key.ak), &key.secret)?;
+    let secret = vault::open(
+        state,
+        &vault::access_key(&key.project, &key.ak),
+        &key.secret,
+    )?;
     sign::verify(wire, secret.expose().as_bytes(), now)?;
     let signature = hex::encode(credentials.signature);
     Ok(Proven {
@@ -86,7 +94,11 @@ async fn by_signature(state: &ApiState, wire: &RequestParts<'_>) -> Result<Prove
 }
 
 async fn by_token(state: &ApiState, wire: &RequestParts<'_>) -> Result<Proven, ApiError> {
-    let mut values = wire.headers.iter().filter(|(name, _)| name == "x-auth-token").map(|(_, value)| value);
+    let mut values = wire
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "x-auth-token")
+        .map(|(_, value)| value);
     let (Some(token), None) = (values.next(), values.next()) else {
         return Err(SignError::DuplicateHeader("x-auth-token".to_owned()).into());
     };
@@ -105,7 +117,9 @@ pub(super) async fn token_record(state: &ApiState, token: &str) -> Result<TokenR
     let record = found.ok_or_else(|| refused("decrypt token fail"))?.record;
     if record.expires_ms <= (state.clock)() {
         let at = evenkeel_api::meta::iam_time(record.expires_ms);
-        return Err(refused(&format!("token expires, expires_at:{at}; get a new one from POST /v3/auth/tokens")));
+        return Err(refused(&format!(
+            "token expires, expires_at:{at}; get a new one from POST /v3/auth/tokens"
+        )));
     }
     Ok(record)
 }
@@ -115,8 +129,20 @@ pub(super) fn token_hash(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))
 }
 
-async fn principal(state: &ApiState, project: &str, user: String, via: String) -> Result<Principal, ApiError> {
+async fn principal(
+    state: &ApiState,
+    project: &str,
+    user: String,
+    via: String,
+) -> Result<Principal, ApiError> {
     let found = load::find::<ProjectRecord>(&*state.store, keys::project(project)).await?;
-    let project = found.ok_or(ApiError::Internal { what: "a credential names a project that is gone", source: None })?;
-    Ok(Principal { project: project.record, user, via })
+    let project = found.ok_or(ApiError::Internal {
+        what: "a credential names a project that is gone",
+        source: None,
+    })?;
+    Ok(Principal {
+        project: project.record,
+        user,
+        via,
+    })
 }

@@ -31,11 +31,16 @@ pub(super) struct Gate {
 pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut entry = audit::Entry::new(&request_id, request.method(), request.uri().path());
-    let outcome = AssertUnwindSafe(pass(&gate, request, next, &request_id, &mut entry)).catch_unwind();
+    let outcome =
+        AssertUnwindSafe(pass(&gate, request, next, &request_id, &mut entry)).catch_unwind();
     let response = match outcome.await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => error.into_response(),
-        Err(_) => ApiError::Internal { what: "a handler panicked", source: None }.into_response(),
+        Err(_) => ApiError::Internal {
+            what: "a handler panicked",
+            source: None,
+        }
+        .into_response(),
     };
     let response = dress(response, &request_id, &mut entry);
     entry.write(response.status());
@@ -52,12 +57,19 @@ async fn pass(
 ) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
     let public = ROUTES.iter().any(|route| {
-        route.access == Access::Public && route.method == parts.method.as_str() && route.path == parts.uri.path()
+        route.access == Access::Public
+            && route.method == parts.method.as_str()
+            && route.path == parts.uri.path()
     });
-    if !public && !parts.headers.contains_key("authorization") && !parts.headers.contains_key("x-auth-token") {
+    if !public
+        && !parts.headers.contains_key("authorization")
+        && !parts.headers.contains_key("x-auth-token")
+    {
         return Err(sign::SignError::Missing.into());
     }
-    if parts.headers.contains_key(header::TRANSFER_ENCODING) && parts.headers.contains_key(header::CONTENT_LENGTH) {
+    if parts.headers.contains_key(header::TRANSFER_ENCODING)
+        && parts.headers.contains_key(header::CONTENT_LENGTH)
+    {
         let text = "Both Content-Length and Transfer-Encoding are sent; send one of them";
         return Err(ApiError::refused(ErrorCode::InvalidRequest, text));
     }
@@ -77,7 +89,11 @@ async fn pass(
     entry.caller(&proven.principal);
     check_project(&proven, wire.raw_path, &headers)?;
     let key = proven.replay.filter(|_| is_mutating(&parts.method));
-    let call = Call { principal: proven.principal, request_id: request_id.into(), replay: key.clone() };
+    let call = Call {
+        principal: proven.principal,
+        request_id: request_id.into(),
+        replay: key.clone(),
+    };
     let Some(key) = key else {
         parts.extensions.insert(call);
         return Ok(next.run(Request::from_parts(parts, Body::from(body))).await);
@@ -101,7 +117,9 @@ async fn read_body(state: &ApiState, body: Body) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(state.config.body_timeout, axum::body::to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => {
-            let text = format!("The body is longer than {limit} bytes, or it broke off; send less, or send it again");
+            let text = format!(
+                "The body is longer than {limit} bytes, or it broke off; send less, or send it again"
+            );
             Err(ApiError::refused(ErrorCode::InvalidRequest, text))
         }
         Err(_) => {
@@ -124,19 +142,33 @@ fn plain_headers(headers: &HeaderMap) -> Result<Vec<(String, String)>, ApiError>
 }
 
 /// A path of another project is a missing id, whether that project exists or not (S17).
-fn check_project(proven: &auth::Proven, path: &str, headers: &[(String, String)]) -> Result<(), ApiError> {
+fn check_project(
+    proven: &auth::Proven,
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<(), ApiError> {
     let own = proven.principal.project.id.as_str();
-    let rest = ["/api/v3/projects/", "/evenkeel/v1/projects/"].iter().find_map(|prefix| path.strip_prefix(prefix));
+    let rest = ["/api/v3/projects/", "/evenkeel/v1/projects/"]
+        .iter()
+        .find_map(|prefix| path.strip_prefix(prefix));
     if let Some(project) = rest.and_then(|rest| rest.split('/').next())
         && project != own
     {
         return Err(ApiError::not_found("project", project));
     }
-    let named = headers.iter().find(|(name, _)| name == "x-project-id").map(|(_, value)| value.trim());
-    let signed = proven.signed_headers.iter().any(|name| name == "x-project-id");
+    let named = headers
+        .iter()
+        .find(|(name, _)| name == "x-project-id")
+        .map(|(_, value)| value.trim());
+    let signed = proven
+        .signed_headers
+        .iter()
+        .any(|name| name == "x-project-id");
     if let Some(named) = named.filter(|named| signed && *named != own) {
         let named: String = named.chars().take(64).collect();
-        let text = format!("X-Project-Id names {named}, which is not the project of this credential; send its own");
+        let text = format!(
+            "X-Project-Id names {named}, which is not the project of this credential; send its own"
+        );
         return Err(ApiError::refused(ErrorCode::Forbidden, text));
     }
     Ok(())
@@ -156,7 +188,10 @@ fn dress(response: Response, request_id: &str, entry: &mut audit::Entry) -> Resp
         }
     };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(value) = HeaderValue::from_str(request_id) {
         headers.insert("x-request-id", value);

@@ -29,18 +29,34 @@ pub struct Stored<T> {
 }
 
 /// One record, if it is there.
-pub async fn find<T: DeserializeOwned>(store: &dyn Store, key: String) -> Result<Option<Stored<T>>, ApiError> {
-    let Some(kv) = store.get(&key, None).await? else { return Ok(None) };
+pub async fn find<T: DeserializeOwned>(
+    store: &dyn Store,
+    key: String,
+) -> Result<Option<Stored<T>>, ApiError> {
+    let Some(kv) = store.get(&key, None).await? else {
+        return Ok(None);
+    };
     let record = records::decode(&key, &kv.value)?;
-    Ok(Some(Stored { record, key, revision: kv.mod_revision }))
+    Ok(Some(Stored {
+        record,
+        key,
+        revision: kv.mod_revision,
+    }))
 }
 
 /// Every record under a prefix, in the order of the keys.
-pub async fn list<T: DeserializeOwned>(store: &dyn Store, prefix: &str) -> Result<Vec<Stored<T>>, ApiError> {
+pub async fn list<T: DeserializeOwned>(
+    store: &dyn Store,
+    prefix: &str,
+) -> Result<Vec<Stored<T>>, ApiError> {
     let listing = store.list(prefix, Page::all()).await?;
     let read = |kv: crate::store::KeyValue| {
         let record = records::decode(&kv.key, &kv.value)?;
-        Ok(Stored { record, key: kv.key, revision: kv.mod_revision })
+        Ok(Stored {
+            record,
+            key: kv.key,
+            revision: kv.mod_revision,
+        })
     };
     listing.items.into_iter().map(read).collect()
 }
@@ -49,16 +65,24 @@ pub async fn list<T: DeserializeOwned>(store: &dyn Store, prefix: &str) -> Resul
 pub fn is_id(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_ID
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// A cluster of the project.
-pub async fn cluster(store: &dyn Store, project: &str, id: &str) -> Result<Stored<ClusterRecord>, ApiError> {
+pub async fn cluster(
+    store: &dyn Store,
+    project: &str,
+    id: &str,
+) -> Result<Stored<ClusterRecord>, ApiError> {
     let missing = || ApiError::not_found("cluster", id);
     if !is_id(id) {
         return Err(missing());
     }
-    find(store, keys::cluster(project, &ClusterId::new(id))).await?.ok_or_else(missing)
+    find(store, keys::cluster(project, &ClusterId::new(id)))
+        .await?
+        .ok_or_else(missing)
 }
 
 /// A node pool of a cluster that is known to exist; not `DefaultPool`, which has no record.
@@ -72,7 +96,9 @@ pub async fn pool(
     if !is_id(id) || id == DEFAULT_POOL {
         return Err(missing());
     }
-    find(store, keys::pool(project, cluster, &PoolId::new(id))).await?.ok_or_else(missing)
+    find(store, keys::pool(project, cluster, &PoolId::new(id)))
+        .await?
+        .ok_or_else(missing)
 }
 
 /// A node of a cluster that is known to exist.
@@ -86,7 +112,9 @@ pub async fn node(
     if !is_id(id) {
         return Err(missing());
     }
-    find(store, keys::node(project, cluster, &NodeId::new(id))).await?.ok_or_else(missing)
+    find(store, keys::node(project, cluster, &NodeId::new(id)))
+        .await?
+        .ok_or_else(missing)
 }
 
 /// The synchronization that a pool is in, if any.
@@ -100,9 +128,17 @@ pub async fn active(
 }
 
 /// A JSON answer with this status.
-pub fn json(status: StatusCode, value: &impl serde::Serialize) -> Result<axum::response::Response, ApiError> {
+pub fn json(
+    status: StatusCode,
+    value: &impl serde::Serialize,
+) -> Result<axum::response::Response, ApiError> {
     use axum::response::IntoResponse;
     let bytes = serde_json::to_vec(value)
         .map_err(|error| ApiError::internal("an answer could not be written as JSON", error))?;
-    Ok((status, [(axum::http::header::CONTENT_TYPE, "application/json")], bytes).into_response())
+    Ok((
+        status,
+        [(axum::http::header::CONTENT_TYPE, "application/json")],
+        bytes,
+    )
+        .into_response())
 }

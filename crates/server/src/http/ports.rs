@@ -3,7 +3,7 @@
 //! Absent on purpose: Kubernetes and SSH types. A handler records what is wanted; whoever stands behind a port acts.
 
 use async_trait::async_trait;
-use evenkeel_engine::ids::{ClusterId, JobId, NodeName};
+use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName};
 
 use crate::sync::ports::Stage;
 
@@ -49,6 +49,8 @@ pub struct OutputQuery {
     pub job: JobId,
     /// The node.
     pub node: NodeName,
+    /// Its id.
+    pub node_id: NodeId,
     /// 1 for the first.
     pub attempt: u32,
     /// Which part.

@@ -15,12 +15,17 @@ pub(super) struct Params(BTreeMap<String, String>);
 impl Params {
     /// Reads them; a key that is given twice is refused.
     pub(super) fn read(uri: &Uri) -> Result<Self, ApiError> {
-        let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|_| ApiError::invalid(Violation::new("the query", "is not a list of key=value")))?;
+        let pairs =
+            axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| {
+                ApiError::invalid(Violation::new("the query", "is not a list of key=value"))
+            })?;
         let mut known = BTreeMap::new();
         for (key, value) in pairs.0 {
             if known.insert(key.to_lowercase(), value).is_some() {
-                return Err(ApiError::invalid(Violation::new(key, "is given twice in the query")));
+                return Err(ApiError::invalid(Violation::new(
+                    key,
+                    "is given twice in the query",
+                )));
             }
         }
         Ok(Self(known))
@@ -41,9 +46,20 @@ impl Params {
     }
 
     /// A whole number in a range.
-    pub(super) fn number(&self, key: &str, min: u64, max: u64, default: u64) -> Result<u64, ApiError> {
-        let Some(text) = self.get(key) else { return Ok(default) };
-        let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
+    pub(super) fn number(
+        &self,
+        key: &str,
+        min: u64,
+        max: u64,
+        default: u64,
+    ) -> Result<u64, ApiError> {
+        let Some(text) = self.get(key) else {
+            return Ok(default);
+        };
+        let number = text
+            .parse::<u64>()
+            .ok()
+            .filter(|number| (min..=max).contains(number));
         number.ok_or_else(|| wrong(key, text, &format!("is not an integer from {min} to {max}")))
     }
 }

@@ -19,7 +19,7 @@ use crate::records::{self, ReplayRecord, keys};
 use crate::store::{LeaseId, Txn};
 
 /// Twice the 15 minutes that a signature's time may be off: after that it is refused anyway.
-pub(super) const WINDOW: Duration = Duration::from_secs(1800);
+pub(super) const WINDOW: Duration = Duration::from_mins(30);
 
 /// Largest answer that is kept; the store takes 1 MiB per value.
 const MAX_ANSWER: usize = 512 * 1024;
@@ -47,8 +47,12 @@ impl ReplayKey {
 pub(super) struct Remembered;
 
 /// The answer that this signature got before, if it did.
-pub(super) async fn first_answer(state: &ApiState, key: &ReplayKey) -> Result<Option<Response>, ApiError> {
-    let Some(found) = load::find::<ReplayRecord>(&*state.store, key.store_key.clone()).await? else {
+pub(super) async fn first_answer(
+    state: &ApiState,
+    key: &ReplayKey,
+) -> Result<Option<Response>, ApiError> {
+    let Some(found) = load::find::<ReplayRecord>(&*state.store, key.store_key.clone()).await?
+    else {
         return Ok(None);
     };
     let body = vault::open(state, &vault::replay(key), &found.record.body)?;
@@ -101,12 +105,17 @@ async fn keep(
     status: StatusCode,
     bytes: &Bytes,
 ) -> Result<(), ApiError> {
-    let Ok(text) = std::str::from_utf8(bytes) else { return Ok(()) };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return Ok(());
+    };
     if text.len() > MAX_ANSWER {
         return Ok(());
     }
     let (value, lease) = record(state, key, request_id, status, text).await?;
-    state.store.txn(Txn::new().put_leased(&key.store_key, value, lease)).await?;
+    state
+        .store
+        .txn(Txn::new().put_leased(&key.store_key, value, lease))
+        .await?;
     Ok(())
 }
 

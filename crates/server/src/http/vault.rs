@@ -62,7 +62,11 @@ pub enum TemplateOwner<'a> {
 }
 
 /// A secret of a template.
-pub fn template<'a>(project: &'a str, owner: TemplateOwner<'a>, field: TemplateField) -> SecretContext<'a> {
+pub fn template<'a>(
+    project: &'a str,
+    owner: TemplateOwner<'a>,
+    field: TemplateField,
+) -> SecretContext<'a> {
     let (kind, id) = match owner {
         TemplateOwner::Pool(id) => ("pool", id.as_str()),
         TemplateOwner::Job(id) => ("job", id.as_str()),
@@ -76,19 +80,34 @@ pub(super) fn replay(key: &ReplayKey) -> SecretContext<'_> {
 }
 
 fn at<'a>(project: &'a str, kind: &'a str, id: &'a str, field: &'a str) -> SecretContext<'a> {
-    SecretContext { project, kind, id, field, version: VERSION }
+    SecretContext {
+        project,
+        kind,
+        id,
+        field,
+        version: VERSION,
+    }
 }
 
 /// Seals a text for its place.
-pub(super) fn seal(state: &ApiState, place: &SecretContext<'_>, clear: &str) -> Result<Sealed, ApiError> {
+pub(super) fn seal(
+    state: &ApiState,
+    place: &SecretContext<'_>,
+    clear: &str,
+) -> Result<Sealed, ApiError> {
     let sealed = state.secrets.seal(place, clear.as_bytes());
     sealed.map_err(|error| ApiError::internal("a secret could not be sealed", error))
 }
 
 /// Opens a text that was sealed for its place.
-pub(super) fn open(state: &ApiState, place: &SecretContext<'_>, sealed: &Sealed) -> Result<Secret, ApiError> {
+pub(super) fn open(
+    state: &ApiState,
+    place: &SecretContext<'_>,
+    sealed: &Sealed,
+) -> Result<Secret, ApiError> {
     let bytes = state.secrets.unseal(place, sealed);
     let bytes = bytes.map_err(|error| ApiError::internal("a secret could not be opened", error))?;
     let text = std::str::from_utf8(&bytes);
-    text.map(Secret::new).map_err(|error| ApiError::internal("a secret is not text", error))
+    text.map(Secret::new)
+        .map_err(|error| ApiError::internal("a secret is not text", error))
 }

@@ -21,13 +21,18 @@ pub(in crate::http) async fn list(
 ) -> Result<Response, ApiError> {
     let params = Params::read(&uri)?;
     let detail = params.flag("detail")?;
-    let mut clusters = load::list::<ClusterRecord>(&*state.store, &keys::clusters(call.project())).await?;
+    let mut clusters =
+        load::list::<ClusterRecord>(&*state.store, &keys::clusters(call.project())).await?;
     clusters.sort_by(|a, b| a.record.name.cmp(&b.record.name));
     let mut items = Vec::new();
     for cluster in &clusters {
         items.push(answer(&state, &call, &cluster.record, detail).await?);
     }
-    let wanted = |filter: &str, value: &str| params.get(filter).is_none_or(|text| text.is_empty() || text == value);
+    let wanted = |filter: &str, value: &str| {
+        params
+            .get(filter)
+            .is_none_or(|text| text.is_empty() || text == value)
+    };
     items.retain(|item| {
         wanted("status", &format!("{:?}", item.status.phase))
             && wanted("type", &item.spec.cluster_type)

@@ -33,12 +33,16 @@ pub(in crate::http) async fn register(
     if state.store.get(&name_key, None).await?.is_some() {
         return Err(taken(&name));
     }
-    let seen = state.registrar.check(kubeconfig.expose()).await.map_err(|error| match error {
-        RegisterError::Kubeconfig(text) | RegisterError::Unreachable(text) => {
-            ApiError::invalid(Violation::new("kubeconfig", text))
-        }
-        RegisterError::Rights(text) => ApiError::refused(ErrorCode::Forbidden, text),
-    })?;
+    let seen = state
+        .registrar
+        .check(kubeconfig.expose())
+        .await
+        .map_err(|error| match error {
+            RegisterError::Kubeconfig(text) | RegisterError::Unreachable(text) => {
+                ApiError::invalid(Violation::new("kubeconfig", text))
+            }
+            RegisterError::Rights(text) => ApiError::refused(ErrorCode::Forbidden, text),
+        })?;
     let id = ClusterId::new(uuid::Uuid::new_v4().to_string());
     let record = ClusterRecord {
         name,
@@ -58,7 +62,10 @@ pub(in crate::http) async fn register(
     if !state.store.txn(txn).await?.succeeded {
         return Err(taken(&record.name));
     }
-    load::json(StatusCode::CREATED, &answer(&state, &call, &record, false).await?)
+    load::json(
+        StatusCode::CREATED,
+        &answer(&state, &call, &record, false).await?,
+    )
 }
 
 fn read(body: &[u8]) -> Result<(String, Secret), ApiError> {
@@ -78,10 +85,14 @@ fn read(body: &[u8]) -> Result<(String, Secret), ApiError> {
         found.push(Violation::new("name", "is mandatory"));
     }
     // Never quoted: it is a credential.
-    let kubeconfig = root.get("kubeconfig").and_then(|at| at.value.as_str()).filter(|text| !text.trim().is_empty());
+    let kubeconfig = root
+        .get("kubeconfig")
+        .and_then(|at| at.value.as_str())
+        .filter(|text| !text.trim().is_empty());
     if kubeconfig.is_none() {
         let violation = Violation::new("kubeconfig", "is mandatory, as a text that is not empty");
-        found.push(violation.with_way_out("send the content of a kubeconfig file with inline data"));
+        found
+            .push(violation.with_way_out("send the content of a kubeconfig file with inline data"));
     }
     match (name, kubeconfig) {
         (Some(name), Some(kubeconfig)) if found.is_empty() => Ok((name, Secret::new(kubeconfig))),

@@ -28,12 +28,17 @@ pub(in crate::http) async fn import(
 ) -> Result<Response, ApiError> {
     let record = read(&body)?;
     let key = keys::keypair(call.project(), &record.name);
-    let txn = Txn::new().when_absent(&key).put(&key, records::encode(&record));
+    let txn = Txn::new()
+        .when_absent(&key)
+        .put(&key, records::encode(&record));
     if !state.store.txn(txn).await?.succeeded {
         let old = load::find::<KeypairRecord>(&*state.store, key).await?;
         if old.is_some_and(|old| old.record.public_keys != record.public_keys) {
             // Pools name it: other keys under the same name would change their nodes without a new revision.
-            let text = format!("name: a key pair {} with other keys exists already; choose another name", record.name);
+            let text = format!(
+                "name: a key pair {} with other keys exists already; choose another name",
+                record.name
+            );
             return Err(ApiError::refused(ErrorCode::AlreadyExists, text));
         }
     }
@@ -64,21 +69,30 @@ fn read(body: &[u8]) -> Result<KeypairRecord, ApiError> {
     let request = parse_request(body).map_err(ApiError::Invalid)?;
     let root = At::root(&request);
     let mut found = Vec::new();
-    let name = root.get("name").and_then(|at| {
-        let name = at.string(&mut found)?;
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if name.is_empty() || name.len() > NAME_LIMIT || !name.bytes().all(plain) {
-            found.push(at.violation("is not the name of a key pair (letters, digits, - and _, at most 64)"));
-        }
-        Some(name.to_owned())
-    });
+    let name =
+        root.get("name").and_then(|at| {
+            let name = at.string(&mut found)?;
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            if name.is_empty() || name.len() > NAME_LIMIT || !name.bytes().all(plain) {
+                found.push(at.violation(
+                    "is not the name of a key pair (letters, digits, - and _, at most 64)",
+                ));
+            }
+            Some(name.to_owned())
+        });
     if name.is_none() && found.is_empty() {
         found.push(Violation::new("name", "is mandatory"));
     }
     let mut public_keys = Vec::new();
-    let items = root.get("publicKeys").and_then(|at| at.items(&mut found)).unwrap_or_default();
+    let items = root
+        .get("publicKeys")
+        .and_then(|at| at.items(&mut found))
+        .unwrap_or_default();
     if items.is_empty() || items.len() > KEYS_LIMIT {
-        let violation = Violation::new("publicKeys", format!("is not a list of 1 to {KEYS_LIMIT} keys"));
+        let violation = Violation::new(
+            "publicKeys",
+            format!("is not a list of 1 to {KEYS_LIMIT} keys"),
+        );
         found.push(violation.with_way_out("send the lines of the .pub file"));
     }
     for at in items {
@@ -88,7 +102,9 @@ fn read(body: &[u8]) -> Result<KeypairRecord, ApiError> {
             // Not quoted: a private key may have been sent by mistake.
             None => {
                 let violation = Violation::new(at.path, "is not an OpenSSH public key line");
-                found.push(violation.with_way_out("send a line of the .pub file, never the private key"));
+                found.push(
+                    violation.with_way_out("send a line of the .pub file, never the private key"),
+                );
             }
         }
     }

@@ -21,7 +21,7 @@ use evenkeel_api::{ErrorCode, Violation};
 use evenkeel_engine::ids::ClusterId;
 use evenkeel_engine::sync::Policy;
 use russh::keys::{HashAlg, PublicKey};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
@@ -61,7 +61,10 @@ pub(in crate::http) async fn set(
             return load::json(StatusCode::OK, &shown(&record));
         }
     }
-    Err(ApiError::refused(ErrorCode::StaleVersion, "The cluster is being changed by others at the same time; try again"))
+    Err(ApiError::refused(
+        ErrorCode::StaleVersion,
+        "The cluster is being changed by others at the same time; try again",
+    ))
 }
 
 /// What was set, without keys and commands: those may hold secrets.
@@ -88,7 +91,7 @@ fn shown(record: &ClusterRecord) -> Value {
 struct Asked {
     machines: Option<Access>,
     recipe: Option<Recipe>,
-    policy: Option<Policy>,
+    policy: Option<Map<String, Value>>,
 }
 
 struct Access {
@@ -102,16 +105,22 @@ struct Access {
 }
 
 impl Asked {
-    fn apply(&self, state: &ApiState, project: &str, old: &ClusterRecord) -> Result<ClusterRecord, ApiError> {
+    fn apply(
+        &self,
+        state: &ApiState,
+        project: &str,
+        old: &ClusterRecord,
+    ) -> Result<ClusterRecord, ApiError> {
         let mut record = old.clone();
         if let Some(access) = &self.machines {
-            record.machines = Some(access.settings(state, project, &old.id, old.machines.as_ref())?);
+            record.machines =
+                Some(access.settings(state, project, &old.id, old.machines.as_ref())?);
         }
         if let Some(recipe) = &self.recipe {
             record.recipe = Some(recipe.clone());
         }
         if let Some(policy) = &self.policy {
-            record.policy = policy.clone();
+            record.policy = overlaid(&old.policy, policy)?;
         }
         Ok(record)
     }
@@ -126,13 +135,21 @@ impl Access {
         old: Option<&MachineSettings>,
     ) -> Result<MachineSettings, ApiError> {
         let (private_key, public_key) = match (&self.private_key, old) {
-            (Some((private, public)), _) => {
-                (vault::seal(state, &vault::private_key(project, cluster), private.expose())?, public.clone())
-            }
+            (Some((private, public)), _) => (
+                vault::seal(
+                    state,
+                    &vault::private_key(project, cluster),
+                    private.expose(),
+                )?,
+                public.clone(),
+            ),
             (None, Some(old)) => (old.private_key.clone(), old.public_key.clone()),
             (None, None) => {
-                let violation = Violation::new("machines.privateKey", "is mandatory the first time");
-                return Err(ApiError::invalid(violation.with_way_out("send an OpenSSH private key")));
+                let violation =
+                    Violation::new("machines.privateKey", "is mandatory the first time");
+                return Err(ApiError::invalid(
+                    violation.with_way_out("send an OpenSSH private key"),
+                ));
             }
         };
         Ok(MachineSettings {
@@ -149,32 +166,58 @@ impl Access {
 }
 
 fn read(root: &At<'_>, found: &mut Vec<Violation>) -> Asked {
-    let part = |key: &str, found: &mut Vec<Violation>| root.get(key).and_then(|at| at.object(found));
+    let part =
+        |key: &str, found: &mut Vec<Violation>| root.get(key).and_then(|at| at.object(found));
     let machines = part("machines", found);
     let recipe = part("recipe", found);
     let policy = part("policy", found);
     if machines.is_none() && recipe.is_none() && policy.is_none() && found.is_empty() {
-        found.push(Violation::new("body", "has none of machines, recipe and policy"));
+        found.push(Violation::new(
+            "body",
+            "has none of machines, recipe and policy",
+        ));
     }
     Asked {
         machines: machines.and_then(|at| read_access(&at, found)),
         recipe: recipe.and_then(|at| read_recipe(&at, found)),
-        policy: policy.and_then(|at| match serde_json::from_value(at.value.clone()) {
-            Ok(policy) => Some(policy),
-            Err(error) => {
-                let violation = Violation::new("policy", format!("cannot be read: {error}"));
-                found.push(violation.with_way_out("send spans as milliseconds, and only known names"));
-                None
-            }
-        }),
+        policy: policy.and_then(
+            |at| match serde_json::from_value::<Policy>(at.value.clone()) {
+                Ok(_) => at.value.as_object().cloned(),
+                Err(error) => {
+                    let violation = Violation::new("policy", format!("cannot be read: {error}"));
+                    found.push(
+                        violation.with_way_out("send spans as milliseconds, and only known names"),
+                    );
+                    None
+                }
+            },
+        ),
     }
+}
+
+/// The old limits with the given ones in their place.
+fn overlaid(old: &Policy, given: &Map<String, Value>) -> Result<Policy, ApiError> {
+    let unread = |error| ApiError::internal("limits could not be put together", error);
+    let mut fields = serde_json::to_value(old).map_err(unread)?;
+    if let Some(fields) = fields.as_object_mut() {
+        fields.extend(given.clone());
+    }
+    serde_json::from_value(fields).map_err(unread)
 }
 
 fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
     let user = text(at, "user", found).unwrap_or_else(|| "root".to_owned());
-    let port = at.get("port").map_or(Some(22), |port| port.integer(1, 65_535, found));
-    let sudo = at.get("sudo").and_then(|sudo| sudo.boolean(found)).unwrap_or(user != "root");
-    let address = match at.get("address").map(|at| at.one_of(&["internal-ip", "name"], found)) {
+    let port = at
+        .get("port")
+        .map_or(Some(22), |port| port.integer(1, 65_535, found));
+    let sudo = at
+        .get("sudo")
+        .and_then(|sudo| sudo.boolean(found))
+        .unwrap_or(user != "root");
+    let address = match at
+        .get("address")
+        .map(|at| at.one_of(&["internal-ip", "name"], found))
+    {
         Some(Some("name")) => AddressRule::Name,
         _ => AddressRule::InternalIp,
     };
@@ -186,15 +229,31 @@ fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
             found.push(Violation::new(format!("{}.hostKeys.{node}", at.path), rule));
         }
     }
-    let private_key = at.get("privateKey").and_then(|key| read_private_key(&key, found));
-    Some(Access { user, port: u16::try_from(port?).ok()?, private_key, sudo, address, overrides, host_keys })
+    let private_key = at
+        .get("privateKey")
+        .and_then(|key| read_private_key(&key, found));
+    Some(Access {
+        user,
+        port: u16::try_from(port?).ok()?,
+        private_key,
+        sudo,
+        address,
+        overrides,
+        host_keys,
+    })
 }
 
 /// The private key and its public line. The key is never quoted.
 fn read_private_key(at: &At<'_>, found: &mut Vec<Violation>) -> Option<(Secret, String)> {
-    let parsed = at.value.as_str().and_then(|text| Some((text, russh::keys::decode_secret_key(text, None).ok()?)));
+    let parsed = at
+        .value
+        .as_str()
+        .and_then(|text| Some((text, russh::keys::decode_secret_key(text, None).ok()?)));
     let Some((text, key)) = parsed else {
-        let violation = Violation::new(at.path.clone(), "is not an OpenSSH private key without a passphrase");
+        let violation = Violation::new(
+            at.path.clone(),
+            "is not an OpenSSH private key without a passphrase",
+        );
         found.push(violation.with_way_out("make one with `ssh-keygen -t ed25519 -N ''`"));
         return None;
     };
@@ -202,7 +261,10 @@ fn read_private_key(at: &At<'_>, found: &mut Vec<Violation>) -> Option<(Secret, 
         Ok(line) => Some((Secret::new(text), line)),
         Err(_) => {
             let kind = key.public_key().fingerprint(HashAlg::Sha256);
-            found.push(Violation::new(at.path.clone(), format!("has no public line ({kind})")));
+            found.push(Violation::new(
+                at.path.clone(),
+                format!("has no public line ({kind})"),
+            ));
             None
         }
     }
@@ -210,7 +272,11 @@ fn read_private_key(at: &At<'_>, found: &mut Vec<Violation>) -> Option<(Secret, 
 
 fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
     let (min, max) = LIMIT_SECONDS;
-    let limit = at.get("limitSeconds").map_or(Some(i64::from(DEFAULT_LIMIT_S)), |at| at.integer(min, max, found));
+    let limit = at
+        .get("limitSeconds")
+        .map_or(Some(i64::from(DEFAULT_LIMIT_S)), |at| {
+            at.integer(min, max, found)
+        });
     let limit_s = u32::try_from(limit?).ok()?;
     let kind = match at.get("type") {
         Some(kind) => kind.one_of(&["script", "command", "none"], found)?,
@@ -229,12 +295,20 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
                     found.push(Violation::new(at.child_path(key), rule));
                 }
             }
-            Some(Recipe::Script { teardown: teardown?, install: install?, limit_s, needs: strings(at, "needs", found) })
+            Some(Recipe::Script {
+                teardown: teardown?,
+                install: install?,
+                limit_s,
+                needs: strings(at, "needs", found),
+            })
         }
         "command" => {
             let argv = strings(at, "argv", found);
             if argv.is_empty() {
-                let violation = Violation::new(at.child_path("argv"), "is mandatory for the recipe `command`");
+                let violation = Violation::new(
+                    at.child_path("argv"),
+                    "is mandatory for the recipe `command`",
+                );
                 found.push(violation.with_way_out("send the program and its fixed arguments"));
             }
             Some(Recipe::Command { argv, limit_s })
@@ -249,12 +323,23 @@ fn text(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Option<String> {
 }
 
 fn strings(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Vec<String> {
-    let items = at.get(key).and_then(|at| at.items(found)).unwrap_or_default();
-    items.iter().filter_map(|item| item.string(found)).map(str::to_owned).collect()
+    let items = at
+        .get(key)
+        .and_then(|at| at.items(found))
+        .unwrap_or_default();
+    items
+        .iter()
+        .filter_map(|item| item.string(found))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn map(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> BTreeMap<String, String> {
-    let Some(at) = at.get(key).and_then(|at| at.object(found)) else { return BTreeMap::new() };
-    let pairs = at.fields().filter_map(|(key, value)| Some((key.to_owned(), value.string(found)?.to_owned())));
+    let Some(at) = at.get(key).and_then(|at| at.object(found)) else {
+        return BTreeMap::new();
+    };
+    let pairs = at
+        .fields()
+        .filter_map(|(key, value)| Some((key.to_owned(), value.string(found)?.to_owned())));
     pairs.collect()
 }

@@ -29,14 +29,18 @@ pub(in crate::http) async fn read(
 ) -> Result<Response, ApiError> {
     let params = Params::read(&uri)?;
     let found = read::find(&state, call.project(), &job).await?;
-    let work = found.sync.works().find(|work| work.id.as_str() == node || work.name.as_str() == node);
+    let work = found
+        .sync
+        .works()
+        .find(|work| work.id.as_str() == node || work.name.as_str() == node);
     let missing = || ApiError::not_found("output of node", &node);
     let work = work.ok_or_else(missing)?;
     let stage = match params.get("stage") {
         None | Some("" | "reset") => Stage::Reset,
         Some("post") => Stage::Post,
         Some(other) => {
-            let violation = Violation::new("stage", "is not one of reset, post").with_value(&Value::from(other));
+            let violation = Violation::new("stage", "is not one of reset, post")
+                .with_value(&Value::from(other));
             return Err(ApiError::invalid(violation));
         }
     };
@@ -46,12 +50,14 @@ pub(in crate::http) async fn read(
         cluster: found.cluster.clone(),
         job: found.sync.spec.job.clone(),
         node: work.name.clone(),
+        node_id: work.id.clone(),
         attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
         stage,
         offset: params.number("offset", 0, u64::MAX, 0)?,
     };
     let chunk = state.outputs.read(&query).await;
-    let chunk = chunk.map_err(|error| ApiError::internal("a script's output could not be read", error))?;
+    let chunk =
+        chunk.map_err(|error| ApiError::internal("a script's output could not be read", error))?;
     let chunk = chunk.ok_or_else(missing)?;
     let answer = json!({
         "node": work.name,

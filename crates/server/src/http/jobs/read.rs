@@ -6,10 +6,10 @@ use evenkeel_engine::ids::{ClusterId, JobId, NodeName};
 use evenkeel_engine::sync::{Sync, SyncState, Work};
 use evenkeel_engine::time::Time;
 
+use crate::http::ApiState;
 use crate::http::convert::{self, JobView, SHARED_ID_START};
 use crate::http::error::ApiError;
 use crate::http::load::{self, DEFAULT_POOL};
-use crate::http::ApiState;
 use crate::records::{ClockRecord, JobIndexRecord, JobRecord, PoolRecord, keys};
 use crate::store::Page;
 use crate::sync::board::Snapshot;
@@ -35,7 +35,11 @@ impl Found {
             pool_name: &self.pool_name,
             record: &self.record,
             sync: &self.sync,
-            report: self.snapshot.as_ref().and_then(|snapshot| snapshot.reports.get(job)).map(AsRef::as_ref),
+            report: self
+                .snapshot
+                .as_ref()
+                .and_then(|snapshot| snapshot.reports.get(job))
+                .map(AsRef::as_ref),
             wall,
         }
     }
@@ -51,22 +55,37 @@ impl Found {
 }
 
 /// The job of this id, or the job of which this is a sub-job; 404 otherwise.
-pub(in crate::http) async fn find(state: &ApiState, project: &str, id: &str) -> Result<Found, ApiError> {
+pub(in crate::http) async fn find(
+    state: &ApiState,
+    project: &str,
+    id: &str,
+) -> Result<Found, ApiError> {
     let missing = || ApiError::not_found("job", id);
     if !load::is_id(id) {
         return Err(missing());
     }
     let job = JobId::new(id);
-    if let Some(index) = load::find::<JobIndexRecord>(&*state.store, keys::job_index(project, &job)).await? {
-        return read(state, project, index.record.cluster, job).await?.ok_or_else(missing);
+    if let Some(index) =
+        load::find::<JobIndexRecord>(&*state.store, keys::job_index(project, &job)).await?
+    {
+        return read(state, project, index.record.cluster, job)
+            .await?
+            .ok_or_else(missing);
     }
-    let Some(start) = id.get(..SHARED_ID_START) else { return Err(missing()) };
+    let Some(start) = id.get(..SHARED_ID_START) else {
+        return Err(missing());
+    };
     let prefix = keys::job_indexes(project, start);
     for kv in state.store.list(&prefix, Page::all()).await?.items {
         let index: JobIndexRecord = crate::records::decode(&kv.key, &kv.value)?;
         let parent = JobId::new(kv.key.rsplit('/').next().unwrap_or_default());
-        let Some(mut found) = read(state, project, index.cluster, parent.clone()).await? else { continue };
-        let node = found.sync.works().find(|work| convert::sub_job_id(&parent, &work.id) == id);
+        let Some(mut found) = read(state, project, index.cluster, parent.clone()).await? else {
+            continue;
+        };
+        let node = found
+            .sync
+            .works()
+            .find(|work| convert::sub_job_id(&parent, &work.id) == id);
         if let Some(name) = node.map(|work| work.name.clone()) {
             found.node = Some(name);
             return Ok(found);
@@ -83,10 +102,13 @@ pub(in crate::http) async fn read(
     job: JobId,
 ) -> Result<Option<Found>, ApiError> {
     let store = &*state.store;
-    let Some(record) = load::find::<JobRecord>(store, keys::job(project, &cluster, &job)).await? else {
+    let Some(record) = load::find::<JobRecord>(store, keys::job(project, &cluster, &job)).await?
+    else {
         return Ok(None);
     };
-    let Some(stands) = load::find::<SyncState>(store, keys::job_state(project, &cluster, &job)).await? else {
+    let Some(stands) =
+        load::find::<SyncState>(store, keys::job_state(project, &cluster, &job)).await?
+    else {
         return Ok(None);
     };
     let works = load::list::<Work>(store, &keys::works(project, &cluster, &job)).await?;
@@ -102,7 +124,11 @@ pub(in crate::http) async fn read(
         snapshot: state.board.get(&cluster),
         cluster,
         pool_name,
-        sync: Sync::new(record.spec.clone(), stands.record, works.into_iter().map(|work| work.record)),
+        sync: Sync::new(
+            record.spec.clone(),
+            stands.record,
+            works.into_iter().map(|work| work.record),
+        ),
         record,
         clock: clock.map(|clock| clock.record),
         node: None,

@@ -19,8 +19,8 @@ use crate::http::error::ApiError;
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::http::{ApiState, convert, load, revision};
 use crate::records::{
-    self, ClockRecord, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord, PoolRecord, Recipe,
-    keys,
+    self, ClockRecord, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord,
+    PoolRecord, Recipe, keys,
 };
 use crate::store::Txn;
 
@@ -62,7 +62,11 @@ pub(super) async fn offer(
     };
     let wanted_key = match facts.pool {
         Some(pool) => pool.template.login.ssh_key.clone(),
-        None => match upgrade.template.as_ref().and_then(|template| template.login.as_ref()) {
+        None => match upgrade
+            .template
+            .as_ref()
+            .and_then(|template| template.login.as_ref())
+        {
             Some(LoginSpec::SshKey(name)) => Some(name.clone()),
             _ => None,
         },
@@ -79,7 +83,14 @@ pub(super) async fn offer(
     };
     let (clear, revision) = configuration(state, project, upgrade, &facts, &mut found).await?;
     let snapshot = state.board.get(&facts.cluster.id);
-    let targets = check::targets(upgrade, pool, &facts.nodes, &revision, snapshot.as_deref(), &mut found);
+    let targets = check::targets(
+        upgrade,
+        pool,
+        &facts.nodes,
+        &revision,
+        snapshot.as_deref(),
+        &mut found,
+    );
     if !found.is_empty() {
         return Err(ApiError::Invalid(found));
     }
@@ -87,17 +98,29 @@ pub(super) async fn offer(
     let fingerprint = fingerprint(upgrade, &revision, clear.wait_post_install);
     let default_template = match (&upgrade.pool, &clear.password_hash) {
         (PoolRef::Default, Some(hash)) => {
-            let place = vault::template(project, TemplateOwner::Default(&facts.cluster.id), TemplateField::Password);
-            Some(DefaultTemplateRecord { password: vault::seal(state, &place, hash.expose())? })
+            let place = vault::template(
+                project,
+                TemplateOwner::Default(&facts.cluster.id),
+                TemplateField::Password,
+            );
+            Some(DefaultTemplateRecord {
+                password: vault::seal(state, &place, hash.expose())?,
+            })
         }
         _ => None,
     };
     let accepted = cluster_time(state, project, &facts.cluster.id).await?;
-    let status = if targets.targets.is_empty() { Status::Success { at: accepted } } else { Status::Running };
+    let status = if targets.targets.is_empty() {
+        Status::Success { at: accepted }
+    } else {
+        Status::Running
+    };
     let spec = SyncSpec {
         job: job.clone(),
         pool: pool.clone(),
-        proven: facts.pool.is_some_and(|pool| pool.proven.as_ref() == Some(&revision)),
+        proven: facts
+            .pool
+            .is_some_and(|pool| pool.proven.as_ref() == Some(&revision)),
         revision,
         targets: targets.targets,
         skipped: targets.skipped,
@@ -121,9 +144,21 @@ pub(super) async fn offer(
         accepted_ms: (state.clock)(),
         authorized_keys,
     };
-    let pool_name = facts.pool.map_or(load::DEFAULT_POOL, |pool| pool.name.as_str()).to_owned();
-    let state = SyncState { status, accepted, stalled_since: None };
-    Ok(Offer { record, state, pool_name, default_template })
+    let pool_name = facts
+        .pool
+        .map_or(load::DEFAULT_POOL, |pool| pool.name.as_str())
+        .to_owned();
+    let state = SyncState {
+        status,
+        accepted,
+        stalled_since: None,
+    };
+    Ok(Offer {
+        record,
+        state,
+        pool_name,
+        default_template,
+    })
 }
 
 /// Template and revision: the pool's own, or for `DefaultPool` that of the request.
@@ -135,11 +170,19 @@ async fn configuration(
     found: &mut Vec<Violation>,
 ) -> Result<(Clear, TemplateRevision), ApiError> {
     if let Some(pool) = facts.pool {
-        let clear = Clear::open(state, project, TemplateOwner::Pool(&pool.id), &pool.template)?;
+        let clear = Clear::open(
+            state,
+            project,
+            TemplateOwner::Pool(&pool.id),
+            &pool.template,
+        )?;
         return Ok((clear, pool.revision.clone()));
     }
     let Some(sent) = &upgrade.template else {
-        let violation = Violation::new("spec.nodeTemplate", "is mandatory for DefaultPool, which stores no template");
+        let violation = Violation::new(
+            "spec.nodeTemplate",
+            "is mandatory for DefaultPool, which stores no template",
+        );
         found.push(violation.with_way_out("send it with lifeCycle and login"));
         return Ok((Clear::default(), TemplateRevision::new("")));
     };
@@ -150,14 +193,24 @@ async fn configuration(
 }
 
 /// The hash that the same clear password was turned into before: of the running job, else of the last one.
-async fn known_hash(state: &ApiState, project: &str, facts: &Facts<'_>) -> Result<Option<Secret>, ApiError> {
+async fn known_hash(
+    state: &ApiState,
+    project: &str,
+    facts: &Facts<'_>,
+) -> Result<Option<Secret>, ApiError> {
     if let Some(job) = facts.running {
         let owner = TemplateOwner::Job(&job.spec.job);
         return Ok(Clear::open(state, project, owner, &job.template)?.password_hash);
     }
     let key = keys::default_template(project, &facts.cluster.id);
-    let Some(last) = load::find::<DefaultTemplateRecord>(&*state.store, key).await? else { return Ok(None) };
-    let place = vault::template(project, TemplateOwner::Default(&facts.cluster.id), TemplateField::Password);
+    let Some(last) = load::find::<DefaultTemplateRecord>(&*state.store, key).await? else {
+        return Ok(None);
+    };
+    let place = vault::template(
+        project,
+        TemplateOwner::Default(&facts.cluster.id),
+        TemplateField::Password,
+    );
     vault::open(state, &place, &last.record.password).map(Some)
 }
 
@@ -166,7 +219,12 @@ fn ignored(upgrade: &Upgrade) -> Vec<String> {
     let mut fields = Vec::new();
     if let Some(template) = &upgrade.template {
         let prefixed = |field: String| format!("spec.nodeTemplate.{field}");
-        fields.extend(template.ignored_fields(&upgrade.pool).into_iter().map(prefixed));
+        fields.extend(
+            template
+                .ignored_fields(&upgrade.pool)
+                .into_iter()
+                .map(prefixed),
+        );
     }
     if upgrade.validate_storage {
         fields.push("spec.validateStorage".to_owned());
@@ -175,13 +233,19 @@ fn ignored(upgrade: &Upgrade) -> Vec<String> {
 }
 
 /// Now, on the cluster's clock.
-async fn cluster_time(state: &ApiState, project: &str, cluster: &ClusterId) -> Result<Time, ApiError> {
+async fn cluster_time(
+    state: &ApiState,
+    project: &str,
+    cluster: &ClusterId,
+) -> Result<Time, ApiError> {
     let (at, wall_ms) = match state.board.get(cluster) {
         Some(snapshot) => (snapshot.now, snapshot.wall_ms),
-        None => match load::find::<ClockRecord>(&*state.store, keys::clock(project, cluster)).await? {
-            Some(clock) => (clock.record.at, clock.record.wall_ms),
-            None => return Ok(Time::default()),
-        },
+        None => {
+            match load::find::<ClockRecord>(&*state.store, keys::clock(project, cluster)).await? {
+                Some(clock) => (clock.record.at, clock.record.wall_ms),
+                None => return Ok(Time::default()),
+            }
+        }
     };
     let gap = ((state.clock)() - wall_ms).clamp(0, CLOCK_GAP_MS);
     Ok(Time(at.0 + gap as u64))
@@ -203,16 +267,30 @@ pub(super) fn answer(cluster: &ClusterRecord, offer: &Offer, now_ms: i64) -> Job
 /// Adds the writes of an acceptance to its transaction. A job with nothing to do takes no right on the pool.
 pub(super) fn writes(txn: Txn, project: &str, cluster: &ClusterId, offer: &Offer) -> Txn {
     let spec = &offer.record.spec;
-    let index = JobIndexRecord { cluster: cluster.clone() };
+    let index = JobIndexRecord {
+        cluster: cluster.clone(),
+    };
     let mut txn = txn
-        .put(keys::job(project, cluster, &spec.job), records::encode(&offer.record))
-        .put(keys::job_state(project, cluster, &spec.job), records::encode(&offer.state))
+        .put(
+            keys::job(project, cluster, &spec.job),
+            records::encode(&offer.record),
+        )
+        .put(
+            keys::job_state(project, cluster, &spec.job),
+            records::encode(&offer.state),
+        )
         .put(keys::job_index(project, &spec.job), records::encode(&index));
     if offer.state.status == Status::Running {
-        txn = txn.put(keys::active(project, cluster, &spec.pool), records::encode(&spec.job));
+        txn = txn.put(
+            keys::active(project, cluster, &spec.pool),
+            records::encode(&spec.job),
+        );
     }
     if let Some(template) = &offer.default_template {
-        txn = txn.put(keys::default_template(project, cluster), records::encode(template));
+        txn = txn.put(
+            keys::default_template(project, cluster),
+            records::encode(template),
+        );
     }
     txn
 }

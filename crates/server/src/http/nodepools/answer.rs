@@ -31,7 +31,11 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    pub(super) async fn read(state: &ApiState, call: &Call, cluster: &ClusterId) -> Result<Self, ApiError> {
+    pub(super) async fn read(
+        state: &ApiState,
+        call: &Call,
+        cluster: &ClusterId,
+    ) -> Result<Self, ApiError> {
         let project = call.project();
         let nodes = load::list::<NodeRecord>(&*state.store, &keys::nodes(project, cluster)).await?;
         let actives = load::list::<JobId>(&*state.store, &keys::actives(project, cluster)).await?;
@@ -39,7 +43,10 @@ impl Scene {
         Ok(Self {
             project: project.to_owned(),
             nodes: nodes.into_iter().map(|node| node.record).collect(),
-            active: actives.into_iter().map(|active| (pool_of(&active.key), active.record)).collect(),
+            active: actives
+                .into_iter()
+                .map(|active| (pool_of(&active.key), active.record))
+                .collect(),
             in_hand: nodes::show::in_hand(state, project, cluster).await?,
             snapshot: state.board.get(cluster),
             now_ms: (state.clock)(),
@@ -47,11 +54,18 @@ impl Scene {
     }
 
     fn view(&self) -> View<'_> {
-        View { snapshot: self.snapshot.as_deref(), in_hand: &self.in_hand, now_ms: self.now_ms }
+        View {
+            snapshot: self.snapshot.as_deref(),
+            in_hand: &self.in_hand,
+            now_ms: self.now_ms,
+        }
     }
 
     fn nodes_of(&self, pool: &PoolId) -> Vec<&NodeRecord> {
-        self.nodes.iter().filter(|node| node.pool == *pool).collect()
+        self.nodes
+            .iter()
+            .filter(|node| node.pool == *pool)
+            .collect()
     }
 
     /// A pool with its scripts in base64 and its login masked.
@@ -59,13 +73,19 @@ impl Scene {
         let mut spec: NodePoolSpec = serde_json::from_value(record.spec.clone())
             .map_err(|error| ApiError::internal("a stored pool cannot be read", error))?;
         let owner = TemplateOwner::Pool(&record.id);
-        Clear::open(state, &self.project, owner, &record.template)?.give_scripts(&mut spec.node_template);
+        Clear::open(state, &self.project, owner, &record.template)?
+            .give_scripts(&mut spec.node_template);
         let labels = spec.node_template.k8s_tags.get_or_insert_default();
         labels.insert(POOL_LABEL.to_owned(), record.name.clone());
         let nodes = self.nodes_of(&record.id);
         let active = self.active.get(&record.id);
-        let status =
-            convert::pool_status(self.view(), &nodes, Some(&record.revision), active, spec.initial_node_count);
+        let status = convert::pool_status(
+            self.view(),
+            &nodes,
+            Some(&record.revision),
+            active,
+            spec.initial_node_count,
+        );
         Ok(NodePool {
             kind: "NodePool".to_owned(),
             api_version: api_version(),
@@ -95,7 +115,10 @@ impl Scene {
                 uid: Some(DEFAULT_POOL.to_owned()),
                 ..NodePoolMetadata::default()
             },
-            spec: NodePoolSpec { initial_node_count: Some(count), ..NodePoolSpec::default() },
+            spec: NodePoolSpec {
+                initial_node_count: Some(count),
+                ..NodePoolSpec::default()
+            },
             status: Some(status),
         }
     }

@@ -16,7 +16,9 @@ use crate::sync::board::Snapshot;
 
 /// Bodies are JSON. The page of the operation lists two more types, which the service refuses with this code too.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
     let text = value.to_str().unwrap_or_default();
     let media = text.split(';').next().unwrap_or_default().trim();
     if media.is_empty() || media.eq_ignore_ascii_case("application/json") {
@@ -29,15 +31,22 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// Whether the cluster says what a reset is and how its machines are reached.
 pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Recipe {
-    let way = format!("set one with `evenkeel cluster set-machines {}`", cluster.name);
+    let way = format!(
+        "set one with `evenkeel cluster set-machines {}`",
+        cluster.name
+    );
     match (&cluster.recipe, &cluster.machines) {
         (None, _) => {
-            let violation = Violation::new("cluster", "has no recipe, so nothing says what a reset is");
+            let violation =
+                Violation::new("cluster", "has no recipe, so nothing says what a reset is");
             found.push(violation.with_way_out(way));
             Recipe::None
         }
         (Some(Recipe::Script { .. }), None) => {
-            let violation = Violation::new("cluster", "has no SSH access to its machines, which its recipe needs");
+            let violation = Violation::new(
+                "cluster",
+                "has no SSH access to its machines, which its recipe needs",
+            );
             found.push(violation.with_way_out(way));
             Recipe::None
         }
@@ -61,8 +70,10 @@ pub(super) fn targets(
     snapshot: Option<&Snapshot>,
     found: &mut Vec<Violation>,
 ) -> Targets {
-    let by_id: BTreeMap<String, &NodeRecord> =
-        nodes.iter().map(|node| (node.id.as_str().to_ascii_lowercase(), node)).collect();
+    let by_id: BTreeMap<String, &NodeRecord> = nodes
+        .iter()
+        .map(|node| (node.id.as_str().to_ascii_lowercase(), node))
+        .collect();
     let mut look_up = |field: &str, ids: &[String]| -> Vec<&NodeRecord> {
         let mut known = Vec::new();
         for (index, id) in ids.iter().enumerate() {
@@ -93,16 +104,24 @@ pub(super) fn targets(
         }
         known
     };
-    let named = upgrade.node_ids.as_ref().map(|ids| look_up("spec.nodeIDs", ids));
+    let named = upgrade
+        .node_ids
+        .as_ref()
+        .map(|ids| look_up("spec.nodeIDs", ids));
     let skipped = look_up("spec.skippedNodes", &upgrade.skipped_nodes);
     let skip: BTreeSet<&str> = skipped.iter().map(|node| node.id.as_str()).collect();
     let meant = named.unwrap_or_else(|| {
         let outdated = |node: &&NodeRecord| {
-            node.pool == *pool && !up_to_date(node, Some(revision)) && !is_control_plane(node, snapshot)
+            node.pool == *pool
+                && !up_to_date(node, Some(revision))
+                && !is_control_plane(node, snapshot)
         };
         nodes.iter().filter(outdated).collect()
     });
-    let target = |node: &NodeRecord| TargetNode { id: node.id.clone(), name: NodeName::new(&node.name) };
+    let target = |node: &NodeRecord| TargetNode {
+        id: node.id.clone(),
+        name: NodeName::new(&node.name),
+    };
     let sorted = |mut list: Vec<TargetNode>| {
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list.dedup();
@@ -110,7 +129,11 @@ pub(super) fn targets(
     };
     Targets {
         targets: sorted(
-            meant.into_iter().filter(|node| !skip.contains(node.id.as_str())).map(target).collect(),
+            meant
+                .into_iter()
+                .filter(|node| !skip.contains(node.id.as_str()))
+                .map(target)
+                .collect(),
         ),
         skipped: sorted(skipped.iter().map(|node| target(node)).collect()),
     }

@@ -7,7 +7,11 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// The fingerprint of a request. The template is in it through `revision`; a clear password has to be a hash by now.
-pub(super) fn fingerprint(upgrade: &Upgrade, revision: &TemplateRevision, wait_post_install: bool) -> String {
+pub(super) fn fingerprint(
+    upgrade: &Upgrade,
+    revision: &TemplateRevision,
+    wait_post_install: bool,
+) -> String {
     let sorted = |ids: &[String]| {
         let mut ids: Vec<String> = ids.iter().map(|id| id.to_ascii_lowercase()).collect();
         ids.sort();
@@ -15,8 +19,12 @@ pub(super) fn fingerprint(upgrade: &Upgrade, revision: &TemplateRevision, wait_p
         ids
     };
     // In a custom pool the template of the request has no effect, so it makes no difference either.
-    let template = upgrade.template.as_ref().filter(|_| upgrade.pool == PoolRef::Default);
-    let retain = template.is_some_and(|template| template.volume_reset == VolumeReset::RetainCustomVolumes);
+    let template = upgrade
+        .template
+        .as_ref()
+        .filter(|_| upgrade.pool == PoolRef::Default);
+    let retain =
+        template.is_some_and(|template| template.volume_reset == VolumeReset::RetainCustomVolumes);
     let normal = json!([
         "evenkeel-sync-1",
         upgrade.pool.as_str(),

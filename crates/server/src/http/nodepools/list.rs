@@ -24,8 +24,11 @@ pub(in crate::http) async fn list(
     let params = Params::read(&uri)?;
     let with_default = params.flag("showDefaultNodePool")?;
     params.flag("advanceStatus")?;
-    let cluster = load::cluster(&*state.store, call.project(), &cluster).await?.record;
-    let mut pools = load::list::<PoolRecord>(&*state.store, &keys::pools(call.project(), &cluster.id)).await?;
+    let cluster = load::cluster(&*state.store, call.project(), &cluster)
+        .await?
+        .record;
+    let mut pools =
+        load::list::<PoolRecord>(&*state.store, &keys::pools(call.project(), &cluster.id)).await?;
     pools.sort_by(|a, b| a.record.name.cmp(&b.record.name));
     let scene = Scene::read(&state, &call, &cluster.id).await?;
     let mut items = Vec::new();

@@ -14,11 +14,11 @@ use evenkeel_engine::ids::{ClusterId, PoolId};
 use serde_json::{Value, json};
 
 use super::check::require_json;
+use crate::http::ApiState;
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
 use crate::http::load::{self, DEFAULT_POOL, Stored};
 use crate::http::query::Params;
-use crate::http::ApiState;
 use crate::records::{self, NodeRecord, PoolRecord, keys};
 use crate::store::{MAX_TXN_OPS, Txn};
 
@@ -37,13 +37,19 @@ pub(in crate::http) async fn migrate(
     require_json(&headers)?;
     let as_current = Params::read(&uri)?.flag("asCurrent")?;
     let project = call.project();
-    let cluster = load::cluster(&*state.store, project, &cluster).await?.record.id;
+    let cluster = load::cluster(&*state.store, project, &cluster)
+        .await?
+        .record
+        .id;
     if pool != DEFAULT_POOL {
         load::pool(&*state.store, project, &cluster, &pool).await?;
     }
     let request = MigrateRequest::parse(&body).map_err(ApiError::Invalid)?;
     if as_current && pool == DEFAULT_POOL {
-        let violation = Violation::new("asCurrent", "has no meaning for DefaultPool, which stores no template");
+        let violation = Violation::new(
+            "asCurrent",
+            "has no meaning for DefaultPool, which stores no template",
+        );
         return Err(ApiError::invalid(violation.with_way_out("leave it out")));
     }
     for _ in 0..TRIES {
@@ -51,16 +57,26 @@ pub(in crate::http) async fn migrate(
             DEFAULT_POOL => None,
             id => Some(load::pool(&*state.store, project, &cluster, id).await?),
         };
-        let nodes = load::list::<NodeRecord>(&*state.store, &keys::nodes(project, &cluster)).await?;
-        let plan = Move { project, cluster: &cluster, to: PoolId::new(&pool), target, as_current };
-        let chosen = plan.choose(&request, &nodes)?;
+        let nodes =
+            load::list::<NodeRecord>(&*state.store, &keys::nodes(project, &cluster)).await?;
+        let plan = Move {
+            project,
+            cluster: &cluster,
+            to: PoolId::new(&pool),
+            target,
+            as_current,
+        };
+        let chosen = Move::choose(&request, &nodes)?;
         plan.refuse_busy(&state, &chosen).await?;
         let txn = plan.txn(&state, &chosen, &nodes).await?;
         if txn.then.is_empty() || state.store.txn(txn).await?.succeeded {
             return load::json(StatusCode::OK, &json!({}));
         }
     }
-    Err(ApiError::refused(ErrorCode::StaleVersion, "The nodes are being changed by others at the same time; try again"))
+    Err(ApiError::refused(
+        ErrorCode::StaleVersion,
+        "The nodes are being changed by others at the same time; try again",
+    ))
 }
 
 struct Move<'a> {
@@ -74,42 +90,60 @@ struct Move<'a> {
 
 impl Move<'_> {
     fn choose<'n>(
-        &self,
         request: &MigrateRequest,
         nodes: &'n [Stored<NodeRecord>],
     ) -> Result<Vec<&'n Stored<NodeRecord>>, ApiError> {
-        let by_id: BTreeMap<&str, &Stored<NodeRecord>> =
-            nodes.iter().map(|node| (node.record.id.as_str(), node)).collect();
+        let by_id: BTreeMap<&str, &Stored<NodeRecord>> = nodes
+            .iter()
+            .map(|node| (node.record.id.as_str(), node))
+            .collect();
         let mut found = Vec::new();
         let mut chosen = Vec::new();
         for (index, id) in request.node_ids.iter().enumerate() {
             match by_id.get(id.as_str()) {
                 Some(node) => chosen.push(*node),
                 None => found.push(
-                    Violation::new(format!("nodeList[{index}].nodeID"), "is not a node of this cluster")
-                        .with_value(&Value::from(id.as_str()))
-                        .with_way_out("send metadata.uid of a node, as the node list shows it"),
+                    Violation::new(
+                        format!("nodeList[{index}].nodeID"),
+                        "is not a node of this cluster",
+                    )
+                    .with_value(&Value::from(id.as_str()))
+                    .with_way_out("send metadata.uid of a node, as the node list shows it"),
                 ),
             }
         }
-        if found.is_empty() { Ok(chosen) } else { Err(ApiError::Invalid(found)) }
+        if found.is_empty() {
+            Ok(chosen)
+        } else {
+            Err(ApiError::Invalid(found))
+        }
     }
 
     /// The pools that nodes leave.
     fn sources(&self, chosen: &[&Stored<NodeRecord>]) -> BTreeSet<PoolId> {
         let leaves = |node: &&&Stored<NodeRecord>| node.record.pool != self.to;
-        chosen.iter().filter(leaves).map(|node| node.record.pool.clone()).collect()
+        chosen
+            .iter()
+            .filter(leaves)
+            .map(|node| node.record.pool.clone())
+            .collect()
     }
 
     /// A job works on a frozen list: while one runs, its pool keeps its nodes.
-    async fn refuse_busy(&self, state: &ApiState, chosen: &[&Stored<NodeRecord>]) -> Result<(), ApiError> {
+    async fn refuse_busy(
+        &self,
+        state: &ApiState,
+        chosen: &[&Stored<NodeRecord>],
+    ) -> Result<(), ApiError> {
         let mut pools = self.sources(chosen);
         if self.as_current {
             // What a running job is about to apply must not be declared applied beside it.
             pools.insert(self.to.clone());
         }
         for pool in pools {
-            if let Some(active) = load::active(&*state.store, self.project, self.cluster, &pool).await? {
+            if let Some(active) =
+                load::active(&*state.store, self.project, self.cluster, &pool).await?
+            {
                 let text = format!(
                     "Node pool {pool} is being synchronized by job {}, its nodes stay until that job has ended",
                     active.record
@@ -127,7 +161,11 @@ impl Move<'_> {
         nodes: &[Stored<NodeRecord>],
     ) -> Result<Txn, ApiError> {
         let now = (state.clock)();
-        let applied = self.target.as_ref().filter(|_| self.as_current).map(|pool| pool.record.revision.clone());
+        let applied = self
+            .target
+            .as_ref()
+            .filter(|_| self.as_current)
+            .map(|pool| pool.record.revision.clone());
         let mut txn = Txn::new();
         if let Some(target) = &self.target {
             txn = txn.when_mod_revision(&target.key, target.revision);
@@ -142,7 +180,9 @@ impl Move<'_> {
             record.pool = self.to.clone();
             record.applied = applied.clone().or(record.applied);
             record.updated_ms = now.max(record.updated_ms);
-            txn = txn.when_mod_revision(&node.key, node.revision).put(&node.key, records::encode(&record));
+            txn = txn
+                .when_mod_revision(&node.key, node.revision)
+                .put(&node.key, records::encode(&record));
         }
         if txn.then.is_empty() {
             return Ok(txn);
@@ -155,9 +195,17 @@ impl Move<'_> {
                 txn = txn.when_absent(keys::active(self.project, self.cluster, pool));
             }
             let stamp = format!("{now}");
-            txn = txn.put(keys::membership(self.project, self.cluster, pool), stamp.into_bytes());
+            txn = txn.put(
+                keys::membership(self.project, self.cluster, pool),
+                stamp.into_bytes(),
+            );
         }
-        let count = |pool: &PoolId| nodes.iter().filter(|node| node.record.pool == *pool).count() as i32;
+        let count = |pool: &PoolId| {
+            nodes
+                .iter()
+                .filter(|node| node.record.pool == *pool)
+                .count() as i32
+        };
         if let Some(target) = &self.target {
             let after = count(&self.to) + moved;
             if let Some(record) = with_count(&target.record, |wanted| wanted.max(after)) {
@@ -165,16 +213,25 @@ impl Move<'_> {
             }
         }
         for pool in sources.iter().filter(|pool| pool.as_str() != DEFAULT_POOL) {
-            let stored = load::pool(&*state.store, self.project, self.cluster, pool.as_str()).await?;
-            let gone = chosen.iter().filter(|node| node.record.pool == *pool).count() as i32;
+            let stored =
+                load::pool(&*state.store, self.project, self.cluster, pool.as_str()).await?;
+            let gone = chosen
+                .iter()
+                .filter(|node| node.record.pool == *pool)
+                .count() as i32;
             let after = count(pool) - gone;
             if let Some(record) = with_count(&stored.record, |wanted| (wanted - gone).max(after)) {
-                txn = txn.when_mod_revision(&stored.key, stored.revision).put(&stored.key, records::encode(&record));
+                txn = txn
+                    .when_mod_revision(&stored.key, stored.revision)
+                    .put(&stored.key, records::encode(&record));
             }
         }
         if txn.then.len() > MAX_TXN_OPS || txn.compares.len() > MAX_TXN_OPS {
-            let violation = Violation::new("nodeList", "names nodes of too many pools for one call");
-            return Err(ApiError::invalid(violation.with_way_out("move the nodes of each pool in a call of its own")));
+            let violation =
+                Violation::new("nodeList", "names nodes of too many pools for one call");
+            return Err(ApiError::invalid(
+                violation.with_way_out("move the nodes of each pool in a call of its own"),
+            ));
         }
         Ok(txn)
     }
@@ -182,9 +239,16 @@ impl Move<'_> {
 
 /// The wanted count follows nodes that are moved by hand; otherwise a client would see a scaling that nobody asked for.
 fn with_count(pool: &PoolRecord, count: impl FnOnce(i32) -> i32) -> Option<PoolRecord> {
-    let old = pool.spec.get("initialNodeCount").and_then(Value::as_i64).unwrap_or(0) as i32;
+    let old = pool
+        .spec
+        .get("initialNodeCount")
+        .and_then(Value::as_i64)
+        .unwrap_or(0) as i32;
     let new = count(old);
     let mut record = pool.clone();
-    record.spec.as_object_mut()?.insert("initialNodeCount".to_owned(), Value::from(new));
+    record
+        .spec
+        .as_object_mut()?
+        .insert("initialNodeCount".to_owned(), Value::from(new));
     (new != old).then_some(record)
 }

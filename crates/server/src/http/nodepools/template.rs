@@ -43,7 +43,10 @@ impl Clear {
     ) -> Result<Self, ApiError> {
         let open = |field, sealed: &Option<crate::secrets::Sealed>| {
             let place = vault::template(project, owner, field);
-            sealed.as_ref().map(|sealed| vault::open(state, &place, sealed)).transpose()
+            sealed
+                .as_ref()
+                .map(|sealed| vault::open(state, &place, sealed))
+                .transpose()
         };
         Ok(Self {
             pre_install: open(TemplateField::PreInstall, &stored.pre_install)?,
@@ -66,7 +69,10 @@ impl Clear {
     ) -> Result<Template, ApiError> {
         let seal = |field, clear: &Option<Secret>| {
             let place = vault::template(project, owner, field);
-            clear.as_ref().map(|clear| vault::seal(state, &place, clear.expose())).transpose()
+            clear
+                .as_ref()
+                .map(|clear| vault::seal(state, &place, clear.expose()))
+                .transpose()
         };
         Ok(Template {
             pre_install: seal(TemplateField::PreInstall, &self.pre_install)?,
@@ -117,13 +123,23 @@ impl Clear {
             return;
         }
         let extend = template.extend_param.get_or_insert_default();
-        extend.pre_install = self.pre_install.as_ref().map(|script| script.expose().to_owned());
-        extend.post_install = self.post_install.as_ref().map(|script| script.expose().to_owned());
+        extend.pre_install = self
+            .pre_install
+            .as_ref()
+            .map(|script| script.expose().to_owned());
+        extend.post_install = self
+            .post_install
+            .as_ref()
+            .map(|script| script.expose().to_owned());
     }
 
     /// Takes a login over. A password that the stored hash was made from keeps that hash: the same password again
     /// is no change.
-    pub(super) async fn set_login(&mut self, state: &ApiState, login: &LoginSpec) -> Result<(), ApiError> {
+    pub(super) async fn set_login(
+        &mut self,
+        state: &ApiState,
+        login: &LoginSpec,
+    ) -> Result<(), ApiError> {
         (self.remove_password, self.remove_keys) = (false, false);
         match login {
             LoginSpec::SshKey(name) => {
@@ -142,11 +158,18 @@ impl Clear {
     }
 
     /// Takes over what an update says of the login.
-    pub(super) async fn change_login(&mut self, state: &ApiState, change: &LoginChange) -> Result<(), ApiError> {
+    pub(super) async fn change_login(
+        &mut self,
+        state: &ApiState,
+        change: &LoginChange,
+    ) -> Result<(), ApiError> {
         match change {
             LoginChange::Keep => Ok(()),
             LoginChange::Set(login) => self.set_login(state, login).await,
-            LoginChange::Remove { ssh_key, user_password } => {
+            LoginChange::Remove {
+                ssh_key,
+                user_password,
+            } => {
                 if *ssh_key {
                     self.ssh_key = None;
                     self.remove_keys = true;
@@ -191,7 +214,11 @@ impl Clear {
 }
 
 /// The hash to store for a password. The work is done off the runtime: it is slow on purpose.
-async fn hashed(state: &ApiState, password: &PasswordInput, known: Option<&Secret>) -> Result<Secret, ApiError> {
+async fn hashed(
+    state: &ApiState,
+    password: &PasswordInput,
+    known: Option<&Secret>,
+) -> Result<Secret, ApiError> {
     let clear = match password {
         PasswordInput::Hashed(hash) => return Ok(hash.clone()),
         PasswordInput::Clear(clear) => clear.clone(),
@@ -214,9 +241,13 @@ pub(super) async fn keypair(
     field: &str,
 ) -> Result<Result<Vec<String>, Violation>, ApiError> {
     let found = load::find::<KeypairRecord>(&*state.store, keys::keypair(project, name)).await?;
-    Ok(found.map(|stored| stored.record.public_keys).ok_or_else(|| {
-        Violation::new(field, "names a key pair that does not exist")
-            .with_value(&serde_json::Value::from(name))
-            .with_way_out("import it with `evenkeel keypair import NAME FILE`, or send userPassword")
-    }))
+    Ok(found
+        .map(|stored| stored.record.public_keys)
+        .ok_or_else(|| {
+            Violation::new(field, "names a key pair that does not exist")
+                .with_value(&serde_json::Value::from(name))
+                .with_way_out(
+                    "import it with `evenkeel keypair import NAME FILE`, or send userPassword",
+                )
+        }))
 }

@@ -15,11 +15,11 @@ use super::answer::Scene;
 use super::check::require_json;
 use super::create::{name_taken, stored_spec};
 use super::template::{self, Clear};
+use crate::http::ApiState;
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
 use crate::http::load::{self, DEFAULT_POOL, Stored};
 use crate::http::vault::TemplateOwner;
-use crate::http::ApiState;
 use crate::records::{self, PoolRecord, keys};
 use crate::store::Txn;
 
@@ -36,7 +36,9 @@ pub(in crate::http) async fn update(
 ) -> Result<Response, ApiError> {
     require_json(&headers)?;
     let project = call.project();
-    let cluster = load::cluster(&*state.store, project, &cluster).await?.record;
+    let cluster = load::cluster(&*state.store, project, &cluster)
+        .await?
+        .record;
     if pool == DEFAULT_POOL {
         let text = "DefaultPool stores no template and cannot be changed; create a pool and move its nodes there";
         return Err(ApiError::refused(ErrorCode::Forbidden, text));
@@ -45,7 +47,8 @@ pub(in crate::http) async fn update(
         let stored = load::pool(&*state.store, project, &cluster.id, &pool).await?;
         let change = NodePoolUpdate::parse(&body).map_err(ApiError::Invalid)?;
         if let LoginChange::Set(LoginSpec::SshKey(name)) = &change.login {
-            let known = template::keypair(&state, project, name, "spec.nodeTemplate.login.sshKey").await?;
+            let known =
+                template::keypair(&state, project, name, "spec.nodeTemplate.login.sshKey").await?;
             known.map_err(ApiError::invalid)?;
         }
         let record = changed(&state, project, &stored, &change).await?;
@@ -61,12 +64,20 @@ pub(in crate::http) async fn update(
                 .put(&name_key, records::encode(&record.id))
                 .delete(keys::pool_name(project, &cluster.id, &stored.record.name));
         }
-        if state.store.txn(txn.put(&stored.key, records::encode(&record))).await?.succeeded {
+        if state
+            .store
+            .txn(txn.put(&stored.key, records::encode(&record)))
+            .await?
+            .succeeded
+        {
             let scene = Scene::read(&state, &call, &cluster.id).await?;
             return load::json(StatusCode::OK, &scene.pool(&state, &record)?);
         }
     }
-    Err(ApiError::refused(ErrorCode::StaleVersion, "The pool is being changed by others at the same time; try again"))
+    Err(ApiError::refused(
+        ErrorCode::StaleVersion,
+        "The pool is being changed by others at the same time; try again",
+    ))
 }
 
 async fn changed(
@@ -83,7 +94,10 @@ async fn changed(
     let mut pool = NodePool {
         kind: "NodePool".to_owned(),
         api_version: api_version(),
-        metadata: NodePoolMetadata { name: record.name.clone(), ..NodePoolMetadata::default() },
+        metadata: NodePoolMetadata {
+            name: record.name.clone(),
+            ..NodePoolMetadata::default()
+        },
         spec,
         status: None,
     };
@@ -91,7 +105,10 @@ async fn changed(
     clear.give_scripts(&mut pool.spec.node_template);
     pool.spec.node_template.login = Some(Login {
         ssh_key: clear.ssh_key.clone(),
-        user_password: clear.password_hash.as_ref().map(|_| UserPassword::default()),
+        user_password: clear
+            .password_hash
+            .as_ref()
+            .map(|_| UserPassword::default()),
         ..Login::default()
     });
     change.apply_to(&mut pool);
@@ -112,12 +129,18 @@ async fn changed(
 
 /// One script of the body and the other of the store can be too long together.
 fn check_scripts_together(clear: &Clear) -> Result<(), ApiError> {
-    let length = |script: &Option<evenkeel_api::password::Secret>| script.as_ref().map_or(0, |s| s.expose().len());
+    let length = |script: &Option<evenkeel_api::password::Secret>| {
+        script.as_ref().map_or(0, |s| s.expose().len())
+    };
     let total = length(&clear.pre_install) + length(&clear.post_install);
     if total <= evenkeel_api::pool_rules::SCRIPTS_LIMIT {
         return Ok(());
     }
-    let rule = format!("has both scripts together {total} characters long after encoding, at most 10240 are allowed");
+    let rule = format!(
+        "has both scripts together {total} characters long after encoding, at most 10240 are allowed"
+    );
     let violation = evenkeel_api::Violation::new("spec.nodeTemplate.extendParam", rule);
-    Err(ApiError::invalid(violation.with_way_out("shorten one, or fetch the bulk of the work from inside it")))
+    Err(ApiError::invalid(violation.with_way_out(
+        "shorten one, or fetch the bulk of the work from inside it",
+    )))
 }

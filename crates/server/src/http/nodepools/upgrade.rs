@@ -33,7 +33,10 @@ pub(in crate::http) async fn upgrade(
 ) -> Result<Response, ApiError> {
     require_json(&headers)?;
     let project = call.project();
-    let id = load::cluster(&*state.store, project, &cluster).await?.record.id;
+    let id = load::cluster(&*state.store, project, &cluster)
+        .await?
+        .record
+        .id;
     if pool != DEFAULT_POOL {
         load::pool(&*state.store, project, &id, &pool).await?;
     }
@@ -43,7 +46,10 @@ pub(in crate::http) async fn upgrade(
     for _ in 0..TRIES {
         // Read before everything else: what it changes to afterwards is caught by the compares.
         let active = load::active(&*state.store, project, &id, &pool_id).await?;
-        let membership = state.store.get(&keys::membership(project, &id, &pool_id), None).await?;
+        let membership = state
+            .store
+            .get(&keys::membership(project, &id, &pool_id), None)
+            .await?;
         let cluster = load::cluster(&*state.store, project, &cluster).await?;
         let stored = match upgrade.pool {
             PoolRef::Default => None,
@@ -52,10 +58,12 @@ pub(in crate::http) async fn upgrade(
         let nodes = load::list::<NodeRecord>(&*state.store, &keys::nodes(project, &id)).await?;
         let running = match active {
             None => None,
-            Some(active) => match jobs::read::read(&state, project, id.clone(), active.record).await? {
-                Some(job) => Some(job),
-                None => continue,
-            },
+            Some(active) => {
+                match jobs::read::read(&state, project, id.clone(), active.record).await? {
+                    Some(job) => Some(job),
+                    None => continue,
+                }
+            }
         };
         let facts = accept::Facts {
             cluster: &cluster.record,
@@ -66,11 +74,22 @@ pub(in crate::http) async fn upgrade(
         let offer = accept::offer(&state, &call, &upgrade, &pool_id, facts).await?;
         if let Some(running) = running {
             if running.record.fingerprint != offer.record.fingerprint {
-                return Err(locked(&running.record.spec.job, &pool, &offer, &running.record));
+                return Err(locked(
+                    &running.record.spec.job,
+                    &pool,
+                    &offer,
+                    &running.record,
+                ));
             }
             let wall = |time| running.wall(time);
             let job = convert::job(&running.view(&wall));
-            return load::json(StatusCode::OK, &UpgradeAnswer { jobid: job.metadata.uid.clone(), job: Some(job) });
+            return load::json(
+                StatusCode::OK,
+                &UpgradeAnswer {
+                    jobid: job.metadata.uid.clone(),
+                    job: Some(job),
+                },
+            );
         }
         let mut txn = Txn::new()
             .when_mod_revision(&cluster.key, cluster.revision)
@@ -99,13 +118,17 @@ async fn commit(
     offer: &Offer,
 ) -> Result<Option<Response>, ApiError> {
     let job = accept::answer(cluster, offer, (state.clock)());
-    let answer = UpgradeAnswer { jobid: job.metadata.uid.clone(), job: Some(job) };
+    let answer = UpgradeAnswer {
+        jobid: job.metadata.uid.clone(),
+        job: Some(job),
+    };
     let body = serde_json::to_string(&answer)
         .map_err(|error| ApiError::internal("an answer could not be written as JSON", error))?;
     let mut txn = accept::writes(txn, call.project(), &cluster.id, offer);
     let mut lease: Option<LeaseId> = None;
     if let Some(key) = &call.replay {
-        let (value, granted) = replay::record(state, key, &call.request_id, StatusCode::OK, &body).await?;
+        let (value, granted) =
+            replay::record(state, key, &call.request_id, StatusCode::OK, &body).await?;
         lease = Some(granted);
         txn = txn.put_leased(&key.store_key, value, granted);
     }
@@ -128,7 +151,12 @@ async fn commit(
 }
 
 /// The store's answer was lost: the job's own key tells whether it was accepted.
-async fn settle(state: &ApiState, call: &Call, offer: &Offer, error: StoreError) -> Result<bool, ApiError> {
+async fn settle(
+    state: &ApiState,
+    call: &Call,
+    offer: &Offer,
+    error: StoreError,
+) -> Result<bool, ApiError> {
     let key = keys::job_index(call.project(), &offer.record.spec.job);
     match load::find::<JobIndexRecord>(&*state.store, key).await {
         Ok(Some(_)) => Ok(true),

@@ -1,0 +1,358 @@
+//! The main operation: one row per rule. A refused request leaves no trace.
+
+use crate::support::*;
+use evenkeel_server::records::Recipe;
+use serde_json::{Value, json};
+
+/// The minimal request with one field set.
+fn with(pool: &str, field: &str, value: Value) -> Value {
+    let mut body = minimal(pool);
+    body["spec"][field] = value;
+    body
+}
+
+fn without(field: &str) -> Value {
+    let mut body = minimal(POOL);
+    body["spec"].as_object_mut().unwrap().remove(field);
+    body
+}
+
+fn template(value: Value) -> Value {
+    with("DefaultPool", "nodeTemplate", value)
+}
+
+/// (what, pool of the path, body, text that the message has)
+fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+    let life = json!({ "preInstall": "ZWNobyAx" });
+    let key = json!({ "sshKey": "kp" });
+    let big = "A".repeat(10_244);
+    vec![
+        (
+            "no maxUnavailable",
+            POOL,
+            without("maxUnavailable"),
+            "spec.maxUnavailable",
+        ),
+        (
+            "zero",
+            POOL,
+            with(POOL, "maxUnavailable", json!(0)),
+            "spec.maxUnavailable: 0",
+        ),
+        (
+            "over the cap",
+            POOL,
+            with(POOL, "maxUnavailable", json!(21)),
+            "spec.maxUnavailable: 21",
+        ),
+        (
+            "fraction",
+            POOL,
+            with(POOL, "maxUnavailable", json!(2.5)),
+            "2.5",
+        ),
+        (
+            "text",
+            POOL,
+            with(POOL, "maxUnavailable", json!("5")),
+            "\"5\"",
+        ),
+        ("no pool", POOL, without("nodePoolID"), "spec.nodePoolID"),
+        (
+            "other pool",
+            POOL,
+            with(POOL, "nodePoolID", json!(OTHER_POOL)),
+            "is not the pool of the path",
+        ),
+        (
+            "empty list",
+            POOL,
+            with(POOL, "nodeIDs", json!([])),
+            "leave it out to mean all",
+        ),
+        (
+            "unknown node",
+            POOL,
+            with(POOL, "nodeIDs", json!(["nope"])),
+            "spec.nodeIDs[0]: \"nope\"",
+        ),
+        (
+            "foreign node",
+            POOL,
+            with(POOL, "nodeIDs", json!([NODE_FOREIGN])),
+            "is not a node of this cluster",
+        ),
+        (
+            "node of another pool",
+            POOL,
+            with(POOL, "nodeIDs", json!([NODE_A, NODE_ELSEWHERE])),
+            "spec.nodeIDs[1]",
+        ),
+        (
+            "duplicates",
+            POOL,
+            with(POOL, "nodeIDs", json!([NODE_A, NODE_A])),
+            "more than once",
+        ),
+        (
+            "unknown skipped",
+            POOL,
+            with(POOL, "skippedNodes", json!(["nope"])),
+            "spec.skippedNodes[0]",
+        ),
+        (
+            "retries",
+            POOL,
+            with(POOL, "retryTimes", json!(11)),
+            "from 0 to 10",
+        ),
+        (
+            "force",
+            POOL,
+            with(POOL, "force", json!("yes")),
+            "spec.force",
+        ),
+        (
+            "no spec",
+            POOL,
+            json!({ "kind": "NodePool" }),
+            "spec is mandatory",
+        ),
+        (
+            "kind",
+            POOL,
+            json!({ "kind": "Node", "spec": minimal(POOL)["spec"] }),
+            "kind",
+        ),
+        (
+            "no template",
+            "DefaultPool",
+            minimal("DefaultPool"),
+            "is mandatory for DefaultPool",
+        ),
+        (
+            "no login",
+            "DefaultPool",
+            template(json!({ "lifeCycle": life })),
+            "nodeTemplate.login",
+        ),
+        (
+            "no lifeCycle",
+            "DefaultPool",
+            template(json!({ "login": key })),
+            "nodeTemplate.lifeCycle",
+        ),
+        (
+            "not base64",
+            "DefaultPool",
+            template(json!({ "lifeCycle": { "preInstall": "%%" }, "login": key })),
+            "nodeTemplate.lifeCycle.preInstall",
+        ),
+        (
+            "scripts too long",
+            "DefaultPool",
+            template(json!({ "lifeCycle": { "preInstall": big }, "login": key })),
+            "10240",
+        ),
+        (
+            "no such key pair",
+            "DefaultPool",
+            template(json!({ "lifeCycle": life, "login": { "sshKey": "nobody" } })),
+            "evenkeel keypair import",
+        ),
+        (
+            "both logins",
+            "DefaultPool",
+            template(json!({ "lifeCycle": life,
+                "login": { "sshKey": "kp", "userPassword": { "password": CANARY_PASSWORD } } })),
+            "exactly one",
+        ),
+        (
+            "weak password",
+            "DefaultPool",
+            template(
+                json!({ "lifeCycle": life, "login": { "userPassword": { "password": "aaaaaaaa" } } }),
+            ),
+            "fewer than three",
+        ),
+        (
+            "control plane",
+            "DefaultPool",
+            {
+                let mut body = template(json!({ "lifeCycle": life, "login": key }));
+                body["spec"]["nodeIDs"] = json!([NODE_CONTROL]);
+                body
+            },
+            "is a control-plane node",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn every_rule_is_checked_and_a_refusal_is_inert() {
+    let world = World::new().await;
+    for (what, pool, body, text) in refused() {
+        let before = world.dump().await;
+        let answer = world.upgrade(pool, &body).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (400, "CCE.01400001"),
+            "{what}: {}",
+            answer.text
+        );
+        assert!(
+            answer.message().contains(text),
+            "{what}: {}",
+            answer.message()
+        );
+        assert_eq!(world.jobs().await, 0, "{what}");
+        assert_eq!(
+            world.dump().await,
+            before,
+            "{what}: a refused call stores nothing"
+        );
+    }
+}
+
+#[tokio::test]
+async fn all_violations_come_in_one_answer() {
+    let world = World::new().await;
+    let body = json!({ "spec": { "nodePoolID": OTHER_POOL, "maxUnavailable": 0, "retryTimes": 99, "nodeIDs": [] } });
+    let answer = world.upgrade(POOL, &body).await;
+    for field in ["nodePoolID", "maxUnavailable", "retryTimes", "nodeIDs"] {
+        assert!(
+            answer.message().contains(field),
+            "{field}: {}",
+            answer.message()
+        );
+    }
+    world.cluster(|cluster| cluster.recipe = None).await;
+    let answer = world
+        .upgrade(POOL, &with(POOL, "nodeIDs", json!(["x", NODE_ELSEWHERE])))
+        .await;
+    for text in [
+        "evenkeel cluster set-machines lab",
+        "nodeIDs[0]",
+        "nodeIDs[1]",
+    ] {
+        assert!(
+            answer.message().contains(text),
+            "{text}: {}",
+            answer.message()
+        );
+    }
+    assert_eq!(world.jobs().await, 0);
+}
+
+#[tokio::test]
+async fn a_recipe_that_needs_machines_needs_them_set() {
+    let world = World::new().await;
+    let script = Recipe::Script {
+        teardown: "a".into(),
+        install: "b".into(),
+        limit_s: 1,
+        needs: vec![],
+    };
+    world.cluster(|cluster| cluster.recipe = Some(script)).await;
+    let answer = world.upgrade(POOL, &minimal(POOL)).await;
+    assert_eq!(answer.status.as_u16(), 400);
+    assert!(
+        answer.message().contains("no SSH access"),
+        "{}",
+        answer.message()
+    );
+    assert_eq!(world.jobs().await, 0);
+}
+
+#[tokio::test]
+async fn bodies_and_content_types() {
+    let world = World::new().await;
+    let good = minimal(POOL).to_string();
+    let rows: Vec<(&str, &str, String, u16, &str)> = vec![
+        (
+            "pem",
+            "application/x-pem-file",
+            good.clone(),
+            400,
+            "CCE.01400006",
+        ),
+        (
+            "form",
+            "multipart/form-data; boundary=x",
+            good.clone(),
+            400,
+            "CCE.01400006",
+        ),
+        ("text", "text/plain", good.clone(), 400, "CCE.01400006"),
+        (
+            "not JSON",
+            "application/json",
+            "{\"spec\":\n  {]".into(),
+            400,
+            "CCE.01400001",
+        ),
+        (
+            "empty",
+            "application/json",
+            String::new(),
+            400,
+            "CCE.01400001",
+        ),
+        ("list", "application/json", "[]".into(), 400, "CCE.01400001"),
+        (
+            "twice",
+            "application/json",
+            "{\"spec\":{},\"Spec\":{}}".into(),
+            400,
+            "CCE.01400001",
+        ),
+        (
+            "too long",
+            "application/json",
+            " ".repeat(256 * 1024 + 1),
+            400,
+            "CCE.01400001",
+        ),
+        (
+            "charset",
+            "application/json;charset=utf-8",
+            good.clone(),
+            200,
+            "",
+        ),
+    ];
+    for (what, kind, body, status, code) in rows {
+        world
+            .clock
+            .fetch_add(1000, std::sync::atomic::Ordering::SeqCst);
+        let mut request = call("POST", &upgrade_path(POOL), &body);
+        request.headers = vec![("content-type", kind.to_owned())];
+        let answer = world.send(&world.sign(&request)).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (status, code),
+            "{what}: {}",
+            answer.text
+        );
+        if what == "not JSON" {
+            assert!(
+                answer.message().contains("line 2 column"),
+                "{}",
+                answer.message()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_pools_are_missing() {
+    let world = World::new().await;
+    for pool in ["nope", "12345678-0000-4000-8000-000000000000"] {
+        let answer = world.upgrade(pool, &minimal(pool)).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (404, "CCE.01404001"),
+            "{pool}"
+        );
+    }
+}
