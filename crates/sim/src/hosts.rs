@@ -61,8 +61,6 @@ pub struct Order {
     pub product_uuid: Option<String>,
     /// What to run.
     pub steps: Vec<StepSpec>,
-    /// Stands for everything else in it: the same name with another digest is a conflict.
-    pub digest: u64,
 }
 
 impl Order {
@@ -88,7 +86,6 @@ impl Order {
             machine_id: machine_id.to_owned(),
             product_uuid: None,
             steps,
-            digest: 0,
         }
     }
 }
@@ -191,8 +188,6 @@ pub enum RefusalKind {
     Fenced,
     /// Another order runs.
     Busy,
-    /// The id came before with other content.
-    Conflict,
     /// No such order.
     UnknownOrder,
 }

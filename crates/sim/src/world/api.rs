@@ -126,19 +126,22 @@ impl World {
         change: &NodeChange,
     ) -> Result<Arc<Node>, Refusal> {
         let node = self.node(name)?;
-        if let Some(uid) = &precondition.uid
-            && *uid != node.uid
-        {
-            let why = format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                node.uid
-            );
-            return Err(Refusal::conflict("nodes", "", name.as_str(), &why));
-        }
         if let Some(rv) = &precondition.resource_version
             && *rv != node.rv.to_string()
         {
             return Err(Refusal::modified("nodes", "", name.as_str()));
+        }
+        if let Some(uid) = &precondition.uid
+            && *uid != node.uid
+        {
+            let problem = format!("Invalid value: \"{uid}\": field is immutable");
+            return Err(Refusal::invalid(
+                "Node",
+                "",
+                name.as_str(),
+                "metadata.uid",
+                &problem,
+            ));
         }
         let mut after = node.as_ref().clone();
         if let Some(value) = change.unschedulable {

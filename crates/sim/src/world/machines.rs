@@ -118,7 +118,6 @@ impl World {
                 RefusalKind::WrongMachine => "wrong machine",
                 RefusalKind::Fenced => "fenced",
                 RefusalKind::Busy => "busy",
-                RefusalKind::Conflict => "conflict",
                 RefusalKind::UnknownOrder => "unknown order",
             };
             self.happened(Happened::OrderRefused {
@@ -142,7 +141,7 @@ impl World {
             .product_uuid
             .as_ref()
             .is_some_and(|uuid| !uuid.eq_ignore_ascii_case(&host.product_uuid));
-        if *order.machine_id != *host.machine_id || other_uuid {
+        if !order.machine_id.eq_ignore_ascii_case(&host.machine_id) || other_uuid {
             return refused(
                 RefusalKind::WrongMachine,
                 "this is not the machine the order is for",
@@ -156,28 +155,23 @@ impl World {
             return refused(RefusalKind::Fenced, message);
         }
         if let Some(known) = host.orders.get(&order.key) {
-            if (&known.order.steps, known.order.digest) != (&order.steps, order.digest) {
-                return refused(
-                    RefusalKind::Conflict,
-                    format!("order {} came with other content", order.key),
-                );
-            }
             let known = known.clone();
             if let Some(host) = self.hosts.get_mut(node) {
                 host.epoch_seen = order.epoch;
             }
             return Ok(known);
         }
-        let same_way = |key: &OrderKey| key.job == order.key.job && key.node == order.key.node;
-        if let Some(newer) = host
+        let rank = |key: &OrderKey| (key.attempt, key.stage);
+        if host
             .orders
             .keys()
-            .find(|key| same_way(key) && key.attempt > order.key.attempt)
+            .any(|key| key.job == order.key.job && rank(key) >= rank(&order.key))
         {
-            return refused(
-                RefusalKind::Fenced,
-                format!("attempt {} has been here", newer.attempt),
+            let message = format!(
+                "order {} or a later one of its job has been on this host",
+                order.key
             );
+            return refused(RefusalKind::Fenced, message);
         }
         if let Some(running) = host.running() {
             return refused(
