@@ -1,0 +1,65 @@
+//! `cluster add`, `list` and `show`.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::show as print;
+use crate::args::{ClusterAdd, ClusterShow, Show};
+use crate::client::{Client, Place};
+use crate::failure::{CliError, Exit};
+use crate::io::Io;
+use crate::lookup::{self, Item, text};
+use crate::{kubeconfig, render};
+
+pub(super) async fn add(
+    args: ClusterAdd,
+    client: &Client,
+    io: &mut Io<'_>,
+) -> Result<Exit, CliError> {
+    let kubeconfig = kubeconfig::one_context(&args.kubeconfig, args.context.as_deref())?;
+    let body = json!({ "name": args.name, "kubeconfig": kubeconfig.expose() });
+    let answer = client
+        .send(Method::POST, Place::Evenkeel(&["clusters"]), &[], &body)
+        .await?;
+    let item = item(client, answer)?;
+    io.say(&format!(
+        "cluster {} registered; its worker nodes appear in DefaultPool",
+        item.name
+    ));
+    io.say(&format!(
+        "next: `evenkeel cluster set-machines {}` says how machines are reached and reset",
+        item.name
+    ));
+    print(io, args.show, &item.value, || format!("{}\n", item.uid))
+}
+
+pub(super) async fn list(show: Show, client: &Client, io: &mut Io<'_>) -> Result<Exit, CliError> {
+    let (list, items) = lookup::clusters(client).await?;
+    print(io, show, &list, || render::clusters(&items))
+}
+
+pub(super) async fn show(
+    args: ClusterShow,
+    client: &Client,
+    io: &mut Io<'_>,
+) -> Result<Exit, CliError> {
+    let found = lookup::cluster(client, Some(&args.cluster)).await?;
+    let place = Place::Cce(&["clusters", &found.uid]);
+    let item = item(client, client.get(place, &[("detail", "true")]).await?)?;
+    print(io, args.show, &item.value, || render::cluster(&item))
+}
+
+fn item(client: &Client, answer: Value) -> Result<Item, CliError> {
+    let (uid, name) = (
+        text(&answer, "/metadata/uid"),
+        text(&answer, "/metadata/name"),
+    );
+    if uid.is_empty() {
+        return Err(client.foreign("a cluster has no `metadata.uid`"));
+    }
+    Ok(Item {
+        uid,
+        name,
+        value: answer,
+    })
+}

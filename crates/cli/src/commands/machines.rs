@@ -1,0 +1,302 @@
+//! `cluster set-machines`: SSH access and recipe of a cluster.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use evenkeel_api::password::Secret;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{read_text, show as print};
+use crate::args::{Address, RecipeKind, SetMachines};
+use crate::client::{Client, Place};
+use crate::failure::{CliError, Exit};
+use crate::host_keys::{KnownHosts, check_line};
+use crate::io::Io;
+use crate::lookup::{self, Item};
+use crate::render;
+
+pub(super) async fn set(
+    args: SetMachines,
+    client: &Client,
+    io: &mut Io<'_>,
+) -> Result<Exit, CliError> {
+    let recipe = recipe(&args, io)?;
+    let has_access = has_access(&args);
+    if recipe.is_none() && !has_access {
+        let error =
+            CliError::usage("nothing is to be set: neither SSH access nor a recipe is given");
+        return Err(error.with_hint("see `evenkeel cluster set-machines --help`"));
+    }
+    let key = match &args.key {
+        Some(path) => Some(private_key(io, path)?),
+        None => None,
+    };
+    let cluster = lookup::cluster(client, Some(&args.cluster)).await?;
+    let mut body = json!({});
+    if has_access {
+        let nodes = lookup::nodes(client, &cluster.uid).await?;
+        body["machines"] = access(&args, key.as_ref(), &nodes, io)?;
+    }
+    if let Some(recipe) = recipe {
+        body["recipe"] = recipe;
+    }
+    let place = Place::Evenkeel(&["clusters", &cluster.uid, "machines"]);
+    let answer = client.send(Method::PUT, place, &[], &body).await?;
+    print(io, args.show, &answer, || render::machines(&answer))
+}
+
+fn has_access(args: &SetMachines) -> bool {
+    args.user.is_some()
+        || args.port.is_some()
+        || args.key.is_some()
+        || args.sudo
+        || args.address.is_some()
+        || !args.hosts.is_empty()
+        || !args.host_keys.is_empty()
+        || args.known_hosts.is_some()
+}
+
+fn access(
+    args: &SetMachines,
+    key: Option<&Secret>,
+    nodes: &[Item],
+    io: &mut Io<'_>,
+) -> Result<Value, CliError> {
+    let names = |pairs: &[(String, String)], option: &str, io: &mut Io<'_>| {
+        for (node, _) in pairs
+            .iter()
+            .filter(|(node, _)| !nodes.iter().any(|known| known.name == *node))
+        {
+            io.say(&format!(
+                "warning: {option} {node}: the cluster has no node of this name yet"
+            ));
+        }
+    };
+    names(&args.hosts, "--host", io);
+    names(&args.host_keys, "--host-key", io);
+    let port = args.port.unwrap_or(22);
+    let overrides: BTreeMap<String, String> = args.hosts.iter().cloned().collect();
+    let mut keys = BTreeMap::new();
+    for (node, line) in &args.host_keys {
+        keys.insert(node.clone(), check_line(node, line)?);
+    }
+    if let Some(path) = &args.known_hosts {
+        let known = KnownHosts::load(path)?;
+        for node in nodes
+            .iter()
+            .filter(|node| !args.host_keys.iter().any(|(name, _)| *name == node.name))
+        {
+            let places = places(
+                node,
+                overrides.get(&node.name).map(String::as_str),
+                args.address,
+                port,
+            );
+            if let Some(line) = known.find(&places) {
+                keys.insert(node.name.clone(), line);
+            }
+        }
+        if known.unread > 0 {
+            io.say(&format!(
+                "{}: {} lines could not be read and were left out",
+                path.display(),
+                known.unread
+            ));
+        }
+    }
+    let bare: Vec<&str> = nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .filter(|name| !keys.contains_key(*name))
+        .collect();
+    if !bare.is_empty() {
+        io.say(&format!(
+            "warning: without a host key these nodes cannot be reset: {}",
+            some(&bare)
+        ));
+    }
+    let mut access = json!({
+        "user": args.user.as_deref().unwrap_or("root"),
+        "port": port,
+        "address": match args.address {
+            Some(Address::Name) => "name",
+            Some(Address::InternalIp) | None => "internal-ip",
+        },
+        "overrides": overrides,
+        "hostKeys": keys,
+    });
+    if args.sudo {
+        access["sudo"] = Value::Bool(true);
+    }
+    if let Some(key) = key {
+        access["privateKey"] = Value::from(key.expose());
+    }
+    Ok(access)
+}
+
+fn some(names: &[&str]) -> String {
+    let text = names
+        .iter()
+        .take(10)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > 10 {
+        format!("{text} and {} more", names.len() - 10)
+    } else {
+        text
+    }
+}
+
+/// Where a node's host key may be written, the place that is connected to first.
+fn places(
+    node: &Item,
+    other: Option<&str>,
+    rule: Option<Address>,
+    port: u16,
+) -> Vec<(String, u16)> {
+    if let Some(other) = other {
+        return vec![split_port(other, port)];
+    }
+    let ip = (node.text("/status/privateIP"), port);
+    let name = (node.name.clone(), port);
+    let order = if rule == Some(Address::Name) {
+        [name, ip]
+    } else {
+        [ip, name]
+    };
+    order
+        .into_iter()
+        .filter(|(host, _)| !host.is_empty())
+        .collect()
+}
+
+/// `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
+fn split_port(text: &str, default: u16) -> (String, u16) {
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return (text.to_owned(), default);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().unwrap_or(default)),
+        None => (text, default),
+    };
+    (host.trim_matches(['[', ']']).to_owned(), port)
+}
+
+/// The server takes OpenSSH keys without a passphrase; both are said here before anything is sent.
+fn private_key(io: &mut Io<'_>, path: &Path) -> Result<Secret, CliError> {
+    let text = Secret::new(read_text(io, path)?);
+    let shown = path.display();
+    // The parser's words are left out: they may quote the key.
+    let Ok(key) = ssh_key::PrivateKey::from_openssh(text.expose()) else {
+        let error = CliError::usage(format!(
+            "--key: {shown} is not a private key in OpenSSH's format"
+        ));
+        return Err(error.with_hint(
+            "make one with `ssh-keygen -t ed25519 -N ''`, or convert it with `ssh-keygen -p -f`",
+        ));
+    };
+    if key.is_encrypted() {
+        let error = CliError::usage(format!(
+            "--key: {shown} has a passphrase, which the server cannot ask for"
+        ));
+        return Err(
+            error.with_hint("give the server a key of its own: `ssh-keygen -t ed25519 -N ''`")
+        );
+    }
+    Ok(text)
+}
+
+fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError> {
+    let is_script = args.recipe == Some(RecipeKind::Script);
+    for (option, is_given) in [
+        ("--teardown", args.teardown.is_some()),
+        ("--install", args.install.is_some()),
+        ("--needs", !args.needs.is_empty()),
+    ] {
+        if is_given && !is_script {
+            let error = CliError::usage(format!("{option} belongs to the recipe script"));
+            return Err(error.with_hint("add --recipe script"));
+        }
+    }
+    if !args.argv.is_empty() && args.recipe != Some(RecipeKind::Command) {
+        return Err(
+            CliError::usage("a program after -- belongs to the recipe command")
+                .with_hint("add --recipe command"),
+        );
+    }
+    if args.limit.is_some() && matches!(args.recipe, None | Some(RecipeKind::None)) {
+        return Err(CliError::usage(
+            "--limit belongs to the recipes script and command",
+        ));
+    }
+    let mut recipe = match args.recipe {
+        None => return Ok(None),
+        Some(RecipeKind::None) => json!({ "type": "none" }),
+        Some(RecipeKind::Command) if args.argv.is_empty() => {
+            let error = CliError::usage("the recipe command needs a program");
+            return Err(error
+                .with_hint("give it at the end: --recipe command -- /usr/local/bin/reset-node"));
+        }
+        Some(RecipeKind::Command) => json!({ "type": "command", "argv": args.argv }),
+        Some(RecipeKind::Script) => {
+            let teardown = script(io, "--teardown", args.teardown.as_ref())?;
+            let install = script(io, "--install", args.install.as_ref())?;
+            json!({ "type": "script", "teardown": teardown, "install": install, "needs": args.needs })
+        }
+    };
+    if let Some(limit) = args.limit {
+        recipe["limitSeconds"] = Value::from(limit);
+    }
+    Ok(Some(recipe))
+}
+
+fn script(io: &mut Io<'_>, option: &str, path: Option<&PathBuf>) -> Result<String, CliError> {
+    let Some(path) = path else {
+        return Err(CliError::usage(format!(
+            "the recipe script needs {option} FILE"
+        )));
+    };
+    let text = read_text(io, path)?;
+    if text.trim().is_empty() {
+        return Err(CliError::usage(format!(
+            "{option}: {} is empty",
+            path.display()
+        )));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_with_and_without_a_port() {
+        let cases = [
+            ("10.0.0.1", ("10.0.0.1", 22)),
+            ("10.0.0.1:2222", ("10.0.0.1", 2222)),
+            ("host", ("host", 22)),
+            ("fd00::1", ("fd00::1", 22)),
+            ("[fd00::1]:2222", ("fd00::1", 2222)),
+        ];
+        for (text, (host, port)) in cases {
+            assert_eq!(split_port(text, 22), (host.to_owned(), port), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_key_is_looked_for_where_the_connection_goes() {
+        let value = json!({ "status": { "privateIP": "10.0.0.1" } });
+        let node = Item {
+            uid: "u".into(),
+            name: "n".into(),
+            value,
+        };
+        let (ip, name) = (("10.0.0.1".to_owned(), 22), ("n".to_owned(), 22));
+        assert_eq!(places(&node, None, None, 22), [ip.clone(), name.clone()]);
+        assert_eq!(places(&node, None, Some(Address::Name), 22), [name, ip]);
+        assert_eq!(places(&node, Some("h:2"), None, 22), [("h".to_owned(), 2)]);
+    }
+}

@@ -1,0 +1,208 @@
+//! `cluster set-machines`.
+
+use serde_json::json;
+
+use crate::support::{CLUSTER, Files, Server, own};
+
+const LINE: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKS60DkNUVc1UszF+aBad73bWcMIOuMU2FZq1NvyRby8";
+const OTHER: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEsO2gyc0qPc2fpKuo59gqgGpj5FiHHCNLQOPnWLDnAL";
+
+fn call() -> String {
+    own("PUT", &format!("clusters/{CLUSTER}/machines"))
+}
+
+fn server() -> Server {
+    let server = Server::start();
+    server.on(
+        &call(),
+        200,
+        json!({
+            "cluster": CLUSTER, "recipe": "script",
+            "machines": { "user": "ops", "port": 2222, "sudo": true, "address": "internal-ip",
+                "overrides": {}, "hostKeys": { "node-1": LINE } }
+        }),
+    );
+    server
+}
+
+fn files() -> Files {
+    Files::new(&[
+        ("key", PLAIN_KEY),
+        ("locked", LOCKED_KEY),
+        (
+            "pem",
+            "-----BEGIN RSA PRIVATE KEY-----\ncanary\n-----END RSA PRIVATE KEY-----\n",
+        ),
+        ("down", "#!/bin/sh\nkubeadm reset -f\n"),
+        ("up", "#!/bin/sh\nkubeadm join\n"),
+        ("empty", "\n"),
+        (
+            "known",
+            &format!("[10.0.0.1]:2222 {LINE}\n[gate]:2 {OTHER}\n"),
+        ),
+    ])
+}
+
+#[test]
+fn access_and_recipe_in_one_call() {
+    let (server, files) = (server(), files());
+    let args = format!(
+        "cluster set-machines lab --user ops --port 2222 --key {} --sudo --host node-2=gate:2 --known-hosts {} \
+         --recipe script --teardown {} --install {} --needs kubeadm --limit 600",
+        files.at("key"),
+        files.at("known"),
+        files.at("down"),
+        files.at("up")
+    );
+    server.run(&args).is(
+        0,
+        &format!(
+            "Cluster      {CLUSTER}\nRecipe       script\nUser         ops\nPort         2222\nSudo         true\n\
+             Address      internal-ip\nOther hosts  0\nHost keys    1\n"
+        ),
+        "",
+    );
+    assert_eq!(
+        server.changes()[0].body,
+        json!({
+            "machines": { "user": "ops", "port": 2222, "sudo": true, "address": "internal-ip", "privateKey": PLAIN_KEY,
+                "overrides": { "node-2": "gate:2" }, "hostKeys": { "node-1": LINE, "node-2": OTHER } },
+            "recipe": { "type": "script", "teardown": "#!/bin/sh\nkubeadm reset -f\n",
+                "install": "#!/bin/sh\nkubeadm join\n", "needs": ["kubeadm"], "limitSeconds": 600 }
+        })
+    );
+}
+
+#[test]
+fn a_key_by_hand_wins_and_nodes_without_one_are_named() {
+    let (server, files) = (server(), files());
+    let args = format!(
+        "cluster set-machines lab --port 2222 --known-hosts {} --host-key node-1={} --host-key new={}",
+        files.at("known"),
+        OTHER.replace(' ', "~"),
+        LINE.replace(' ', "~")
+    );
+    let outcome = server.run(&args);
+    assert_eq!(
+        outcome.stderr,
+        "warning: --host-key new: the cluster has no node of this name yet\n\
+         warning: without a host key these nodes cannot be reset: node-2\n"
+    );
+    let sent = &server.changes()[0].body;
+    assert_eq!(
+        sent["machines"]["hostKeys"],
+        json!({ "node-1": OTHER, "new": LINE })
+    );
+    assert_eq!(sent.get("recipe"), None);
+    assert_eq!(sent["machines"].get("sudo"), None);
+}
+
+#[test]
+fn the_other_recipes_need_no_access() {
+    let server = server();
+    assert_eq!(server.run("cluster set-machines lab --recipe none").exit, 0);
+    assert_eq!(
+        server
+            .run("cluster set-machines lab --recipe command --limit 9 -- /bin/reset --fast")
+            .exit,
+        0
+    );
+    let sent: Vec<_> = server.changes().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(sent[0], json!({ "recipe": { "type": "none" } }));
+    assert_eq!(
+        sent[1],
+        json!({ "recipe": { "type": "command", "argv": ["/bin/reset", "--fast"], "limitSeconds": 9 } })
+    );
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
+    let (server, files) = (server(), files());
+    let (down, up, key) = (files.at("down"), files.at("up"), files.at("locked"));
+    let cases = [
+        (
+            String::new(),
+            "nothing is to be set: neither SSH access nor a recipe is given",
+        ),
+        (
+            "--recipe script".to_owned(),
+            "the recipe script needs --teardown FILE",
+        ),
+        (
+            format!("--recipe script --teardown {down}"),
+            "the recipe script needs --install FILE",
+        ),
+        (
+            format!("--teardown {down} --install {up}"),
+            "--teardown belongs to the recipe script",
+        ),
+        (
+            "--recipe command".to_owned(),
+            "the recipe command needs a program",
+        ),
+        (
+            "--recipe none -- /bin/true".to_owned(),
+            "a program after -- belongs to the recipe command",
+        ),
+        (
+            "--recipe none --limit 5".to_owned(),
+            "--limit belongs to the recipes script and command",
+        ),
+        (
+            format!("--key {key}"),
+            "has a passphrase, which the server cannot ask for",
+        ),
+        (
+            format!("--key {}", files.at("pem")),
+            "is not a private key in OpenSSH's format",
+        ),
+        (
+            format!(
+                "--recipe script --teardown {} --install {up}",
+                files.at("empty")
+            ),
+            "is empty",
+        ),
+        ("--host node-1".to_owned(), "it is not NODE=VALUE"),
+        (
+            "--host-key node-1=nonsense".to_owned(),
+            "this is not an OpenSSH public key line",
+        ),
+    ];
+    for (args, message) in cases {
+        let outcome = server.run(&format!("cluster set-machines lab {args}"));
+        assert_eq!(outcome.exit, 2, "{args}: {}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains(message),
+            "{args}: {}",
+            outcome.stderr
+        );
+        assert!(!outcome.stderr.contains("canary"), "{}", outcome.stderr);
+    }
+    assert!(server.changes().is_empty());
+}
+
+/// A key that nothing trusts.
+const PLAIN_KEY: &str = "\
+-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
+QyNTUxOQAAACAvZT9LwmRONQeDZ7uNtbB9LahSb95iwuNm3vPVuMtgzwAAAIgzYEKRM2BC
+kQAAAAtzc2gtZWQyNTUxOQAAACAvZT9LwmRONQeDZ7uNtbB9LahSb95iwuNm3vPVuMtgzw
+AAAECzFTsES2xZUeQKu9Kjky3cI9rcdxOXxYh6DizuTzhnhi9lP0vCZE41B4Nnu421sH0t
+qFJv3mLC42be89W4y2DPAAAABHRlc3QB
+-----END OPENSSH PRIVATE KEY-----
+";
+
+/// The same kind with a passphrase.
+const LOCKED_KEY: &str = "\
+-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABCYd9H/4s
+ADOHofyHPZLhazAAAAEAAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAIMuGa9KRgXI0wkoG
+QEdHgXA9NdZ+pFrDc9ONf2kzP5xZAAAAkGP2DxLslWnuXI/M1KP4jdZyjfb1CbYkkr8+9f
+DhhZSYld3vL34zmwuDJRwPKxd/5dh/CKlp0iv2jNoiaJ5Q435H5U/wb6S3Z39j7m+vjwz/
+RQTzibIUASh0+cvqJtAY3KzjBcvHxzjyitj4MhyCVJN1nw0SUefS34dJ0BYL3wfSbDU6Qr
+OQnu4ISlYdGFF22A==
+-----END OPENSSH PRIVATE KEY-----
+";
