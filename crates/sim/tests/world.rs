@@ -436,3 +436,35 @@ fn a_pod_with_a_finalizer_stays_until_it_is_taken_off() {
     world.advance(world.now() + 1000);
     assert_eq!(world.pod(&key).unwrap_err().code, 404);
 }
+
+#[test]
+fn worlds_begin_settled() {
+    let mut scenarios: Vec<_> = (0..100).map(Scenario::seeded).collect();
+    scenarios.push(Scenario::demo(6));
+    for scenario in scenarios {
+        let world = scenario.build();
+        let seed = scenario.seed;
+        assert_eq!(world.nodes().count() as u32, scenario.nodes, "seed {seed}");
+        assert!(
+            world.nodes().all(|node| node.ready == Readiness::Ready),
+            "seed {seed}"
+        );
+        let bound =
+            |pod: &evenkeel_sim::objects::Pod| pod.node.is_none() || pod.ready || pod.start_ms == 0;
+        let finished = evenkeel_engine::facts::PodPhase::Finished;
+        assert!(
+            world.pods().all(|pod| bound(pod) || pod.phase == finished),
+            "seed {seed}"
+        );
+        assert!(world.budgets().all(|b| b.seen().observed), "seed {seed}");
+    }
+    let demo = Scenario::demo(6).build();
+    assert!(
+        demo.budgets().all(|budget| budget.status.allowed > 0),
+        "a demo begins unblocked"
+    );
+    assert!(
+        (1..=6).all(|n| demo.pods_on(&node(n)).count() > 3),
+        "every node has something to drain"
+    );
+}

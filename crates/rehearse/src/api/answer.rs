@@ -87,6 +87,17 @@ pub(super) fn refuse(refusal: &Refusal) -> Response {
 /// What is left of a failed call.
 pub(super) fn failed(failure: &Failure) -> Response {
     match failure {
+        Failure::Status(refusal) if *refusal == Refusal::flow_control() => {
+            // Priority and fairness answers before anything that knows of Status objects.
+            let mut response = text(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many requests, please try again later.\n",
+            );
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
         Failure::Status(refusal) => refuse(refusal),
         Failure::Lost => cut(),
     }

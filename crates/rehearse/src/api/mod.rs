@@ -213,7 +213,7 @@ async fn handle(
             .await;
     }
     if (group.as_str(), rest) == ("authorization.k8s.io/v1", &["selfsubjectaccessreviews"]) {
-        return api.access_review(&body);
+        return write::access_review(&body);
     }
     let Some(target) = Target::read(&group, rest) else {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");

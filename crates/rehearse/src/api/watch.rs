@@ -19,7 +19,7 @@ use tokio::time::Instant;
 /// kube-apiserver sends a bookmark about once a minute; world time, so that a quick rehearsal sees some.
 const BOOKMARK_MS: u64 = 60_000;
 /// `--min-request-timeout`: a watch without `timeoutSeconds` lives at least half an hour.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(30);
 
 struct Watch {
     api: Arc<Api>,

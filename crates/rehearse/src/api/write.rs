@@ -35,6 +35,7 @@ const GRANTED: &[(&str, &str, &[&str])] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PatchKind {
     Merge,
+    Strategic,
     Json,
 }
 
@@ -45,13 +46,15 @@ fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, Refusal> {
         .unwrap_or_default();
     match text.split(';').next().unwrap_or_default().trim() {
         "application/merge-patch+json" => Ok(PatchKind::Merge),
+        "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
         "application/json-patch+json" => Ok(PatchKind::Json),
         _ => Err(Refusal {
             code: 415,
             reason: "UnsupportedMediaType",
             message:
                 "the body of the request was in an unknown format - accepted media types include: \
-                      application/json-patch+json, application/merge-patch+json"
+                      application/json-patch+json, application/merge-patch+json, \
+                      application/strategic-merge-patch+json, application/apply-patch+yaml"
                     .to_owned(),
             ..Refusal::default()
         }),
@@ -64,10 +67,16 @@ fn patched(mut object: Value, kind: PatchKind, body: &[u8]) -> Result<Value, Ref
         Refusal::bad_request(format!("error decoding patch: {error}"))
     };
     match kind {
-        PatchKind::Merge => {
+        // Of a Node's fields that can be changed here none has a merge key: without directives a strategic
+        // patch is a merge patch.
+        PatchKind::Merge | PatchKind::Strategic => {
             let patch: Map<String, Value> =
                 serde_json::from_slice(body).map_err(|error| bad(&error))?;
-            json_patch::merge(&mut object, &Value::Object(patch));
+            let patch = Value::Object(patch);
+            if kind == PatchKind::Strategic && has_directive(&patch) {
+                return Err(Refusal::bad_request("patch directives are not played here"));
+            }
+            json_patch::merge(&mut object, &patch);
         }
         PatchKind::Json => {
             let patch: json_patch::Patch =
@@ -82,6 +91,17 @@ fn patched(mut object: Value, kind: PatchKind, body: &[u8]) -> Result<Value, Ref
         }
     }
     Ok(object)
+}
+
+/// `$patch`, `$setElementOrder` and their like.
+fn has_directive(patch: &Value) -> bool {
+    match patch {
+        Value::Object(map) => map
+            .iter()
+            .any(|(key, value)| key.starts_with('$') || has_directive(value)),
+        Value::Array(list) => list.iter().any(has_directive),
+        _ => false,
+    }
 }
 
 fn differences(
@@ -318,34 +338,34 @@ impl Api {
             Err(failure) => failed(&failure),
         }
     }
+}
 
-    /// POST of a SelfSubjectAccessReview: exactly the shipped ClusterRole's rights are granted.
-    pub(super) fn access_review(&self, body: &[u8]) -> Response {
-        let review = match parse(body) {
-            Ok(value) => value,
-            Err(refusal) => return refuse(&refusal),
-        };
-        let asked = &review["spec"]["resourceAttributes"];
-        let text = |key: &str| asked[key].as_str().unwrap_or_default();
-        let resource = match text("subresource") {
-            "" => text("resource").to_owned(),
-            sub => format!("{}/{sub}", text("resource")),
-        };
-        let allowed = GRANTED.iter().any(|(group, granted, verbs)| {
-            *group == text("group") && *granted == resource && verbs.contains(&text("verb"))
-        });
-        let mut answer = json!({
-            "kind": "SelfSubjectAccessReview",
-            "apiVersion": "authorization.k8s.io/v1",
-            "metadata": {},
-            "spec": review["spec"],
-            "status": {"allowed": allowed},
-        });
-        if allowed {
-            answer["status"]["reason"] = "RBAC: allowed by ClusterRoleBinding \"evenkeel\"".into();
-        }
-        ok(StatusCode::CREATED, &answer)
+/// POST of a SelfSubjectAccessReview: exactly the shipped ClusterRole's rights are granted.
+pub(super) fn access_review(body: &[u8]) -> Response {
+    let review = match parse(body) {
+        Ok(value) => value,
+        Err(refusal) => return refuse(&refusal),
+    };
+    let asked = &review["spec"]["resourceAttributes"];
+    let text = |key: &str| asked[key].as_str().unwrap_or_default();
+    let resource = match text("subresource") {
+        "" => text("resource").to_owned(),
+        sub => format!("{}/{sub}", text("resource")),
+    };
+    let allowed = GRANTED.iter().any(|(group, granted, verbs)| {
+        *group == text("group") && *granted == resource && verbs.contains(&text("verb"))
+    });
+    let mut answer = json!({
+        "kind": "SelfSubjectAccessReview",
+        "apiVersion": "authorization.k8s.io/v1",
+        "metadata": {},
+        "spec": review["spec"],
+        "status": {"allowed": allowed},
+    });
+    if allowed {
+        answer["status"]["reason"] = "RBAC: allowed by ClusterRoleBinding \"evenkeel\"".into();
     }
+    ok(StatusCode::CREATED, &answer)
 }
 
 fn add_event(events: &mut Vec<Value>, group: &str, namespace: &str, mut event: Value) -> Value {

@@ -91,7 +91,7 @@ impl HostServer {
                 }
             }
             Err(error) => {
-                tracing::debug!(node = %self.node, %error, "an SSH session did not begin")
+                tracing::debug!(node = %self.node, %error, "an SSH session did not begin");
             }
         }
     }

@@ -247,11 +247,10 @@ impl World {
     /// When something will happen by itself or become visible to watches; `None` if nothing ever will.
     pub fn next_at(&self) -> Option<u64> {
         let task = self.tasks.keys().next().map(|(at, _)| *at);
-        let hidden = self
+        let shown = self
             .log
-            .iter()
-            .map(|event| event.visible_ms)
-            .find(|at| *at > self.now);
+            .partition_point(|event| event.visible_ms <= self.now);
+        let hidden = self.log.get(shown).map(|event| event.visible_ms);
         [task, hidden].into_iter().flatten().min()
     }
 
