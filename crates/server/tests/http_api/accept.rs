@@ -461,3 +461,40 @@ async fn touched_nodes_are_sub_jobs_that_can_be_read() {
     let output = world.call("GET", &output, "").await;
     assert_eq!(output.json["text"], "from the host");
 }
+
+#[tokio::test]
+async fn an_accepted_request_keeps_its_job_whatever_becomes_of_its_nodes() {
+    let world = World::new().await;
+    let mut body = minimal(POOL);
+    body["spec"]["nodeIDs"] = json!([NODE_A]);
+    let job = jobid(&world.upgrade(POOL, &body).await);
+    let key = keys::node(PROJECT, &cluster(), &NodeId::new(NODE_A));
+    world.store.txn(Txn::new().delete(key)).await.unwrap();
+    world.cluster(|cluster| cluster.recipe = None).await;
+    assert_eq!(jobid(&world.upgrade(POOL, &body).await), job);
+}
+
+#[tokio::test]
+async fn a_migration_at_the_same_time_cannot_put_a_lost_node_on_the_list() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..100 {
+        let world = World::new().await;
+        world.store.seed(seed);
+        let target = format!("{}/nodepools/{POOL}/nodes/migrate", base());
+        let list =
+            json!({ "kind": "List", "apiVersion": "v3", "nodeList": [{ "nodeID": NODE_LOOSE }] })
+                .to_string();
+        let body = json!({ "spec": { "nodePoolID": "DefaultPool", "maxUnavailable": 1, "nodeTemplate": {
+            "lifeCycle": { "preInstall": "ZWNobyAx" }, "login": { "sshKey": "kp" } } } });
+        let (moved, accepted) = tokio::join!(
+            world.call("PUT", &target, &list),
+            world.upgrade("DefaultPool", &body)
+        );
+        let record = header(&world, &jobid(&accepted)).await;
+        let listed = names(&record) == ["node-d"];
+        outcomes.insert((moved.status.as_u16(), listed));
+    }
+    // Either the job has the node and the move is refused, or the other way round; both happen here.
+    let expected = [(200, false), (403, true)];
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), expected);
+}

@@ -30,7 +30,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -133,9 +133,33 @@ pub enum Fault {
 pub struct TestStore {
     inner: MemoryStore,
     fault: AtomicU8,
+    dice: AtomicU64,
 }
 
 impl TestStore {
+    /// Gives way a few times, by a fixed sequence, so that calls at the same time interleave.
+    async fn pause(&self) {
+        // Knuth's MMIX constants.
+        let step = |x: u64| {
+            Some(
+                x.wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407),
+            )
+        };
+        let drawn = self
+            .dice
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
+            .unwrap();
+        for _ in 0..(drawn >> 60) % 5 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Starts another sequence.
+    pub fn seed(&self, seed: u64) {
+        self.dice.store(seed, Ordering::SeqCst);
+    }
+
     pub fn set(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::SeqCst);
     }
@@ -153,12 +177,15 @@ fn transient(in_doubt: bool) -> StoreError {
 #[async_trait]
 impl Store for TestStore {
     async fn get(&self, key: &str, at: Option<Revision>) -> Result<Option<KeyValue>, StoreError> {
+        self.pause().await;
         self.inner.get(key, at).await
     }
     async fn list(&self, prefix: &str, page: Page) -> Result<Listing, StoreError> {
+        self.pause().await;
         self.inner.list(prefix, page).await
     }
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
+        self.pause().await;
         match self.fault.load(Ordering::SeqCst) {
             1 => Err(StoreError::Full),
             2 => Err(transient(false)),
@@ -249,6 +276,7 @@ impl World {
         let store = Arc::new(TestStore {
             inner: MemoryStore::new(),
             fault: AtomicU8::new(0),
+            dice: AtomicU64::new(1),
         });
         let clock = Arc::new(AtomicI64::new(START_MS));
         let reading = clock.clone();

@@ -1,12 +1,11 @@
 //! What an acceptable request turns into: an immutable job header with a frozen list of nodes.
 //!
-//! Entry points: [`offer`] and [`writes`]. Nothing is stored before the one transaction.
+//! Entry points: [`wish`], [`offer`] and [`writes`]. Nothing is stored before the one transaction.
 
 use evenkeel_api::Violation;
 use evenkeel_api::job::Job;
-use evenkeel_api::login::LoginSpec;
 use evenkeel_api::password::Secret;
-use evenkeel_api::upgrade::{PoolRef, Upgrade};
+use evenkeel_api::upgrade::Upgrade;
 use evenkeel_engine::ids::{ClusterId, JobId, PoolId, TemplateRevision};
 use evenkeel_engine::sync::{Status, Sync, SyncSpec, SyncState};
 use evenkeel_engine::time::Time;
@@ -32,7 +31,7 @@ pub(super) struct Facts<'a> {
     pub(super) cluster: &'a ClusterRecord,
     /// Absent for `DefaultPool`.
     pub(super) pool: Option<&'a PoolRecord>,
-    pub(super) nodes: Vec<NodeRecord>,
+    pub(super) nodes: &'a [NodeRecord],
     /// The job that holds the pool now.
     pub(super) running: Option<&'a JobRecord>,
 }
@@ -45,99 +44,88 @@ pub(super) struct Offer {
     default_template: Option<DefaultTemplateRecord>,
 }
 
+/// What a request asks for, in the form in which two requests are compared.
+pub(super) struct Wish {
+    clear: Clear,
+    revision: TemplateRevision,
+    /// Equal for requests that mean the same.
+    pub(super) fingerprint: String,
+}
+
+impl Wish {
+    /// The revision that the nodes are to carry.
+    pub(super) fn revision(&self) -> &TemplateRevision {
+        &self.revision
+    }
+}
+
+/// Template, revision and fingerprint: the pool's own template, or for `DefaultPool` that of the request.
+pub(super) async fn wish(
+    state: &ApiState,
+    project: &str,
+    upgrade: &Upgrade,
+    facts: &Facts<'_>,
+) -> Result<Wish, ApiError> {
+    let (clear, revision) = match (facts.pool, &upgrade.template) {
+        (Some(pool), _) => {
+            let owner = TemplateOwner::Pool(&pool.id);
+            let clear = Clear::open(state, project, owner, &pool.template)?;
+            (clear, pool.revision.clone())
+        }
+        (None, Some(sent)) => {
+            let known = known_hash(state, project, facts).await?;
+            let clear = Clear::of_request(state, sent, known.as_ref()).await?;
+            let revision = revision::revision_of_request(sent, &clear.hidden());
+            (clear, revision)
+        }
+        (None, None) => {
+            let rule = "is mandatory for DefaultPool, which has no template of its own";
+            let violation = Violation::new("spec.nodeTemplate", rule);
+            let violation = violation.with_way_out("send it with lifeCycle and login");
+            return Err(ApiError::invalid(violation));
+        }
+    };
+    let fingerprint = fingerprint(upgrade, &revision, clear.wait_post_install);
+    Ok(Wish {
+        clear,
+        revision,
+        fingerprint,
+    })
+}
+
 /// Checks a request against the store and builds its job; every violation in one answer.
 pub(super) async fn offer(
     state: &ApiState,
     call: &Call,
     upgrade: &Upgrade,
     pool: &PoolId,
-    facts: Facts<'_>,
+    facts: &Facts<'_>,
+    wish: Wish,
 ) -> Result<Offer, ApiError> {
     let project = call.project();
     let mut found = Vec::new();
     let recipe = check::recipe(facts.cluster, &mut found);
-    let field = match upgrade.pool {
-        PoolRef::Default => "spec.nodeTemplate.login.sshKey",
-        PoolRef::Id(_) => "the pool's spec.nodeTemplate.login.sshKey",
-    };
-    let wanted_key = match facts.pool {
-        Some(pool) => pool.template.login.ssh_key.clone(),
-        None => match upgrade
-            .template
-            .as_ref()
-            .and_then(|template| template.login.as_ref())
-        {
-            Some(LoginSpec::SshKey(name)) => Some(name.clone()),
-            _ => None,
-        },
-    };
-    let authorized_keys = match &wanted_key {
-        None => None,
-        Some(name) => match template::keypair(state, project, name, field).await? {
-            Ok(keys) => Some(keys),
-            Err(violation) => {
-                found.push(violation);
-                None
-            }
-        },
-    };
-    let (clear, revision) = configuration(state, project, upgrade, &facts, &mut found).await?;
+    let authorized_keys = login_keys(state, project, &wish.clear, facts, &mut found).await?;
     let snapshot = state.board.get(&facts.cluster.id);
-    let targets = check::targets(
-        upgrade,
-        pool,
-        &facts.nodes,
-        &revision,
-        snapshot.as_deref(),
-        &mut found,
-    );
+    let view = snapshot.as_deref();
+    let targets = check::targets(upgrade, pool, facts.nodes, &wish.revision, view, &mut found);
     if !found.is_empty() {
         return Err(ApiError::Invalid(found));
     }
-    let job = JobId::new(uuid::Uuid::new_v4().to_string());
-    let fingerprint = fingerprint(upgrade, &revision, clear.wait_post_install);
-    let default_template = match (&upgrade.pool, &clear.password_hash) {
-        (PoolRef::Default, Some(hash)) => {
-            let place = vault::template(
-                project,
-                TemplateOwner::Default(&facts.cluster.id),
-                TemplateField::Password,
-            );
-            Some(DefaultTemplateRecord {
-                password: vault::seal(state, &place, hash.expose())?,
-            })
-        }
-        _ => None,
-    };
     let accepted = cluster_time(state, project, &facts.cluster.id).await?;
     let status = if targets.targets.is_empty() {
         Status::Success { at: accepted }
     } else {
         Status::Running
     };
-    let spec = SyncSpec {
-        job: job.clone(),
-        pool: pool.clone(),
-        proven: facts
-            .pool
-            .is_some_and(|pool| pool.proven.as_ref() == Some(&revision)),
-        revision,
-        targets: targets.targets,
-        skipped: targets.skipped,
-        named: upgrade.node_ids.is_some(),
-        max_unavailable: u32::from(upgrade.max_unavailable),
-        retry_times: u32::from(upgrade.retry_times),
-        force: upgrade.force,
-        resets: recipe != Recipe::None,
-        post_install: clear.post_install.is_some(),
-        wait_post_install: clear.wait_post_install,
-        policy: facts.cluster.policy.clone(),
-    };
+    let default_template = default_template(state, project, facts, &wish.clear)?;
+    let spec = spec(upgrade, pool, facts, &wish, targets, recipe != Recipe::None);
+    let owner = TemplateOwner::Job(&spec.job);
     let record = JobRecord {
+        template: wish.clear.seal(state, project, owner)?,
         spec,
-        template: clear.seal(state, project, TemplateOwner::Job(&job))?,
         recipe,
-        fingerprint,
+        fingerprint: wish.fingerprint,
         ignored: ignored(upgrade),
         requested_by: call.requested_by(),
         request_id: call.request_id.to_string(),
@@ -146,50 +134,83 @@ pub(super) async fn offer(
     };
     let pool_name = facts
         .pool
-        .map_or(load::DEFAULT_POOL, |pool| pool.name.as_str())
-        .to_owned();
-    let state = SyncState {
-        status,
-        accepted,
-        stalled_since: None,
-    };
+        .map_or(load::DEFAULT_POOL, |pool| pool.name.as_str());
     Ok(Offer {
         record,
-        state,
-        pool_name,
+        state: SyncState {
+            status,
+            accepted,
+            stalled_since: None,
+        },
+        pool_name: pool_name.to_owned(),
         default_template,
     })
 }
 
-/// Template and revision: the pool's own, or for `DefaultPool` that of the request.
-async fn configuration(
+fn spec(
+    upgrade: &Upgrade,
+    pool: &PoolId,
+    facts: &Facts<'_>,
+    wish: &Wish,
+    targets: check::Targets,
+    resets: bool,
+) -> SyncSpec {
+    let proven = facts.pool.and_then(|pool| pool.proven.as_ref());
+    SyncSpec {
+        job: JobId::new(uuid::Uuid::new_v4().to_string()),
+        pool: pool.clone(),
+        revision: wish.revision.clone(),
+        targets: targets.targets,
+        skipped: targets.skipped,
+        named: upgrade.node_ids.is_some(),
+        max_unavailable: u32::from(upgrade.max_unavailable),
+        retry_times: u32::from(upgrade.retry_times),
+        force: upgrade.force,
+        resets,
+        post_install: wish.clear.post_install.is_some(),
+        wait_post_install: wish.clear.wait_post_install,
+        proven: proven == Some(&wish.revision),
+        policy: facts.cluster.policy.clone(),
+    }
+}
+
+/// The public keys of the key pair that the template names, as they are now.
+async fn login_keys(
     state: &ApiState,
     project: &str,
-    upgrade: &Upgrade,
+    clear: &Clear,
     facts: &Facts<'_>,
     found: &mut Vec<Violation>,
-) -> Result<(Clear, TemplateRevision), ApiError> {
-    if let Some(pool) = facts.pool {
-        let clear = Clear::open(
-            state,
-            project,
-            TemplateOwner::Pool(&pool.id),
-            &pool.template,
-        )?;
-        return Ok((clear, pool.revision.clone()));
-    }
-    let Some(sent) = &upgrade.template else {
-        let violation = Violation::new(
-            "spec.nodeTemplate",
-            "is mandatory for DefaultPool, which stores no template",
-        );
-        found.push(violation.with_way_out("send it with lifeCycle and login"));
-        return Ok((Clear::default(), TemplateRevision::new("")));
+) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(name) = &clear.ssh_key else {
+        return Ok(None);
     };
-    let known = known_hash(state, project, facts).await?;
-    let clear = Clear::of_request(state, sent, known.as_ref()).await?;
-    let revision = revision::revision_of_request(sent, &clear.hidden());
-    Ok((clear, revision))
+    let field = match facts.pool {
+        None => "spec.nodeTemplate.login.sshKey",
+        Some(_) => "the pool's spec.nodeTemplate.login.sshKey",
+    };
+    match template::keypair(state, project, name, field).await? {
+        Ok(keys) => Ok(Some(keys)),
+        Err(violation) => {
+            found.push(violation);
+            Ok(None)
+        }
+    }
+}
+
+fn default_template(
+    state: &ApiState,
+    project: &str,
+    facts: &Facts<'_>,
+    clear: &Clear,
+) -> Result<Option<DefaultTemplateRecord>, ApiError> {
+    let (None, Some(hash)) = (facts.pool, &clear.password_hash) else {
+        return Ok(None);
+    };
+    let owner = TemplateOwner::Default(&facts.cluster.id);
+    let place = vault::template(project, owner, TemplateField::Password);
+    let password = vault::seal(state, &place, hash.expose())?;
+    Ok(Some(DefaultTemplateRecord { password }))
 }
 
 /// The hash that the same clear password was turned into before: of the running job, else of the last one.

@@ -70,45 +70,19 @@ pub(super) fn targets(
     snapshot: Option<&Snapshot>,
     found: &mut Vec<Violation>,
 ) -> Targets {
-    let by_id: BTreeMap<String, &NodeRecord> = nodes
-        .iter()
-        .map(|node| (node.id.as_str().to_ascii_lowercase(), node))
-        .collect();
-    let mut look_up = |field: &str, ids: &[String]| -> Vec<&NodeRecord> {
-        let mut known = Vec::new();
-        for (index, id) in ids.iter().enumerate() {
-            match by_id.get(&id.to_ascii_lowercase()) {
-                Some(node) if is_control_plane(node, snapshot) => found.push(refused(
-                    field,
-                    index,
-                    id,
-                    "is a control-plane node, which is in no pool and is never reset",
-                    "leave it out",
-                )),
-                Some(node) if node.pool != *pool => found.push(refused(
-                    field,
-                    index,
-                    id,
-                    &format!("is in node pool {}, not in this one", node.pool),
-                    "leave it out, or move it here with nodes/migrate",
-                )),
-                Some(node) => known.push(*node),
-                None => found.push(refused(
-                    field,
-                    index,
-                    id,
-                    "is not a node of this cluster",
-                    "send metadata.uid of a node, as the node list shows it",
-                )),
-            }
-        }
-        known
+    let known = Known {
+        by_id: nodes
+            .iter()
+            .map(|node| (node.id.as_str().to_ascii_lowercase(), node))
+            .collect(),
+        pool,
+        snapshot,
     };
     let named = upgrade
         .node_ids
         .as_ref()
-        .map(|ids| look_up("spec.nodeIDs", ids));
-    let skipped = look_up("spec.skippedNodes", &upgrade.skipped_nodes);
+        .map(|ids| known.look_up("spec.nodeIDs", ids, found));
+    let skipped = known.look_up("spec.skippedNodes", &upgrade.skipped_nodes, found);
     let skip: BTreeSet<&str> = skipped.iter().map(|node| node.id.as_str()).collect();
     let meant = named.unwrap_or_else(|| {
         let outdated = |node: &&NodeRecord| {
@@ -139,12 +113,53 @@ pub(super) fn targets(
     }
 }
 
+/// The nodes of the cluster, to look ids up in.
+struct Known<'a> {
+    by_id: BTreeMap<String, &'a NodeRecord>,
+    pool: &'a PoolId,
+    snapshot: Option<&'a Snapshot>,
+}
+
+impl<'a> Known<'a> {
+    /// The nodes of these ids that are in the pool; every other id is a violation.
+    fn look_up(
+        &self,
+        field: &str,
+        ids: &[String],
+        found: &mut Vec<Violation>,
+    ) -> Vec<&'a NodeRecord> {
+        let mut known = Vec::new();
+        for (index, id) in ids.iter().enumerate() {
+            let (rule, way_out) = match self.by_id.get(&id.to_ascii_lowercase()) {
+                Some(node) if is_control_plane(node, self.snapshot) => (
+                    "is a control-plane node, which is in no pool and is never reset".to_owned(),
+                    "leave it out",
+                ),
+                Some(node) if node.pool != *self.pool => (
+                    format!("is in node pool {}, not in this one", node.pool),
+                    "leave it out, or move it here with nodes/migrate",
+                ),
+                Some(node) => {
+                    known.push(*node);
+                    continue;
+                }
+                None => (
+                    "is not a node of this cluster".to_owned(),
+                    "send metadata.uid of a node, as the node list shows it",
+                ),
+            };
+            let violation = Violation::new(format!("{field}[{index}]"), rule);
+            found.push(
+                violation
+                    .with_value(&Value::from(id.as_str()))
+                    .with_way_out(way_out),
+            );
+        }
+        known
+    }
+}
+
 fn is_control_plane(node: &NodeRecord, snapshot: Option<&Snapshot>) -> bool {
     let seen = snapshot.and_then(|snapshot| snapshot.nodes.get(&NodeName::new(&node.name)));
     seen.is_some_and(|node| node.control_plane)
-}
-
-fn refused(field: &str, index: usize, id: &str, rule: &str, way_out: &str) -> Violation {
-    let violation = Violation::new(format!("{field}[{index}]"), rule);
-    violation.with_value(&Value::from(id)).with_way_out(way_out)
 }

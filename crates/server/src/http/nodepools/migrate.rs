@@ -170,13 +170,11 @@ impl Move<'_> {
         if let Some(target) = &self.target {
             txn = txn.when_mod_revision(&target.key, target.revision);
         }
-        let mut moved = 0;
         for node in chosen {
             let mut record = node.record.clone();
             if record.pool == self.to && applied.is_none() {
                 continue;
             }
-            moved += i32::from(record.pool != self.to);
             record.pool = self.to.clone();
             record.applied = applied.clone().or(record.applied);
             record.updated_ms = now.max(record.updated_ms);
@@ -200,19 +198,46 @@ impl Move<'_> {
                 stamp.into_bytes(),
             );
         }
+        txn = self.counts(state, txn, chosen, nodes).await?;
+        if txn.then.len() > MAX_TXN_OPS || txn.compares.len() > MAX_TXN_OPS {
+            let violation =
+                Violation::new("nodeList", "names nodes of too many pools for one call");
+            return Err(ApiError::invalid(
+                violation.with_way_out("move the nodes of each pool in a call of its own"),
+            ));
+        }
+        Ok(txn)
+    }
+
+    /// Lets the wanted counts of the pools follow the move.
+    async fn counts(
+        &self,
+        state: &ApiState,
+        mut txn: Txn,
+        chosen: &[&Stored<NodeRecord>],
+        nodes: &[Stored<NodeRecord>],
+    ) -> Result<Txn, ApiError> {
         let count = |pool: &PoolId| {
             nodes
                 .iter()
                 .filter(|node| node.record.pool == *pool)
                 .count() as i32
         };
+        let moved = chosen
+            .iter()
+            .filter(|node| node.record.pool != self.to)
+            .count() as i32;
         if let Some(target) = &self.target {
             let after = count(&self.to) + moved;
             if let Some(record) = with_count(&target.record, |wanted| wanted.max(after)) {
                 txn = txn.put(&target.key, records::encode(&record));
             }
         }
-        for pool in sources.iter().filter(|pool| pool.as_str() != DEFAULT_POOL) {
+        for pool in self
+            .sources(chosen)
+            .iter()
+            .filter(|pool| pool.as_str() != DEFAULT_POOL)
+        {
             let stored =
                 load::pool(&*state.store, self.project, self.cluster, pool.as_str()).await?;
             let gone = chosen
@@ -225,13 +250,6 @@ impl Move<'_> {
                     .when_mod_revision(&stored.key, stored.revision)
                     .put(&stored.key, records::encode(&record));
             }
-        }
-        if txn.then.len() > MAX_TXN_OPS || txn.compares.len() > MAX_TXN_OPS {
-            let violation =
-                Violation::new("nodeList", "names nodes of too many pools for one call");
-            return Err(ApiError::invalid(
-                violation.with_way_out("move the nodes of each pool in a call of its own"),
-            ));
         }
         Ok(txn)
     }

@@ -7,18 +7,19 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use evenkeel_api::ErrorCode;
-use evenkeel_api::upgrade::{PoolRef, UpgradeAnswer, UpgradeRequest};
-use evenkeel_engine::ids::{JobId, PoolId};
+use evenkeel_api::upgrade::{UpgradeAnswer, UpgradeRequest};
+use evenkeel_engine::ids::{ClusterId, PoolId};
 
-use super::accept::{self, Offer};
+use super::accept::{self, Offer, Wish};
 use super::check::require_json;
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
-use crate::http::load::{self, DEFAULT_POOL};
+use crate::http::jobs::read::Found;
+use crate::http::load::{self, DEFAULT_POOL, Stored};
 use crate::http::replay::{self, Remembered};
 use crate::http::{ApiState, convert, jobs};
-use crate::records::{ClusterRecord, JobIndexRecord, NodeRecord, keys};
-use crate::store::{LeaseId, StoreError, Txn};
+use crate::records::{ClusterRecord, JobIndexRecord, NodeRecord, PoolRecord, keys};
+use crate::store::{KeyValue, LeaseId, StoreError, Txn};
 
 /// How often acceptance starts over because something that was read changed. Each loss means that another write won.
 const TRIES: usize = 8;
@@ -44,68 +45,127 @@ pub(in crate::http) async fn upgrade(
     let upgrade = UpgradeRequest::parse(&body, &pool, cap).map_err(ApiError::Invalid)?;
     let pool_id = PoolId::new(&pool);
     for _ in 0..TRIES {
-        // Read before everything else: what it changes to afterwards is caught by the compares.
-        let active = load::active(&*state.store, project, &id, &pool_id).await?;
-        let membership = state
-            .store
-            .get(&keys::membership(project, &id, &pool_id), None)
-            .await?;
-        let cluster = load::cluster(&*state.store, project, &cluster).await?;
-        let stored = match upgrade.pool {
-            PoolRef::Default => None,
-            PoolRef::Id(_) => Some(load::pool(&*state.store, project, &id, &pool).await?),
+        let Some(seen) = Seen::read(&state, project, &id, &pool_id).await? else {
+            continue;
         };
-        let nodes = load::list::<NodeRecord>(&*state.store, &keys::nodes(project, &id)).await?;
-        let running = match active {
-            None => None,
-            Some(active) => {
-                match jobs::read::read(&state, project, id.clone(), active.record).await? {
-                    Some(job) => Some(job),
-                    None => continue,
-                }
-            }
-        };
-        let facts = accept::Facts {
-            cluster: &cluster.record,
-            pool: stored.as_ref().map(|stored| &stored.record),
-            nodes: nodes.into_iter().map(|node| node.record).collect(),
-            running: running.as_ref().map(|job| &job.record),
-        };
-        let offer = accept::offer(&state, &call, &upgrade, &pool_id, facts).await?;
-        if let Some(running) = running {
-            if running.record.fingerprint != offer.record.fingerprint {
-                return Err(locked(
-                    &running.record.spec.job,
-                    &pool,
-                    &offer,
-                    &running.record,
-                ));
-            }
-            let wall = |time| running.wall(time);
-            let job = convert::job(&running.view(&wall));
-            return load::json(
-                StatusCode::OK,
-                &UpgradeAnswer {
-                    jobid: job.metadata.uid.clone(),
-                    job: Some(job),
-                },
-            );
+        let facts = seen.facts();
+        let wish = accept::wish(&state, project, &upgrade, &facts).await?;
+        // Compared before anything else is checked: a request that was accepted once keeps its job, whatever became
+        // of its nodes.
+        if let Some(running) = &seen.running {
+            return same_job(running, &wish);
         }
-        let mut txn = Txn::new()
-            .when_mod_revision(&cluster.key, cluster.revision)
-            .when_absent(keys::active(project, &id, &pool_id));
-        txn = match &membership {
-            Some(kv) => txn.when_mod_revision(&kv.key, kv.mod_revision),
-            None => txn.when_absent(keys::membership(project, &id, &pool_id)),
-        };
-        if let Some(stored) = &stored {
-            txn = txn.when_mod_revision(&stored.key, stored.revision);
-        }
-        if let Some(response) = commit(&state, &call, &cluster.record, txn, &offer).await? {
+        let offer = accept::offer(&state, &call, &upgrade, &pool_id, &facts, wish).await?;
+        let txn = seen.unchanged(project, &pool_id);
+        if let Some(response) = commit(&state, &call, &seen.cluster.record, txn, &offer).await? {
             return Ok(response);
         }
     }
     let text = format!("Node pool {pool} is being changed by others at the same time; try again");
+    Err(ApiError::refused(ErrorCode::Locked, text))
+}
+
+/// What acceptance rests on, as it was read.
+struct Seen {
+    membership: Option<KeyValue>,
+    cluster: Stored<ClusterRecord>,
+    /// Absent for `DefaultPool`.
+    pool: Option<Stored<PoolRecord>>,
+    nodes: Vec<NodeRecord>,
+    running: Option<Found>,
+}
+
+impl Seen {
+    /// Reads it. `None`: the running job ended while it was read.
+    async fn read(
+        state: &ApiState,
+        project: &str,
+        cluster: &ClusterId,
+        pool: &PoolId,
+    ) -> Result<Option<Self>, ApiError> {
+        let store = &*state.store;
+        // First of all: what these two change to afterwards is caught by the compares.
+        let active = load::active(store, project, cluster, pool).await?;
+        let membership = store
+            .get(&keys::membership(project, cluster, pool), None)
+            .await?;
+        let running = match active {
+            None => None,
+            Some(active) => {
+                match jobs::read::read(state, project, cluster.clone(), active.record).await? {
+                    Some(job) => Some(job),
+                    None => return Ok(None),
+                }
+            }
+        };
+        let nodes = load::list::<NodeRecord>(store, &keys::nodes(project, cluster)).await?;
+        Ok(Some(Self {
+            membership,
+            cluster: load::cluster(store, project, cluster.as_str()).await?,
+            pool: match pool.as_str() {
+                DEFAULT_POOL => None,
+                id => Some(load::pool(store, project, cluster, id).await?),
+            },
+            nodes: nodes.into_iter().map(|node| node.record).collect(),
+            running,
+        }))
+    }
+
+    fn facts(&self) -> accept::Facts<'_> {
+        accept::Facts {
+            cluster: &self.cluster.record,
+            pool: self.pool.as_ref().map(|pool| &pool.record),
+            nodes: &self.nodes,
+            running: self.running.as_ref().map(|job| &job.record),
+        }
+    }
+
+    /// The condition that all of it is still so, and that the pool is free.
+    fn unchanged(&self, project: &str, pool: &PoolId) -> Txn {
+        let cluster = &self.cluster.record.id;
+        let mut txn = Txn::new()
+            .when_mod_revision(&self.cluster.key, self.cluster.revision)
+            .when_absent(keys::active(project, cluster, pool));
+        txn = match &self.membership {
+            Some(kv) => txn.when_mod_revision(&kv.key, kv.mod_revision),
+            None => txn.when_absent(keys::membership(project, cluster, pool)),
+        };
+        match &self.pool {
+            Some(pool) => txn.when_mod_revision(&pool.key, pool.revision),
+            None => txn,
+        }
+    }
+}
+
+/// The answer while a job holds the pool: its id for the same request, 429 for another one.
+fn same_job(running: &Found, wish: &Wish) -> Result<Response, ApiError> {
+    let spec = &running.record.spec;
+    if running.record.fingerprint == wish.fingerprint {
+        let wall = |time| running.wall(time);
+        let job = convert::job(&running.view(&wall));
+        let jobid = job.metadata.uid.clone();
+        return load::json(
+            StatusCode::OK,
+            &UpgradeAnswer {
+                jobid,
+                job: Some(job),
+            },
+        );
+    }
+    let why = if *wish.revision() == spec.revision {
+        "the same revision with other parameters".to_owned()
+    } else {
+        format!(
+            "revision {}, while the job works on {}",
+            wish.revision(),
+            spec.revision
+        )
+    };
+    let text = format!(
+        "Node pool {} is being synchronized by job {}; this request asks for {why}. Wait for that job to end, or \
+         send the same request again to get its id",
+        spec.pool, spec.job
+    );
     Err(ApiError::refused(ErrorCode::Locked, text))
 }
 
@@ -162,18 +222,4 @@ async fn settle(
         Ok(Some(_)) => Ok(true),
         _ => Err(error.into()),
     }
-}
-
-fn locked(job: &JobId, pool: &str, offer: &Offer, running: &crate::records::JobRecord) -> ApiError {
-    let (new, old) = (&offer.record.spec.revision, &running.spec.revision);
-    let why = if new == old {
-        "the same revision with other parameters".to_owned()
-    } else {
-        format!("revision {new}, while the job works on {old}")
-    };
-    let text = format!(
-        "Node pool {pool} is being synchronized by job {job}; this request asks for {why}. Wait for that job to end, \
-         or send the same request again to get its id"
-    );
-    ApiError::refused(ErrorCode::Locked, text)
 }
