@@ -52,8 +52,8 @@ pub struct Show {
 /// Which cluster.
 #[derive(Clone, Debug, Args)]
 pub struct In {
-    /// Cluster, by name or id; may be left out if there is only one
-    #[arg(long, env = "EVENKEEL_CLUSTER", value_name = "NAME|ID")]
+    /// Cluster, by name or id; without it EVENKEEL_CLUSTER, or the only one there is
+    #[arg(long, value_name = "NAME|ID")]
     pub cluster: Option<String>,
 }
 
@@ -323,7 +323,7 @@ pub struct SyncArgs {
     /// How often a node is tried again
     #[arg(long, value_name = "N")]
     pub retry_times: Option<u8>,
-    /// Also delete pods that would block the drain
+    /// Once the drain has taken too long, delete the pods that block it (with their own grace)
     #[arg(long)]
     pub force: bool,
     /// JSON file with `nodeTemplate`; needed for DefaultPool, which has none; - is standard input

@@ -119,6 +119,11 @@ impl Client {
         self.settings.endpoint.as_str()
     }
 
+    /// The cluster that the settings name.
+    pub(crate) fn default_cluster(&self) -> Option<&str> {
+        self.settings.cluster.as_deref()
+    }
+
     /// Reads.
     pub(crate) async fn get(
         &self,

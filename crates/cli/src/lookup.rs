@@ -67,10 +67,10 @@ pub(crate) async fn clusters(client: &Client) -> Result<(Value, Vec<Item>), CliE
     Ok((list, found))
 }
 
-/// The cluster that is named, or the only one.
+/// The cluster that is named, or that of the settings, or the only one.
 pub(crate) async fn cluster(client: &Client, named: Option<&str>) -> Result<Item, CliError> {
     let (_, all) = clusters(client).await?;
-    if let Some(wanted) = named {
+    if let Some(wanted) = named.or(client.default_cluster()) {
         return pick(&all, "cluster", wanted);
     }
     match all.as_slice() {

@@ -10,6 +10,7 @@
 //! | secret access key | `EVENKEEL_SK` | `sk` |
 //! | project | `EVENKEEL_PROJECT_ID` | `project_id` |
 //! | CA certificates (PEM) besides the system's | `EVENKEEL_CA_CERT` | `ca_cert` |
+//! | the cluster of commands without `--cluster` | `EVENKEEL_CLUSTER` | |
 //! | the file itself | `EVENKEEL_CREDENTIALS` | |
 //!
 //! Entry points: [`resolve`], [`endpoint`].
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) sk: Secret,
     pub(crate) project: String,
     pub(crate) ca_cert: Option<PathBuf>,
+    /// Meant by commands that name none.
+    pub(crate) cluster: Option<String>,
 }
 
 /// Environment first, then the file.
@@ -61,6 +64,7 @@ pub(crate) fn resolve(io: &Io<'_>) -> Result<Settings, CliError> {
         ca_cert: (io.env)("EVENKEEL_CA_CERT")
             .map(PathBuf::from)
             .or(file.ca_cert),
+        cluster: (io.env)("EVENKEEL_CLUSTER"),
     })
 }
 

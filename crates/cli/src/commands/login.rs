@@ -38,6 +38,7 @@ pub(super) async fn login(args: LoginArgs, io: &mut Io<'_>) -> Result<Exit, CliE
         sk,
         project: args.project_id.clone().unwrap_or_default(),
         ca_cert,
+        cluster: None,
     };
     if let Some(project) = &args.project_id {
         // The service keeps projects elsewhere, so a given project is proved by a call that is CCE's own.

@@ -46,6 +46,12 @@ fn a_second_cluster_makes_the_choice_necessary() {
     );
     server.on(&in_cluster("GET", "nodes?limit=2000"), 200, nodes());
     assert_eq!(server.run("node list --cluster lab").exit, 0);
+    assert_eq!(
+        server
+            .run_with("node list", &[("EVENKEEL_CLUSTER", CLUSTER)], "")
+            .exit,
+        0
+    );
     other["metadata"]["name"] = json!("lab");
     let server = Server::empty();
     server.on(
