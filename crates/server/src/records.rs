@@ -28,7 +28,9 @@ pub enum RecordError {
         source: serde_json::Error,
     },
     /// Written by a newer program.
-    #[error("the record {key} has version {version}; this program reads {ENVELOPE_VERSION}: update it")]
+    #[error(
+        "the record {key} has version {version}; this program reads {ENVELOPE_VERSION}: update it"
+    )]
     Newer {
         /// Its key.
         key: String,
@@ -45,16 +47,25 @@ struct Envelope<T> {
 
 /// The stored form of a record.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    serde_json::to_vec(&Envelope { v: ENVELOPE_VERSION, data: record })
-        .expect("records are plain data and always serialize")
+    serde_json::to_vec(&Envelope {
+        v: ENVELOPE_VERSION,
+        data: record,
+    })
+    .expect("records are plain data and always serialize")
 }
 
 /// Reads a stored record.
 pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, RecordError> {
-    let malformed = |source| RecordError::Malformed { key: key.to_owned(), source };
+    let malformed = |source| RecordError::Malformed {
+        key: key.to_owned(),
+        source,
+    };
     let envelope: Envelope<Value> = serde_json::from_slice(bytes).map_err(malformed)?;
     if envelope.v > ENVELOPE_VERSION {
-        return Err(RecordError::Newer { key: key.to_owned(), version: envelope.v });
+        return Err(RecordError::Newer {
+            key: key.to_owned(),
+            version: envelope.v,
+        });
     }
     serde_json::from_value(envelope.data).map_err(malformed)
 }
