@@ -105,22 +105,7 @@ impl Rehearsal {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_millis() as i64);
         world.wall_base_ms = real_ms - world.now() as i64;
-        let nodes: Vec<(NodeName, String)> = world
-            .hosts()
-            .enumerate()
-            .map(|(index, host)| {
-                let real = options.addresses_are_real;
-                let elsewhere = format!("127.77.{}.{}", index / 250, index % 250 + 1);
-                (
-                    host.node.clone(),
-                    if real {
-                        host.internal_ip.to_string()
-                    } else {
-                        elsewhere
-                    },
-                )
-            })
-            .collect();
+        let nodes = addresses(&world, options.addresses_are_real);
         let world = Arc::new(Mutex::new(world));
         let events = Arc::new(Mutex::new(Vec::new()));
         let controller = new_key()?;
@@ -143,25 +128,14 @@ impl Rehearsal {
         );
         tasks.spawn(api::serve(listener, Arc::new(api)));
 
-        let mut hosts = Vec::new();
-        for ((node, _), listener) in nodes.iter().zip(host_listeners(&nodes).await?) {
-            let key = new_key()?;
-            let host_key = key.public_key().to_openssh().map_err(StartError::Key)?;
-            hosts.push(HostAddress {
-                node: node.clone(),
-                addr: local(&listener)?,
-                host_key,
-            });
-            let controller = controller.public_key().clone();
-            let host = HostServer::new(
-                world.clone(),
-                options.time_scale,
-                node.clone(),
-                controller,
-                key,
-            );
-            tasks.spawn(hosts::listen(listener, Arc::new(host)));
-        }
+        let hosts = start_hosts(
+            &mut tasks,
+            &world,
+            &options,
+            &nodes,
+            controller.public_key(),
+        )
+        .await?;
         Ok(Self {
             world,
             events,
@@ -238,6 +212,45 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
         addr: "a loopback address".to_owned(),
         source,
     })
+}
+
+async fn start_hosts(
+    tasks: &mut JoinSet<()>,
+    world: &Arc<Mutex<World>>,
+    options: &RehearseOptions,
+    nodes: &[(NodeName, String)],
+    controller: &PublicKey,
+) -> Result<Vec<HostAddress>, StartError> {
+    let mut hosts = Vec::new();
+    for ((node, _), listener) in nodes.iter().zip(host_listeners(nodes).await?) {
+        let key = new_key()?;
+        let host_key = key.public_key().to_openssh().map_err(StartError::Key)?;
+        hosts.push(HostAddress {
+            node: node.clone(),
+            addr: local(&listener)?,
+            host_key,
+        });
+        let (scale, node) = (options.time_scale, node.clone());
+        let host = HostServer::new(world.clone(), scale, node, controller.clone(), key);
+        tasks.spawn(hosts::listen(listener, Arc::new(host)));
+    }
+    Ok(hosts)
+}
+
+/// Where each node's host listens: where its node says, or on loopback all the same.
+fn addresses(world: &World, real: bool) -> Vec<(NodeName, String)> {
+    let hosts = world.hosts().enumerate().map(|(index, host)| {
+        let elsewhere = format!("127.77.{}.{}", index / 250, index % 250 + 1);
+        (
+            host.node.clone(),
+            if real {
+                host.internal_ip.to_string()
+            } else {
+                elsewhere
+            },
+        )
+    });
+    hosts.collect()
 }
 
 /// One listener per host, all on one port, so that an address rule of `InternalIP` and one port finds them.

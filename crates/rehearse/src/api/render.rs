@@ -4,7 +4,7 @@ use evenkeel_engine::facts::{Owner, PodPhase, Readiness};
 use evenkeel_engine::ids::NodeName;
 use evenkeel_engine::selector::{Requirement, Selector};
 use evenkeel_sim::World;
-use evenkeel_sim::objects::{Amount, Budget, Lease, Limit, Node, Pod};
+use evenkeel_sim::objects::{Amount, Budget, Lease, Limit, Node, Pod, Taint};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -50,6 +50,14 @@ pub(super) fn typed(api_version: &str, kind: &str, item: Value) -> Value {
     Value::Object(map)
 }
 
+fn taints(node: &Node) -> Value {
+    let taint = |taint: &Taint| {
+        let value = (!taint.value.is_empty()).then(|| taint.value.clone());
+        json!({"key": taint.key, "value": value, "effect": taint.effect})
+    };
+    node.taints.iter().map(taint).collect()
+}
+
 /// A Node, as an item of a list.
 pub(super) fn node(world: &World, node: &Node) -> Value {
     let since = time(world, node.ready_since_ms);
@@ -66,14 +74,6 @@ pub(super) fn node(world: &World, node: &Node) -> Value {
             "Kubelet stopped posting node status.",
         ),
     };
-    let taints: Vec<_> = node
-        .taints
-        .iter()
-        .map(|taint| {
-            let value = (!taint.value.is_empty()).then(|| taint.value.clone());
-            json!({"key": taint.key, "value": value, "effect": taint.effect})
-        })
-        .collect();
     let sizes = json!({"cpu": "8", "memory": "32Gi", "pods": node.capacity.to_string()});
     let mut item = dense(json!({
         "metadata": {
@@ -85,7 +85,7 @@ pub(super) fn node(world: &World, node: &Node) -> Value {
         },
         "spec": {
             "providerID": node.provider_id,
-            "taints": taints,
+            "taints": taints(node),
             "unschedulable": node.unschedulable.then_some(true),
         },
         "status": {
