@@ -18,7 +18,7 @@ use crate::settings::{Settings, is_loopback};
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a call may take. The longest one registers a cluster, which looks at an API server on the way.
-const CALL_LIMIT: Duration = Duration::from_secs(120);
+const CALL_LIMIT: Duration = Duration::from_mins(2);
 
 /// Largest answer that is read. 2,000 nodes, the largest page, are about 2 MiB.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;

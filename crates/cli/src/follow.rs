@@ -22,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a server may be away before watching is given up: a restart of the server takes seconds.
-const AWAY_LIMIT: Duration = Duration::from_secs(300);
+const AWAY_LIMIT: Duration = Duration::from_mins(5);
 
 /// When to give up.
 #[derive(Clone, Copy, Debug)]

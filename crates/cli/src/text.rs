@@ -61,9 +61,11 @@ pub(crate) fn facts(pairs: &[(&str, String)]) -> String {
         .max()
         .unwrap_or(0)
         + 2;
-    given()
-        .map(|(name, value)| format!("{name:<width$}{}\n", plain(value)))
-        .collect()
+    let mut text = String::new();
+    for (name, value) in given() {
+        text.push_str(&format!("{name:<width$}{}\n", plain(value)));
+    }
+    text
 }
 
 #[cfg(test)]

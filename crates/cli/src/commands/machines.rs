@@ -63,57 +63,23 @@ fn access(
     nodes: &[Item],
     io: &mut Io<'_>,
 ) -> Result<Value, CliError> {
-    let names = |pairs: &[(String, String)], option: &str, io: &mut Io<'_>| {
-        for (node, _) in pairs
-            .iter()
-            .filter(|(node, _)| !nodes.iter().any(|known| known.name == *node))
-        {
+    for (option, pairs) in [("--host", &args.hosts), ("--host-key", &args.host_keys)] {
+        let is_unknown = |name: &String| !nodes.iter().any(|known| known.name == *name);
+        for (node, _) in pairs.iter().filter(|(node, _)| is_unknown(node)) {
             io.say(&format!(
                 "warning: {option} {node}: the cluster has no node of this name yet"
             ));
         }
-    };
-    names(&args.hosts, "--host", io);
-    names(&args.host_keys, "--host-key", io);
+    }
     let port = args.port.unwrap_or(22);
     let overrides: BTreeMap<String, String> = args.hosts.iter().cloned().collect();
-    let mut keys = BTreeMap::new();
-    for (node, line) in &args.host_keys {
-        keys.insert(node.clone(), check_line(node, line)?);
-    }
-    if let Some(path) = &args.known_hosts {
-        let known = KnownHosts::load(path)?;
-        for node in nodes
-            .iter()
-            .filter(|node| !args.host_keys.iter().any(|(name, _)| *name == node.name))
-        {
-            let places = places(
-                node,
-                overrides.get(&node.name).map(String::as_str),
-                args.address,
-                port,
-            );
-            if let Some(line) = known.find(&places) {
-                keys.insert(node.name.clone(), line);
-            }
-        }
-        if known.unread > 0 {
-            io.say(&format!(
-                "{}: {} lines could not be read and were left out",
-                path.display(),
-                known.unread
-            ));
-        }
-    }
-    let bare: Vec<&str> = nodes
-        .iter()
-        .map(|node| node.name.as_str())
-        .filter(|name| !keys.contains_key(*name))
-        .collect();
+    let keys = host_keys(args, port, &overrides, nodes, io)?;
+    let names = nodes.iter().map(|node| node.name.as_str());
+    let bare: Vec<&str> = names.filter(|name| !keys.contains_key(*name)).collect();
     if !bare.is_empty() {
+        let bare = some(&bare);
         io.say(&format!(
-            "warning: without a host key these nodes cannot be reset: {}",
-            some(&bare)
+            "warning: without a host key these nodes cannot be reset: {bare}"
         ));
     }
     let mut access = json!({
@@ -133,6 +99,40 @@ fn access(
         access["privateKey"] = Value::from(key.expose());
     }
     Ok(access)
+}
+
+/// By node name: the keys given by hand, and for the other nodes those of the known_hosts file.
+fn host_keys(
+    args: &SetMachines,
+    port: u16,
+    overrides: &BTreeMap<String, String>,
+    nodes: &[Item],
+    io: &mut Io<'_>,
+) -> Result<BTreeMap<String, String>, CliError> {
+    let mut keys = BTreeMap::new();
+    for (node, line) in &args.host_keys {
+        keys.insert(node.clone(), check_line(node, line)?);
+    }
+    let Some(path) = &args.known_hosts else {
+        return Ok(keys);
+    };
+    let known = KnownHosts::load(path)?;
+    for node in nodes {
+        if keys.contains_key(&node.name) {
+            continue;
+        }
+        let other = overrides.get(&node.name).map(String::as_str);
+        if let Some(line) = known.find(&places(node, other, args.address, port)) {
+            keys.insert(node.name.clone(), line);
+        }
+    }
+    if known.unread > 0 {
+        let (path, lines) = (path.display(), known.unread);
+        io.say(&format!(
+            "{path}: {lines} lines could not be read and were left out"
+        ));
+    }
+    Ok(keys)
 }
 
 fn some(names: &[&str]) -> String {

@@ -2,7 +2,7 @@
 
 use evenkeel_api::upgrade::{UpgradeRequest, UpgradeSpec};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{read_object, show as print};
 use crate::args::{Format, SyncArgs};
@@ -10,7 +10,7 @@ use crate::client::{Client, Place};
 use crate::failure::{CliError, Exit};
 use crate::follow::{self, Limits};
 use crate::io::Io;
-use crate::lookup;
+use crate::lookup::{self, Item};
 
 pub(super) async fn sync(
     args: SyncArgs,
@@ -23,33 +23,7 @@ pub(super) async fn sync(
     };
     let cluster = lookup::cluster(client, args.place.cluster.as_deref()).await?;
     let pool = lookup::pool(client, &cluster.uid, &args.pool).await?;
-    let (mut node_ids, mut skipped) = (None, Vec::new());
-    if !args.nodes.is_empty() || !args.skip.is_empty() {
-        let all = lookup::nodes(client, &cluster.uid).await?;
-        let ids = |wanted: &[String]| -> Result<Vec<String>, CliError> {
-            Ok(lookup::pick_all(&all, "node", wanted)?
-                .into_iter()
-                .map(|node| node.uid)
-                .collect())
-        };
-        node_ids = if args.nodes.is_empty() {
-            None
-        } else {
-            Some(ids(&args.nodes)?)
-        };
-        skipped = ids(&args.skip)?;
-    }
-    let request = UpgradeRequest::new(UpgradeSpec {
-        node_pool_id: pool.uid.clone(),
-        max_unavailable: args.max_unavailable,
-        node_ids,
-        skipped_nodes: skipped,
-        retry_times: args.retry_times,
-        force: args.force.then_some(true),
-        node_template: template,
-    });
-    let body = serde_json::to_value(&request)
-        .map_err(|error| CliError::local("no request can be made", error))?;
+    let body = request(&args, template, client, &cluster, &pool).await?;
     let place = Place::Cce(&[
         "clusters",
         &cluster.uid,
@@ -95,4 +69,40 @@ pub(super) async fn sync(
         io.data(&format!("{answer:#}\n"))?;
     }
     Ok(follow::exit(&model))
+}
+
+/// The body of the call. The nodes are read only where some are named.
+async fn request(
+    args: &SyncArgs,
+    template: Option<Value>,
+    client: &Client,
+    cluster: &Item,
+    pool: &Item,
+) -> Result<Value, CliError> {
+    let (mut node_ids, mut skipped_nodes) = (None, Vec::new());
+    if !args.nodes.is_empty() || !args.skip.is_empty() {
+        let all = lookup::nodes(client, &cluster.uid).await?;
+        let ids = |wanted: &[String]| -> Result<Vec<String>, CliError> {
+            Ok(lookup::pick_all(&all, "node", wanted)?
+                .into_iter()
+                .map(|node| node.uid)
+                .collect())
+        };
+        node_ids = if args.nodes.is_empty() {
+            None
+        } else {
+            Some(ids(&args.nodes)?)
+        };
+        skipped_nodes = ids(&args.skip)?;
+    }
+    let request = UpgradeRequest::new(UpgradeSpec {
+        node_pool_id: pool.uid.clone(),
+        max_unavailable: args.max_unavailable,
+        node_ids,
+        skipped_nodes,
+        retry_times: args.retry_times,
+        force: args.force.then_some(true),
+        node_template: template,
+    });
+    serde_json::to_value(&request).map_err(|error| CliError::local("no request can be made", error))
 }

@@ -29,8 +29,8 @@ fn server() -> Server {
 
 fn files() -> Files {
     Files::new(&[
-        ("key", PLAIN_KEY),
-        ("locked", LOCKED_KEY),
+        ("key", &plain_key()),
+        ("locked", &locked_key()),
         (
             "pem",
             "-----BEGIN RSA PRIVATE KEY-----\ncanary\n-----END RSA PRIVATE KEY-----\n",
@@ -67,7 +67,7 @@ fn access_and_recipe_in_one_call() {
     assert_eq!(
         server.changes()[0].body,
         json!({
-            "machines": { "user": "ops", "port": 2222, "sudo": true, "address": "internal-ip", "privateKey": PLAIN_KEY,
+            "machines": { "user": "ops", "port": 2222, "sudo": true, "address": "internal-ip", "privateKey": plain_key(),
                 "overrides": { "node-2": "gate:2" }, "hostKeys": { "node-1": LINE, "node-2": OTHER } },
             "recipe": { "type": "script", "teardown": "#!/bin/sh\nkubeadm reset -f\n",
                 "install": "#!/bin/sh\nkubeadm join\n", "needs": ["kubeadm"], "limitSeconds": 600 }
@@ -184,25 +184,28 @@ fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
     assert!(server.changes().is_empty());
 }
 
-/// A key that nothing trusts.
-const PLAIN_KEY: &str = "\
------BEGIN OPENSSH PRIVATE KEY-----
-b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
-QyNTUxOQAAACAvZT9LwmRONQeDZ7uNtbB9LahSb95iwuNm3vPVuMtgzwAAAIgzYEKRM2BC
-kQAAAAtzc2gtZWQyNTUxOQAAACAvZT9LwmRONQeDZ7uNtbB9LahSb95iwuNm3vPVuMtgzw
-AAAECzFTsES2xZUeQKu9Kjky3cI9rcdxOXxYh6DizuTzhnhi9lP0vCZE41B4Nnu421sH0t
-qFJv3mLC42be89W4y2DPAAAABHRlc3QB
------END OPENSSH PRIVATE KEY-----
-";
+/// A key made of a fixed seed.
+fn key() -> ssh_key::PrivateKey {
+    ssh_key::private::Ed25519Keypair::from_seed(&[7; 32]).into()
+}
 
-/// The same kind with a passphrase.
-const LOCKED_KEY: &str = "\
------BEGIN OPENSSH PRIVATE KEY-----
-b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABCYd9H/4s
-ADOHofyHPZLhazAAAAEAAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAIMuGa9KRgXI0wkoG
-QEdHgXA9NdZ+pFrDc9ONf2kzP5xZAAAAkGP2DxLslWnuXI/M1KP4jdZyjfb1CbYkkr8+9f
-DhhZSYld3vL34zmwuDJRwPKxd/5dh/CKlp0iv2jNoiaJ5Q435H5U/wb6S3Z39j7m+vjwz/
-RQTzibIUASh0+cvqJtAY3KzjBcvHxzjyitj4MhyCVJN1nw0SUefS34dJ0BYL3wfSbDU6Qr
-OQnu4ISlYdGFF22A==
------END OPENSSH PRIVATE KEY-----
-";
+fn plain_key() -> String {
+    key()
+        .to_openssh(ssh_key::LineEnding::LF)
+        .unwrap()
+        .to_string()
+}
+
+fn locked_key() -> String {
+    let kdf = ssh_key::Kdf::Bcrypt {
+        salt: vec![1; 16],
+        rounds: 1,
+    };
+    let locked = key()
+        .encrypt_with(ssh_key::Cipher::Aes256Ctr, kdf, 1, "passphrase")
+        .unwrap();
+    locked
+        .to_openssh(ssh_key::LineEnding::LF)
+        .unwrap()
+        .to_string()
+}

@@ -30,7 +30,7 @@ fn the_environment_wins_over_the_file_and_keys_stay_a_pair() {
     let files = Files::new(&[("c.toml", &text)]);
     let path = files.at("c.toml");
     let mode = |mode| {
-        std::fs::set_permissions(files.path("c.toml"), PermissionsExt::from_mode(mode)).unwrap()
+        std::fs::set_permissions(files.path("c.toml"), PermissionsExt::from_mode(mode)).unwrap();
     };
     mode(0o600);
     let file = ("EVENKEEL_CREDENTIALS", path.as_str());
