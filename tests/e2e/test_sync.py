@@ -9,7 +9,7 @@ from huaweicloudsdkcore.exceptions import exceptions
 import sdk
 from bed import budget, deployment, wait_for
 
-PRE = '#!/bin/sh\necho "pre $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-steps\n'
+PRE = '#!/bin/sh\n# canary-in-a-script\necho "pre $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-steps\n'
 POST = '#!/bin/sh\necho "post $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-steps\n'
 PASSWORD = "Canary-Pass-9"
 MAX = 3
@@ -145,7 +145,7 @@ def test_script_fails(bed, server, api, cluster, pool):
 
 
 def test_secrets_stay_secret(server):
-    canaries = [PASSWORD.encode(), b"e2e-steps", server.credential["sk"].encode()]
+    canaries = [PASSWORD.encode(), b"canary-in-a-script", server.credential["sk"].encode()]
     import pathlib
 
     for path in pathlib.Path(server.dir / "data").rglob("*"):

@@ -90,18 +90,20 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
     // With two providers compiled in and none chosen, builders would panic; a second choice is the same one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     std::fs::create_dir_all(&config.data_dir).map_err(|source| StartError::Io {
-        what: format!("the data directory {} cannot be made", config.data_dir.display()),
+        what: format!(
+            "the data directory {} cannot be made",
+            config.data_dir.display()
+        ),
         source,
     })?;
     let database = config.data_dir.join("evenkeel.db");
     let first = !database.exists();
-    let secrets = KeyFile::open(&config.key_file, &config.data_dir, first)
-        .map_err(StartError::Secrets)?;
+    let secrets =
+        KeyFile::open(&config.key_file, &config.data_dir, first).map_err(StartError::Secrets)?;
     let secrets = Arc::new(secrets);
     let path = database.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        SqliteStore::open(&path, SqliteOptions::default())
-    });
+    let opened =
+        tokio::task::spawn_blocking(move || SqliteStore::open(&path, SqliteOptions::default()));
     let store = match opened.await {
         Ok(store) => store.map_err(StartError::Store)?,
         Err(_) => return Err(StartError::Store(StoreError::Closed)),
@@ -113,7 +115,10 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         .map_err(StartError::Bootstrap)?;
     let board = Board::default();
     let output = Arc::new(FileOutput::new(&config.data_dir));
-    let book = Arc::new(book::StoreBook { store: store.clone(), secrets: secrets.clone() });
+    let book = Arc::new(book::StoreBook {
+        store: store.clone(),
+        secrets: secrets.clone(),
+    });
     let binary = BinarySource::file(config.node_binary.as_deref());
     let machines: Arc<dyn Machines> =
         Arc::new(Fleet::new(book, output.clone(), binary, &config.data_dir));
@@ -136,14 +141,21 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         secrets,
         board,
         clock: wall,
-        registrar: Arc::new(ports::KubeRegistrar { options: kube_options }),
-        outputs: Arc::new(ports::FileOutputs { store: store.clone(), sink: output }),
+        registrar: Arc::new(ports::KubeRegistrar {
+            options: kube_options,
+        }),
+        outputs: Arc::new(ports::FileOutputs { sink: output }),
         passwords: Arc::new(ports::ShaCrypt),
         config: Arc::new(api_config(&config)),
     };
     let (address, listener) = listen::listen(&config, http::router(state)).await?;
     let tasks = vec![tokio::spawn(clusters.run()), listener];
-    Ok(Running { address, bootstrap, store, tasks })
+    Ok(Running {
+        address,
+        bootstrap,
+        store,
+        tasks,
+    })
 }
 
 fn api_config(config: &Config) -> ApiConfig {
@@ -196,8 +208,12 @@ pub async fn restore(from: PathBuf, data_dir: PathBuf) -> anyhow::Result<()> {
 #[cfg(feature = "crash-points")]
 fn crash_points() -> Points {
     use std::sync::atomic::{AtomicU64, Ordering};
-    let Ok(wanted) = std::env::var("CRASH_AT") else { return Points::default() };
-    let Some((point, count)) = wanted.rsplit_once(':') else { return Points::default() };
+    let Ok(wanted) = std::env::var("CRASH_AT") else {
+        return Points::default();
+    };
+    let Some((point, count)) = wanted.rsplit_once(':') else {
+        return Points::default();
+    };
     let (point, count) = (point.to_owned(), count.parse().unwrap_or(1));
     let passed = AtomicU64::new(0);
     Points::hooked(Arc::new(move |here| {

@@ -2,9 +2,7 @@
 
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::machines::{Book, Brief, ClearLogin, ClearTemplate, SshAccess};
-use crate::records::{
-    self, ClusterRecord, JobIndexRecord, JobRecord, KeypairRecord, MachineSettings, keys,
-};
+use crate::records::{self, ClusterRecord, JobIndexRecord, JobRecord, MachineSettings, keys};
 use crate::secrets::{KeyFile, Sealed, SecretContext};
 use crate::store::Store;
 use crate::sync::chain;
@@ -34,7 +32,7 @@ impl Book for StoreBook {
             Some(settings) => Some(self.ssh(&project, &cluster_id, settings, target)?),
             None => None,
         };
-        let template = self.template(&project, job, &record).await?;
+        let template = self.template(&project, job, &record)?;
         let facts_env = BTreeMap::from([
             ("EVENKEEL_PROJECT".to_owned(), project),
             ("EVENKEEL_CLUSTER".to_owned(), cluster_id.to_string()),
@@ -109,7 +107,7 @@ impl StoreBook {
         SshAccess::of(settings, target, private_key)
     }
 
-    async fn template(
+    fn template(
         &self,
         project: &str,
         job: &JobId,
@@ -120,20 +118,13 @@ impl StoreBook {
             sealed.map(|s| self.open(&place(field), s)).transpose()
         };
         let template = &record.template;
-        let authorized_keys = match &template.login.ssh_key {
-            Some(name) => {
-                let pair: KeypairRecord = self.read(&keys::keypair(project, name)).await?;
-                Some(pair.public_keys)
-            }
-            None => None,
-        };
         Ok(ClearTemplate {
             pre_install_b64: text(template.pre_install.as_ref(), TemplateField::PreInstall)?,
             post_install_b64: text(template.post_install.as_ref(), TemplateField::PostInstall)?,
             login: ClearLogin {
                 user: template.login.user.clone(),
                 password_hash: text(template.login.password.as_ref(), TemplateField::Password)?,
-                authorized_keys,
+                authorized_keys: record.authorized_keys.clone(),
                 remove_password: template.login.remove_password,
                 remove_keys: template.login.remove_keys,
             },

@@ -6,11 +6,8 @@ use crate::http::ports::{
 };
 use crate::kube;
 use crate::machines::{FileOutput, OutputKey, OutputSink, password};
-use crate::records::{self, NodeRecord};
-use crate::store::{Page, Store};
 use crate::sync::chain;
 use async_trait::async_trait;
-use evenkeel_engine::ids::NodeId;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 
@@ -46,39 +43,16 @@ impl Registrar for KubeRegistrar {
 
 /// Reads what [`FileOutput`] keeps.
 pub struct FileOutputs {
-    /// Finds the id of a node by its name.
-    pub store: Arc<dyn Store>,
     /// The files.
     pub sink: Arc<FileOutput>,
-}
-
-impl FileOutputs {
-    async fn id_of(&self, query: &OutputQuery) -> std::io::Result<Option<NodeId>> {
-        let listing = self
-            .store
-            .list("p/", Page::all())
-            .await
-            .map_err(std::io::Error::other)?;
-        let within = format!("/in/{}/nodes/", query.cluster);
-        Ok(listing
-            .items
-            .iter()
-            .filter(|kv| kv.key.contains(&within))
-            .filter_map(|kv| records::decode::<NodeRecord>(&kv.key, &kv.value).ok())
-            .find(|node| node.name == query.node.as_str())
-            .map(|node| node.id))
-    }
 }
 
 #[async_trait]
 impl OutputSource for FileOutputs {
     async fn read(&self, query: &OutputQuery) -> std::io::Result<Option<OutputChunk>> {
-        let Some(node) = self.id_of(query).await? else {
-            return Ok(None);
-        };
         let key = OutputKey {
             job: query.job.clone(),
-            node,
+            node: query.node_id.clone(),
             attempt: query.attempt,
             stage: query.stage,
         };

@@ -98,11 +98,21 @@ pub async fn run(setup: Setup) {
             let trouble = Some(chain(&error));
             setup.board.publish(
                 &setup.cluster,
-                Snapshot { live: false, trouble, ..(*last).clone() },
+                Snapshot {
+                    live: false,
+                    trouble,
+                    ..(*last).clone()
+                },
             );
         } else {
             let trouble = Some(chain(&error));
-            setup.board.publish(&setup.cluster, Snapshot { trouble, ..Snapshot::default() });
+            setup.board.publish(
+                &setup.cluster,
+                Snapshot {
+                    trouble,
+                    ..Snapshot::default()
+                },
+            );
         }
         tokio::time::sleep(RESTART_PAUSE).await;
     }
@@ -116,8 +126,11 @@ async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
         .map_err(ActorError::State)?;
     let seen = setup.kube.watch().await.map_err(ActorError::Watch)?;
     let prefix = keys::inside(&setup.project, &setup.cluster);
-    let stored =
-        setup.store.watch(&prefix, state.revision + 1).await.map_err(ActorError::Store)?;
+    let stored = setup
+        .store
+        .watch(&prefix, state.revision + 1)
+        .await
+        .map_err(ActorError::Store)?;
     let (news_tx, news) = mpsc::channel(NEWS_QUEUE);
     let clock = ClusterClock::resume(state.clock.as_ref(), (setup.wall)());
     let mut actor = Actor {
@@ -146,11 +159,19 @@ async fn take_lease(setup: &Setup) -> Result<(LeaseId, Revision), ActorError> {
     let key = keys::leader(&setup.project, &setup.cluster);
     let store = &setup.store;
     if setup.exclusive {
-        store.txn(Txn::new().delete(&key)).await.map_err(ActorError::Store)?;
+        store
+            .txn(Txn::new().delete(&key))
+            .await
+            .map_err(ActorError::Store)?;
     }
     loop {
-        let lease = store.lease_grant(LEASE_TTL).await.map_err(ActorError::Store)?;
-        let txn = Txn::new().when_absent(&key).put_leased(&key, b"actor".to_vec(), lease);
+        let lease = store
+            .lease_grant(LEASE_TTL)
+            .await
+            .map_err(ActorError::Store)?;
+        let txn = Txn::new()
+            .when_absent(&key)
+            .put_leased(&key, b"actor".to_vec(), lease);
         let taken = store.txn(txn).await.map_err(ActorError::Store)?;
         if taken.succeeded {
             return Ok((lease, taken.revision));
@@ -187,9 +208,10 @@ impl Actor<'_> {
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let (wake_at, report) = self.turn().await?;
-            self.publish(report);
-            let resync = tokio::time::Instant::now() + RESYNC;
-            let until = wake_at.map_or(resync, |at| self.clock.instant(at).min(resync));
+            let unpublished = !self.publish(report);
+            let now = tokio::time::Instant::now();
+            let again = now + if unpublished { PUBLISH_EVERY } else { RESYNC };
+            let until = wake_at.map_or(again, |at| self.clock.instant(at).min(again));
             tokio::select! {
                 biased;
                 _ = renew.tick() => {
@@ -225,14 +247,23 @@ impl Actor<'_> {
         }
         let store = self.setup.store.clone();
         self.enrol
-            .enrol(&*store, &mut self.state, self.clock.now(), (self.setup.wall)())
+            .enrol(
+                &*store,
+                &mut self.state,
+                self.clock.now(),
+                (self.setup.wall)(),
+            )
             .await
             .map_err(ActorError::Store)?;
         let mut turns = 0;
         let decided = loop {
             let now = self.clock.now();
             let decided = {
-                let ctx = Ctx { index: &self.state.index, ledger: &self.state.ledger, now };
+                let ctx = Ctx {
+                    index: &self.state.index,
+                    ledger: &self.state.ledger,
+                    now,
+                };
                 plan(&ctx, self.state.syncs.values())
             };
             if let Err(broken) = check::plan(self.state.syncs.values(), &decided) {
@@ -269,27 +300,46 @@ impl Actor<'_> {
 
     fn start(&mut self, action: Action, now: Time) {
         self.state.ledger.start(&action, now);
-        let about = node_of(&action).map_or(About { seen: None, record: None }, |name| About {
-            seen: self.state.index.node(name).map(|e| e.seen.clone()),
-            record: self.state.nodes.get(name).map(|kept| kept.record.clone()),
-        });
+        let about = node_of(&action).map_or(
+            About {
+                seen: None,
+                record: None,
+            },
+            |name| About {
+                seen: self.state.index.node(name).map(|e| e.seen.clone()),
+                record: self.state.nodes.get(name).map(|kept| kept.record.clone()),
+            },
+        );
         tracing::debug!(cluster.id = %self.setup.cluster, action = %action.key(), "start");
-        self.tasks.spawn(act::run(self.hands.clone(), action, about, self.news_tx.clone()));
+        self.tasks.spawn(act::run(
+            self.hands.clone(),
+            action,
+            about,
+            self.news_tx.clone(),
+        ));
     }
 
     /// Leaves a line for people: in the log, and as an Event on the node.
     fn announce(&mut self, decided: &Plan) {
         for (job, work) in &decided.works {
-            let Some(line) = work.log.last() else { continue };
+            let Some(line) = work.log.last() else {
+                continue;
+            };
             tracing::info!(
                 cluster.id = %self.setup.cluster, job.id = %job, node = %work.name,
                 phase = work.phase.word(), note = line.note, "node moves on"
             );
-            let Some(entry) = self.state.index.node(&work.name) else { continue };
+            let Some(entry) = self.state.index.node(&work.name) else {
+                continue;
+            };
             let warning = work.phase.word() == "Failed" || work.phase.word() == "Retrying";
             let (kube, seen) = (self.setup.kube.clone(), entry.seen.clone());
             let reason = work.phase.word();
-            let note = if line.note.is_empty() { reason } else { &line.note };
+            let note = if line.note.is_empty() {
+                reason
+            } else {
+                &line.note
+            };
             let message = format!("node pool synchronization {job}: {note}");
             self.tasks.spawn(async move {
                 if let Err(fault) = kube.event(&seen, reason, &message, warning).await {
@@ -304,7 +354,10 @@ impl Actor<'_> {
             match self.state.take_event(event) {
                 Ok(Some(job)) => {
                     let store = self.setup.store.clone();
-                    self.state.take_job(&*store, &job).await.map_err(ActorError::State)?;
+                    self.state
+                        .take_job(&*store, &job)
+                        .await
+                        .map_err(ActorError::State)?;
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -338,7 +391,9 @@ impl Actor<'_> {
                 Seen::BudgetGone(key) => self.state.index.lose_budget(&key),
                 Seen::Relisted(Listed::Nodes(all)) => {
                     self.nodes = Arc::new(
-                        all.iter().map(|n| (n.name.clone(), Arc::new(n.clone()))).collect(),
+                        all.iter()
+                            .map(|n| (n.name.clone(), Arc::new(n.clone())))
+                            .collect(),
                     );
                     self.state.index.relist_nodes(all, now);
                 }
@@ -351,8 +406,7 @@ impl Actor<'_> {
                 Seen::Live(live) => {
                     self.state.index.set_live(live);
                     self.listed |= live;
-                    self.trouble =
-                        (!live).then(|| "the API server's watches are down".to_owned());
+                    self.trouble = (!live).then(|| "the API server's watches are down".to_owned());
                 }
             }
         }
@@ -370,9 +424,13 @@ impl Actor<'_> {
                     );
                 }
                 let version = match &action {
-                    Action::Evict { budget: Some(key), .. } => {
-                        self.state.index.budget(key).map(|b| b.resource_version.clone())
-                    }
+                    Action::Evict {
+                        budget: Some(key), ..
+                    } => self
+                        .state
+                        .index
+                        .budget(key)
+                        .map(|b| b.resource_version.clone()),
                     _ => None,
                 };
                 self.state.ledger.end(&action, result, version, now);
@@ -380,22 +438,28 @@ impl Actor<'_> {
         }
     }
 
-    fn publish(&mut self, decided: Plan) {
+    /// Publishes what changed, or says that it is too early for that.
+    fn publish(&mut self, decided: Plan) -> bool {
         let now = tokio::time::Instant::now();
         let quiet = decided.reports.is_empty();
         if quiet && self.published.is_some_and(|at| now - at < PUBLISH_EVERY) {
-            return;
+            return false;
         }
         self.published = Some(now);
         let snapshot = Snapshot {
             live: self.state.index.live(),
             trouble: self.trouble.clone(),
             nodes: self.nodes.clone(),
-            reports: decided.reports.into_iter().map(|(j, r)| (j, Arc::new(r))).collect(),
+            reports: decided
+                .reports
+                .into_iter()
+                .map(|(j, r)| (j, Arc::new(r)))
+                .collect(),
             now: self.clock.now(),
             wall_ms: (self.setup.wall)(),
         };
         self.setup.board.publish(&self.setup.cluster, snapshot);
+        true
     }
 }
 
