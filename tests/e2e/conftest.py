@@ -46,8 +46,6 @@ def server(bed, keys):
     server.start()
     try:
         server.cli("cluster", "add", "bed", "--kubeconfig", bed.facts["kubeconfigs"]["evenkeel"])
-        wait_for("the nodes in DefaultPool", lambda: len(json.loads(
-            server.cli("node", "list", "--output", "json").stdout)["items"]) == HOSTS, 20)
         ssh = bed.facts["ssh"]
         teardown = directory / "teardown.sh"
         install = directory / "install.sh"

@@ -37,7 +37,7 @@ fn segment(text: &str) -> String {
 }
 
 /// A path below the project of the credential.
-pub(crate) enum Place<'a> {
+pub enum Place<'a> {
     /// CCE's own: `/api/v3/projects/{project}/...`.
     Cce(&'a [&'a str]),
     /// Evenkeel's: `/evenkeel/v1/projects/{project}/...`.
@@ -75,14 +75,14 @@ fn is_id(text: &str) -> bool {
 }
 
 /// A connection to a server with an identity.
-pub(crate) struct Client {
+pub struct Client {
     http: reqwest::Client,
     settings: Settings,
 }
 
 impl Client {
     /// Makes the connection ready; sends nothing.
-    pub(crate) fn new(settings: Settings) -> Result<Self, CliError> {
+    pub fn new(settings: Settings) -> Result<Self, CliError> {
         // A second installation fails harmlessly: then there is a provider already.
         let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -125,16 +125,12 @@ impl Client {
     }
 
     /// Reads.
-    pub(crate) async fn get(
-        &self,
-        place: Place<'_>,
-        query: &[(&str, &str)],
-    ) -> Result<Value, CliError> {
+    pub async fn get(&self, place: Place<'_>, query: &[(&str, &str)]) -> Result<Value, CliError> {
         self.call(Method::GET, place, query, None).await
     }
 
     /// Changes. An empty answer is `null`.
-    pub(crate) async fn send(
+    pub async fn send(
         &self,
         method: Method,
         place: Place<'_>,

@@ -1,6 +1,7 @@
 //! The client: commands that speak to Evenkeel, or to Huawei Cloud CCE where the call is CCE's own.
 //!
-//! Entry points: [`Command`] (the arguments) and [`run`] (does it and gives the exit status).
+//! Entry points: [`Command`] (the arguments) and [`run`] (does it and gives the exit status); [`Client`] for programs
+//! that make signed calls themselves.
 //! A command is parsed, its settings are resolved once, and then it runs; after that nobody looks at flags or
 //! variables again. Data goes to standard output, everything else to standard error.
 //!
@@ -22,8 +23,11 @@ mod settings;
 mod text;
 
 pub use args::Command;
+pub use client::{Client, Place};
 pub use failure::{CliError, Exit};
 pub use io::Io;
+pub use reqwest::Method;
+pub use settings::Settings;
 
 /// Does what a command says and reports a failure on standard error.
 pub async fn run(command: Command, io: &mut Io<'_>) -> Exit {

@@ -26,7 +26,7 @@ use crate::io::Io;
 
 /// What every call needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     pub(crate) endpoint: Url,
     pub(crate) ak: String,
     pub(crate) sk: Secret,
@@ -34,6 +34,20 @@ pub(crate) struct Settings {
     pub(crate) ca_cert: Option<PathBuf>,
     /// Meant by commands that name none.
     pub(crate) cluster: Option<String>,
+}
+
+impl Settings {
+    /// Settings that a program knows by itself: no environment, no file.
+    pub fn new(root: &str, ak: &str, sk: &str, project: &str) -> Result<Self, CliError> {
+        Ok(Self {
+            endpoint: endpoint(root)?,
+            ak: ak.to_owned(),
+            sk: Secret::new(sk),
+            project: project.to_owned(),
+            ca_cert: None,
+            cluster: None,
+        })
+    }
 }
 
 /// Environment first, then the file.

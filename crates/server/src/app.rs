@@ -169,9 +169,10 @@ fn api_config(config: &Config) -> ApiConfig {
 
 /// Runs a server until SIGTERM or ctrl-c. Prints the first credential once, to stdout.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let tls = config.tls.is_some();
     let running = start(config, crash_points()).await?;
     if let Some(bootstrap) = &running.bootstrap {
-        bootstrap.print(running.address);
+        bootstrap.print(running.address, tls);
     }
     tracing::info!(address = %running.address, "serving");
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

@@ -1,5 +1,7 @@
 //! `cluster add`, `list` and `show`.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -22,15 +24,40 @@ pub(super) async fn add(
         .send(Method::POST, Place::Evenkeel(&["clusters"]), &[], &body)
         .await?;
     let item = item(client, answer)?;
-    io.say(&format!(
-        "cluster {} registered; its worker nodes appear in DefaultPool",
-        item.name
-    ));
+    match first_look(client, &item.uid).await? {
+        Some(nodes) => io.say(&format!(
+            "cluster {} registered; DefaultPool has its {nodes} worker nodes",
+            item.name
+        )),
+        None => io.say(&format!(
+            "cluster {} registered; the server has not seen its nodes yet, look again with `evenkeel node list`",
+            item.name
+        )),
+    }
     io.say(&format!(
         "next: `evenkeel cluster set-machines {}` says how machines are reached and reset",
         item.name
     ));
     print(io, args.show, &item.value, || format!("{}\n", item.uid))
+}
+
+/// How long the first look at a cluster may take: a list of 10,000 nodes and their pods in pages.
+const FIRST_LOOK: Duration = Duration::from_secs(20);
+/// Between two questions.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Waits until the server has seen the cluster's nodes, so that the next command knows them.
+async fn first_look(client: &Client, uid: &str) -> Result<Option<String>, CliError> {
+    let end = tokio::time::Instant::now() + FIRST_LOOK;
+    while tokio::time::Instant::now() < end {
+        let place = Place::Cce(&["clusters", uid]);
+        let shown = client.get(place, &[("detail", "true")]).await?;
+        if text(&shown, "/status/phase") == "Available" {
+            return Ok(Some(text(&shown, "/metadata/annotations/totalNodesNumber")));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(None)
 }
 
 pub(super) async fn list(show: Show, client: &Client, io: &mut Io<'_>) -> Result<Exit, CliError> {

@@ -49,12 +49,17 @@ fn add_sends_one_context() {
     let server = Server::start();
     let files = Files::new(&[("k", KUBECONFIG)]);
     server.on(&own("POST", "clusters"), 201, cluster());
+    server.on(
+        &cce("GET", &format!("clusters/{CLUSTER}?detail=true")),
+        200,
+        cluster(),
+    );
     server
         .run(&format!("cluster add lab --kubeconfig {}", files.at("k")))
         .is(
             0,
             &format!("{CLUSTER}\n"),
-            "cluster lab registered; its worker nodes appear in DefaultPool\n\
+            "cluster lab registered; DefaultPool has its 2 worker nodes\n\
          next: `evenkeel cluster set-machines lab` says how machines are reached and reset\n",
         );
     let sent = &server.changes()[0].body;

@@ -54,9 +54,10 @@ impl Bootstrap {
         clippy::print_stdout,
         reason = "the credential is shown once, and never logged"
     )]
-    pub fn print(&self, address: SocketAddr) {
+    pub fn print(&self, address: SocketAddr, tls: bool) {
+        let scheme = if tls { "https" } else { "http" };
         println!("First start: this credential is shown once.");
-        println!("  endpoint    http(s)://{address}");
+        println!("  endpoint    {scheme}://{address}");
         println!("  project id  {}", self.project_id);
         println!("  AK          {}", self.ak);
         println!("  SK          {}", self.sk);

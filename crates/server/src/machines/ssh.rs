@@ -315,13 +315,13 @@ fn pinned_key(access: &SshAccess) -> Result<PublicKey, Fault> {
     let Some(line) = &access.host_key else {
         return Err(Fault::permanent(format!(
             "host {peer} has no pinned SSH host key, so it cannot be told from another machine; \
-             pin it with `evenkeel cluster set-machines --scan` and compare the fingerprint"
+             pin it with `evenkeel cluster set-machines --known-hosts FILE` or `--host-key`"
         )));
     };
     PublicKey::from_openssh(line).map_err(|source| Fault::Permanent {
         what: format!(
             "host {peer}: the pinned SSH host key is not a public key line; \
-             pin it again with `evenkeel cluster set-machines --scan`"
+             pin it again with `evenkeel cluster set-machines --host-key`"
         ),
         source: Some(Box::new(source)),
     })
@@ -346,7 +346,7 @@ fn handshake_fault(
     let expected = pinned.fingerprint(HashAlg::Sha256);
     let kind = pinned.algorithm();
     let way_out = "if the machine was reinstalled on purpose, pin its new key with \
-                   `evenkeel cluster set-machines --scan`; otherwise somebody else answers there";
+                   `evenkeel cluster set-machines --host-key`; otherwise somebody else answers there";
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (source, seen) {
         (russh::Error::UnknownKey, Some(seen)) => Fault::permanent(format!(

@@ -89,7 +89,7 @@ async fn another_host_key_is_refused_with_both_fingerprints() {
     assert!(said.contains(&ssh::fingerprint(&pinned).unwrap()), "{said}");
     assert!(said.contains(&ssh::fingerprint(&real).unwrap()), "{said}");
     assert!(
-        said.contains("127.0.0.1") && said.contains("--scan"),
+        said.contains("127.0.0.1") && said.contains("--host-key"),
         "{said}"
     );
     permanent(lab.run(&lab.order(1, Stage::Reset)).await.0);
