@@ -116,6 +116,17 @@ impl fmt::Display for ActionKey {
 }
 
 impl Action {
+    /// The Node that this action writes to.
+    pub fn writes_node(&self) -> Option<&NodeName> {
+        match self {
+            Action::Claim { node, .. }
+            | Action::Cordon { node }
+            | Action::Lift { node }
+            | Action::Release { node, .. } => Some(node),
+            _ => None,
+        }
+    }
+
     /// The key. Writes to one node's cordon share a verb per direction.
     pub fn key(&self) -> ActionKey {
         let (verb, subject, attempt) = match self {

@@ -80,7 +80,8 @@ struct Candidate {
     would_wait: bool,
 }
 
-/// Looks for the next nodes to take. Runs over the waiting nodes only while a slot is free.
+/// Looks for the next nodes to take. Runs over all that stand in line only while one in service may be taken; while
+/// only nodes that are out may be, over those; and while no slot is free, over none.
 pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
     if sync.untouched().is_empty() && sync.waiting().next().is_none() {
         return Admission::Nobody(None, None);
@@ -96,11 +97,18 @@ pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
         };
         return Admission::Nobody(Some(on), None);
     }
-    let mut wake: Option<Time> = None;
+    let mut wake = pauses_end(ctx, sync);
     let mut taken = Vec::new();
     let mut candidates = Vec::new();
-    for name in names(ctx, sync, &mut wake) {
-        match look(ctx, sync, &name, &mut wake) {
+    let all = limits.admit_available();
+    let names: Vec<&NodeName> = if all {
+        in_line(ctx, sync).collect()
+    } else {
+        let out = ctx.index.out(&sync.spec.pool);
+        out.filter(|name| stands_in_line(ctx, sync, name)).collect()
+    };
+    for name in names {
+        match look(ctx, sync, name, &mut wake) {
             Look::Candidate(c) => candidates.push(c),
             Look::Aside(work) => taken.push(work),
             Look::NotNow => {}
@@ -123,6 +131,18 @@ pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
     if !taken.is_empty() {
         return Admission::Take(taken);
     }
+    if candidates.is_empty() && !all {
+        // Is anybody there who waits for the limit? Mostly the first one is.
+        for name in in_line(ctx, sync) {
+            match look(ctx, sync, name, &mut wake) {
+                Look::Candidate(_) => {
+                    return Admission::Nobody(Some(why_not(ctx, sync, &limits)), wake);
+                }
+                Look::Aside(work) => return Admission::Take(vec![work]),
+                Look::NotNow => {}
+            }
+        }
+    }
     if candidates.is_empty() {
         return Admission::Nobody(None, wake);
     }
@@ -131,25 +151,35 @@ pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
 
 /// Whether some other waiting node could be drained at once: then a blocked drain yields.
 pub fn somebody_could_drain(ctx: &Ctx<'_>, sync: &Sync) -> bool {
-    let mut wake = None;
-    names(ctx, sync, &mut wake)
-        .iter()
+    in_line(ctx, sync)
         .any(|name| matches!(look(ctx, sync, name, &mut None), Look::Candidate(c) if !c.would_wait))
 }
 
-fn names(ctx: &Ctx<'_>, sync: &Sync, wake: &mut Option<Time>) -> BTreeSet<NodeName> {
-    let mut names = sync.untouched().clone();
-    for work in sync.waiting() {
-        match work.phase {
-            Phase::Waiting { until, .. } if until > ctx.now => {
-                *wake = Some(wake.map_or(until, |w| w.min(until)));
-            }
-            _ => {
-                names.insert(work.name.clone());
-            }
-        }
-    }
-    names
+/// Those that may be taken as far as their own record goes.
+fn in_line<'a>(ctx: &Ctx<'_>, sync: &'a Sync) -> impl Iterator<Item = &'a NodeName> {
+    let now = ctx.now;
+    let again = sync.waiting().filter(move |w| !pauses(w, now));
+    sync.untouched().iter().chain(again.map(|w| &w.name))
+}
+
+fn stands_in_line(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName) -> bool {
+    sync.untouched().contains(name)
+        || sync
+            .work(name)
+            .is_some_and(|w| matches!(w.phase, Phase::Waiting { .. }) && !pauses(w, ctx.now))
+}
+
+/// Whether a node that was given back is not to be tried yet.
+pub fn pauses(work: &Work, now: Time) -> bool {
+    matches!(work.phase, Phase::Waiting { until, .. } if until > now)
+}
+
+fn pauses_end(ctx: &Ctx<'_>, sync: &Sync) -> Option<Time> {
+    let ends = sync.waiting().filter_map(|w| match w.phase {
+        Phase::Waiting { until, .. } if until > ctx.now => Some(until),
+        _ => None,
+    });
+    ends.min()
 }
 
 enum Look {

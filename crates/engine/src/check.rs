@@ -3,9 +3,11 @@
 //! [`plan`] looks at one decision before it is committed. [`history`] looks at what happened outside, as the API
 //! server, the hosts and the store saw it, and never at the controller's own memory.
 
+mod fact;
 mod history;
 
-pub use history::{Fact, History, Who};
+pub use fact::{Fact, Who};
+pub use history::History;
 
 use crate::ids::{JobId, NodeName};
 use crate::phase::Phase;

@@ -69,6 +69,7 @@ pub struct Ledger {
     trouble: BTreeMap<ActionKey, Trouble>,
     done: BTreeMap<ActionKey, Time>,
     lanes: BTreeSet<ObjectKey>,
+    writing: BTreeSet<NodeName>,
     evicted: BTreeMap<Uid, Time>,
     refused: BTreeMap<Uid, Refusal>,
     spent: BTreeMap<ObjectKey, (Arc<str>, u32)>,
@@ -119,6 +120,18 @@ impl Ledger {
         self.lanes.contains(budget)
     }
 
+    /// Whether a write to this Node is under way.
+    pub fn node_busy(&self, node: &NodeName) -> bool {
+        self.writing.contains(node)
+    }
+
+    /// Whether an eviction or a deletion of this pod is under way.
+    pub fn pod_busy(&self, uid: &Uid) -> bool {
+        POD_VERBS
+            .iter()
+            .any(|verb| self.running.contains_key(&key(verb, uid.as_str(), 0)))
+    }
+
     /// Whether the server has accepted this pod's eviction.
     pub fn was_evicted(&self, uid: &Uid) -> bool {
         self.evicted.contains_key(uid)
@@ -164,9 +177,12 @@ impl Ledger {
         {
             self.lanes.insert(budget.clone());
         }
+        if let Some(node) = action.writes_node() {
+            self.writing.insert(node.clone());
+        }
     }
 
-    /// Progress of an order, while its action is still under way.
+    /// Progress of an order, while its action is still under way: the machine can be reached.
     pub fn progress(&mut self, action: &Action, state: HostState) {
         if let Action::Host {
             node,
@@ -176,6 +192,7 @@ impl Ledger {
         } = action
         {
             self.hosts.insert((node.clone(), *attempt, *stage), state);
+            self.trouble.remove(&action.key());
         }
     }
 
@@ -196,6 +213,9 @@ impl Ledger {
         {
             self.lanes.remove(budget);
         }
+        if let Some(node) = action.writes_node() {
+            self.writing.remove(node);
+        }
         match result {
             Ok(answer) => {
                 self.trouble.remove(&key);
@@ -210,12 +230,9 @@ impl Ledger {
                     fault: fault.clone(),
                 });
                 t.count += 1;
-                let pause = if fault.conflict {
-                    FAULT_PAUSE_MIN.0 / 5
-                } else {
-                    pause(t.count).0
-                };
-                t.again_at = now + Span(pause);
+                // After a conflict the next observation decides; it is seldom further away than this.
+                let shorter = if fault.conflict { 5 } else { 1 };
+                t.again_at = now + Span(pause(t.count).0 / shorter);
                 t.fault = fault;
             }
         }
@@ -322,18 +339,91 @@ impl Ledger {
     pub fn forget_pod(&mut self, uid: &Uid) {
         self.evicted.remove(uid);
         self.refused.remove(uid);
-        let of_pod = |key: &ActionKey| key.subject == uid.as_str();
-        self.trouble.retain(|key, _| !of_pod(key));
-        self.done.retain(|key, _| !of_pod(key));
+        for verb in POD_VERBS {
+            self.forget(&key(verb, uid.as_str(), 0));
+        }
+    }
+
+    /// Forgets a budget that is gone.
+    pub fn forget_budget(&mut self, budget: &ObjectKey) {
+        self.spent.remove(budget);
     }
 
     /// Forgets a node whose way in a job has ended.
     pub fn forget_node(&mut self, node: &NodeName) {
         self.confirmed.remove(node);
         self.renewed.remove(node);
-        self.hosts.retain(|(n, _, _), _| n != node);
-        self.trouble.retain(|key, _| key.subject != node.as_str());
-        self.done.retain(|key, _| key.subject != node.as_str());
+        for verb in NODE_VERBS {
+            self.forget(&key(verb, node.as_str(), 0));
+        }
+        let first = (node.clone(), 0, Stage::Reset);
+        let orders: Vec<_> = self
+            .hosts
+            .range(first..)
+            .take_while(|((n, ..), _)| n == node)
+            .map(|(order, _)| order.clone())
+            .collect();
+        for order in orders {
+            self.hosts.remove(&order);
+        }
+        for verb in ORDER_VERBS {
+            let range = key(verb, node.as_str(), 0)..=key(verb, node.as_str(), u32::MAX);
+            let keys: Vec<_> = self
+                .trouble
+                .range(range.clone())
+                .map(|(k, _)| k.clone())
+                .chain(self.done.range(range).map(|(k, _)| k.clone()))
+                .collect();
+            keys.iter().for_each(|key| self.forget(key));
+        }
+    }
+
+    fn forget(&mut self, key: &ActionKey) {
+        self.trouble.remove(key);
+        self.done.remove(key);
+    }
+
+    /// How many entries are kept: after a run it is what still runs, and one line per budget.
+    pub fn len(&self) -> usize {
+        self.running.len()
+            + self.trouble.len()
+            + self.done.len()
+            + self.lanes.len()
+            + self.writing.len()
+            + self.evicted.len()
+            + self.refused.len()
+            + self.spent.len()
+            + self.confirmed.len()
+            + self.hosts.len()
+            + self.renewed.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Verbs whose subject is a pod's UID.
+const POD_VERBS: [&str; 2] = ["evict", "delete"];
+/// Verbs whose subject is a node, without an attempt.
+const NODE_VERBS: [&str; 7] = [
+    "claim",
+    "cordon",
+    "lift",
+    "release",
+    "confirm",
+    "probe",
+    "heartbeat",
+];
+/// Verbs of orders: they name an attempt.
+const ORDER_VERBS: [&str; 2] = ["reset", "post"];
+
+fn key(verb: &'static str, subject: &str, attempt: u32) -> ActionKey {
+    ActionKey {
+        verb,
+        subject: subject.to_owned(),
+        attempt,
     }
 }
 

@@ -51,7 +51,15 @@ impl Plan {
     }
 
     /// Emits an action unless the same one is under way or pausing.
+    ///
+    /// Writes to one Node go one after the other: each is conditional on the version that the one before makes.
     pub fn emit(&mut self, ctx: &Ctx<'_>, action: Action) {
+        if let Some(node) = action.writes_node()
+            && (ctx.ledger.node_busy(node)
+                || self.actions.iter().any(|a| a.writes_node() == Some(node)))
+        {
+            return;
+        }
         match ctx.ledger.gate(&action.key(), ctx.now) {
             Gate::Open => self.actions.push(action),
             Gate::Running => {}
@@ -132,12 +140,12 @@ fn conclude(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
     let limits = admit::limits(ctx, sync);
     let failed_hold = limits.holding >= limits.work || limits.holding_available >= limits.ramp;
     if failed_hold {
-        let leftover = sync.waiting().map(|w| not_started(ctx, w));
-        plan.works.extend(leftover.map(|w| (job.clone(), w)));
+        leave_the_rest(ctx, sync, plan);
         plan.states.push((job.clone(), verdict(ctx, sync)));
         return;
     }
-    if !ctx.index.live() || sync.waiting().next().is_some() {
+    // Those that pause will be looked at again; those whose pause is over stand in line like the untouched ones.
+    if !ctx.index.live() || sync.waiting().any(|w| admit::pauses(w, ctx.now)) {
         return;
     }
     if report.next.is_none() {
@@ -149,6 +157,13 @@ fn conclude(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
         }
     }
     stall(ctx, sync, report, plan);
+}
+
+/// Nodes that were given back and will not be tried again get an end of their own.
+fn leave_the_rest(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
+    let job = &sync.spec.job;
+    let rest = sync.waiting().map(|w| not_started(ctx, w));
+    plan.works.extend(rest.map(|w| (job.clone(), w)));
 }
 
 fn not_started(ctx: &Ctx<'_>, work: &Work) -> Work {
@@ -189,6 +204,7 @@ fn stall(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
                 at: ctx.now,
                 reason,
             };
+            leave_the_rest(ctx, sync, plan);
             plan.states.push((
                 job,
                 SyncState {

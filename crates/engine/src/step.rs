@@ -168,6 +168,33 @@ fn keep_out(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) {
     }
 }
 
+/// A node that was in service when it was taken, and that somebody cordoned before we did. It is left alone, as if
+/// it had been cordoned before, unless it was named; then it ends cordoned.
+fn cordoned_meanwhile(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    work: &Work,
+    seen: &NodeSeen,
+) -> Result<Work, Step> {
+    let mut work = work.clone();
+    if !seen.unschedulable || work.was_unschedulable || !work.was_available {
+        return Ok(work);
+    }
+    work.was_unschedulable = true;
+    if sync.spec.named {
+        return Ok(work);
+    }
+    let then = Outcome::Skipped {
+        reason: SkipReason::CordonedByOthers,
+    };
+    Err(release(
+        ctx,
+        &work,
+        then,
+        "cordoned by somebody else meanwhile",
+    ))
+}
+
 fn claiming(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
     let gone = |reason| {
         let phase = Phase::Skipped {
@@ -185,7 +212,7 @@ fn claiming(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
     };
     let seen = &entry.seen;
     if let Some(mark) = ours(sync, seen) {
-        return claimed(ctx, sync, work, mark.was_unschedulable, seen.hold);
+        return claimed(ctx, sync, work, mark.was_unschedulable, seen);
     }
     if seen.hold {
         return gone(SkipReason::Held);
@@ -200,8 +227,9 @@ fn claiming(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
         was_unschedulable,
     };
     let key = action.key();
+    // An API server that is down is no node's fault: only what no retry mends ends a claim.
     if let Some(t) = ctx.ledger.trouble(&key)
-        && !t.fault.conflict
+        && t.fault.permanent
         && ctx.now - t.first >= sync.spec.policy.reach_timeout
     {
         let message = t.fault.message.clone();
@@ -214,10 +242,20 @@ fn claiming(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
 }
 
 /// Our mark came back: the cache is at least that fresh, so count once more, then go on or withdraw.
-fn claimed(ctx: &Ctx<'_>, sync: &Sync, work: &Work, was_unschedulable: bool, hold: bool) -> Step {
+fn claimed(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    work: &Work,
+    was_unschedulable: bool,
+    seen: &NodeSeen,
+) -> Step {
     let mut work = work.clone();
     work.was_unschedulable = was_unschedulable;
-    if hold {
+    let work = match cordoned_meanwhile(ctx, sync, &work, seen) {
+        Ok(work) => work,
+        Err(step) => return step,
+    };
+    if seen.hold {
         return release(
             ctx,
             &work,

@@ -288,6 +288,14 @@ impl Sync {
         self.state.status == Status::Running
     }
 
+    /// When the job ended.
+    pub fn ended_at(&self) -> Option<Time> {
+        match self.state.status {
+            Status::Running => None,
+            Status::Success { at } | Status::Failed { at, .. } => Some(at),
+        }
+    }
+
     /// A touched node.
     pub fn work(&self, node: &NodeName) -> Option<&Work> {
         self.works.get(node)

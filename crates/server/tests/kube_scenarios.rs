@@ -390,7 +390,7 @@ async fn writes_to_a_node_are_conditional_merge_patches() {
     assert_eq!(serde_json::from_str::<Mark>(text).unwrap(), mark());
     assert_eq!(
         asked[1].json(),
-        json!({"metadata": {"uid": "uid-n1"}, "spec": {"unschedulable": true}})
+        json!({"metadata": {"uid": "uid-n1", "resourceVersion": "41"}, "spec": {"unschedulable": true}})
     );
     let meta = json!({"uid": "uid-n1", "resourceVersion": "41", "annotations": {"evenkeel.io/claim": null}});
     assert_eq!(

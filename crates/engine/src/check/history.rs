@@ -1,161 +1,81 @@
 //! Invariants over what happened, told by those to whom it happened.
 
+use super::fact::{Fact, Who};
 use super::{Broken, broken};
 use crate::ids::{JobId, NodeName, Uid};
+use crate::phase::{Left, Phase};
+use crate::sync::Work;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whose doing something was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// The controller.
-    Us,
-    /// A person.
-    Person,
-    /// Kubernetes itself.
-    System,
-}
+/// A reset that starts later than this after the last fresh read stands on an old picture (S7). The read itself, a
+/// connection that times out, and an order on its way take no longer.
+const READ_IS_FRESH_MS: u64 = 45_000;
 
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
-    /// A synchronization was accepted.
-    Accepted {
-        /// The job.
-        job: JobId,
-        /// All members of its pool.
-        members: BTreeSet<NodeName>,
-        /// Its targets.
-        targets: BTreeSet<NodeName>,
-        /// The limit.
-        max_unavailable: u32,
-        /// Whether pods may be deleted.
-        force: bool,
-    },
-    /// A node's standing became durable.
-    Stored {
-        /// The job.
-        job: JobId,
-        /// The node.
-        node: NodeName,
-        /// Its attempt.
-        attempt: u32,
-        /// Whether it holds a slot.
-        holds: bool,
-        /// Whether it is the end of its way.
-        terminal: bool,
-        /// The record says that it was left cordoned.
-        left_cordoned: bool,
-    },
-    /// Our mark appeared.
-    Marked {
-        /// The node.
-        node: NodeName,
-        /// Its job.
-        job: JobId,
-    },
-    /// The mark went away.
-    Unmarked {
-        /// The node.
-        node: NodeName,
-    },
-    /// `spec.unschedulable` changed.
-    Schedulable {
-        /// The node.
-        node: NodeName,
-        /// The new state.
-        schedulable: bool,
-        /// Whose doing.
-        by: Who,
-    },
-    /// The Ready condition changed.
-    Ready {
-        /// The node.
-        node: NodeName,
-        /// Ready=True.
-        ready: bool,
-    },
-    /// The Node object went away.
-    Left {
-        /// The node.
-        node: NodeName,
-    },
-    /// A pod that a drain has to move was bound to a node.
-    Bound {
-        /// The pod.
-        uid: Uid,
-        /// The node.
-        node: NodeName,
-    },
-    /// A pod is no more, or no longer has to move.
-    PodGone {
-        /// The pod.
-        uid: Uid,
-    },
-    /// An eviction was accepted.
-    Evicted {
-        /// The pod.
-        uid: Uid,
-        /// Whether it was the first for this pod.
-        first: bool,
-    },
-    /// A pod was deleted without an eviction.
-    Deleted {
-        /// The pod.
-        uid: Uid,
-        /// Whose doing.
-        by: Who,
-    },
-    /// A step began on a host.
-    StepStarted {
-        /// The job.
-        job: JobId,
-        /// The node.
-        node: NodeName,
-        /// The attempt.
-        attempt: u32,
-        /// `stage/step`.
-        step: String,
-    },
-    /// A step ended on a host.
-    StepEnded {
-        /// The node.
-        node: NodeName,
-        /// `stage/step`.
-        step: String,
-    },
-    /// The job has its verdict.
-    Verdict {
-        /// The job.
-        job: JobId,
-    },
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Job {
     members: BTreeSet<NodeName>,
     targets: BTreeSet<NodeName>,
     max: usize,
     force: bool,
+    canary: bool,
+    proofs: u32,
+    order: usize,
     ended: bool,
 }
 
 #[derive(Debug, Default)]
 struct Node {
     unready: bool,
-    cordoned_by: Option<Who2>,
-    person_cordoned_first: bool,
+    cordon: Option<Cordon>,
+    /// Since which fact it has taken no pods.
+    out_since: Option<u64>,
     mark: Option<JobId>,
+    /// The active hold: job, and the fact that first marked the node for it.
     holder: Option<JobId>,
-    left_cordoned: bool,
-    terminal: BTreeSet<JobId>,
+    marked_at: Option<u64>,
+    /// It was cordoned by somebody else when our hold began.
+    cordoned_before: bool,
+    /// The last stored record of each job.
+    works: BTreeMap<JobId, Work>,
+    latest: Option<JobId>,
     running_step: Option<String>,
-    pods: BTreeSet<Uid>,
+    read: Option<(u64, bool, BTreeSet<Uid>)>,
+    last_order: usize,
+    epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who2 {
-    Us,
-    Other,
+enum Cordon {
+    Ours,
+    Others,
+}
+
+impl Node {
+    fn slot(&self, job: &JobId) -> bool {
+        self.works.get(job).is_some_and(|w| w.phase.holds_slot())
+    }
+
+    fn left_cordoned(&self) -> bool {
+        let last = self.latest.as_ref().and_then(|job| self.works.get(job));
+        last.is_some_and(|w| {
+            matches!(
+                &w.phase,
+                Phase::Failed {
+                    left: Left::Cordoned,
+                    ..
+                }
+            )
+        })
+    }
+
+    fn count_out(&mut self, tick: u64) {
+        let out = self.unready || self.cordon.is_some();
+        match (out, self.out_since) {
+            (true, None) => self.out_since = Some(tick),
+            (false, Some(_)) => self.out_since = None,
+            _ => {}
+        }
+    }
 }
 
 /// Checks facts one by one, in the order in which they happened.
@@ -163,145 +83,197 @@ enum Who2 {
 pub struct History {
     jobs: BTreeMap<JobId, Job>,
     nodes: BTreeMap<NodeName, Node>,
-    pod_node: BTreeMap<Uid, NodeName>,
     steps: BTreeSet<(JobId, NodeName, u32, String)>,
-    evicted: BTreeSet<Uid>,
+    tick: u64,
 }
 
 impl History {
-    /// Takes one fact.
-    pub fn take(&mut self, fact: &Fact) -> Result<(), Broken> {
+    /// Takes one fact that happened at `at_ms`.
+    pub fn take(&mut self, at_ms: u64, fact: &Fact) -> Result<(), Broken> {
+        self.tick += 1;
+        let tick = self.tick;
         match fact {
-            Fact::Accepted {
-                job,
-                members,
-                targets,
-                max_unavailable,
-                force,
-            } => {
-                let job_facts = Job {
-                    members: members.clone(),
-                    targets: targets.clone(),
-                    max: *max_unavailable as usize,
-                    force: *force,
-                    ended: false,
-                };
-                self.jobs.insert(job.clone(), job_facts);
-                Ok(())
-            }
-            Fact::Stored {
-                job,
-                node,
-                holds,
-                terminal,
-                left_cordoned,
-                ..
-            } => self.stored(job, node, *holds, *terminal, *left_cordoned),
-            Fact::Marked { node, job } => self.marked(node, job),
-            Fact::Unmarked { node } => {
-                self.node(node).mark = None;
-                Ok(())
-            }
+            Fact::Accepted { .. } => self.accepted(fact),
+            Fact::Stored { job, work } => self.stored(job, work)?,
+            Fact::Restarted => self.restarted()?,
+            Fact::Marked { node, job } => self.marked(node, job)?,
+            Fact::Unmarked { node } => self.node(node).mark = None,
             Fact::Schedulable {
                 node,
                 schedulable,
                 by,
-            } => self.schedulable(node, *schedulable, *by),
+            } => {
+                self.schedulable(node, *schedulable, *by)?;
+                self.node(node).count_out(tick);
+            }
             Fact::Ready { node, ready } => {
-                self.node(node).unready = !ready;
-                Ok(())
+                let entry = self.node(node);
+                entry.unready = !ready;
+                entry.count_out(tick);
             }
             Fact::Left { node } => {
                 let entry = self.node(node);
-                entry.mark = None;
-                entry.cordoned_by = None;
-                entry.unready = false;
-                Ok(())
+                (entry.mark, entry.cordon, entry.unready) = (None, None, false);
+                entry.out_since = None;
             }
-            Fact::Bound { uid, node } => {
-                self.node(node).pods.insert(uid.clone());
-                self.pod_node.insert(uid.clone(), node.clone());
-                Ok(())
+            Fact::Read { node, closed, pods } => {
+                self.node(node).read = Some((at_ms, *closed, pods.clone()));
             }
-            Fact::PodGone { uid } => {
-                if let Some(node) = self.pod_node.remove(uid) {
-                    self.node(&node).pods.remove(uid);
-                }
-                Ok(())
-            }
-            Fact::Evicted { uid, first } => self.evicted(uid, *first),
-            Fact::Deleted { uid, by } => self.deleted(uid, *by),
+            Fact::Evicted { uid, node } => self.evicted(uid, node.as_ref())?,
+            Fact::Deleted { uid, node, by } => self.deleted(uid, node.as_ref(), *by)?,
+            Fact::Ordered { node, epoch } => self.ordered(node, *epoch)?,
             Fact::StepStarted {
                 job,
                 node,
                 attempt,
                 step,
-            } => self.step_started(job, node, *attempt, step),
+            } => {
+                self.step_started(at_ms, job, node, *attempt, step)?;
+            }
             Fact::StepEnded { node, step } => {
                 let entry = self.node(node);
                 if entry.running_step.as_deref() == Some(step) {
                     entry.running_step = None;
                 }
-                Ok(())
             }
             Fact::Verdict { job } => {
                 if let Some(job) = self.jobs.get_mut(job) {
                     job.ended = true;
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 
     fn node(&mut self, name: &NodeName) -> &mut Node {
         self.nodes.entry(name.clone()).or_default()
     }
 
-    fn stored(
-        &mut self,
-        job: &JobId,
-        node: &NodeName,
-        holds: bool,
-        terminal: bool,
-        left_cordoned: bool,
-    ) -> Result<(), Broken> {
+    fn accepted(&mut self, fact: &Fact) {
+        let Fact::Accepted {
+            job,
+            members,
+            targets,
+            max_unavailable,
+            force,
+            canary,
+        } = fact
+        else {
+            return;
+        };
+        let accepted = Job {
+            members: members.clone(),
+            targets: targets.clone(),
+            max: *max_unavailable as usize,
+            force: *force,
+            canary: *canary,
+            proofs: 0,
+            order: self.jobs.len() + 1,
+            ended: false,
+        };
+        self.jobs.insert(job.clone(), accepted);
+    }
+
+    /// S1 (work), S2, S13, S14, S15 over the records.
+    fn stored(&mut self, job: &JobId, work: &Work) -> Result<(), Broken> {
+        let node = &work.name;
         if !self.jobs.get(job).is_some_and(|j| j.targets.contains(node)) {
             return broken("S15", format!("{node} is not a target of {job}"));
         }
         let entry = self.node(node);
-        if entry.terminal.contains(job) {
+        let before = entry.works.get(job).map(|w| w.phase.clone());
+        if before.as_ref().is_some_and(Phase::is_terminal) {
             return broken(
                 "S13",
                 format!("{node} had ended in {job} and was stored again"),
             );
         }
-        if terminal {
-            entry.terminal.insert(job.clone());
-        }
-        if holds && let Some(other) = entry.holder.as_ref().filter(|other| *other != job) {
+        let active = work.phase.is_active();
+        if active && let Some(other) = entry.holder.as_ref().filter(|other| *other != job) {
             return broken("S2", format!("{node} is held by {other} and by {job}"));
         }
-        entry.holder = (holds && !terminal).then(|| job.clone());
-        entry.left_cordoned = left_cordoned;
-        let held = self.holders(job).count();
+        let begins = active && entry.holder.is_none();
+        if active {
+            entry.holder = Some(job.clone());
+        } else {
+            entry.holder = None;
+        }
+        if begins {
+            entry.marked_at = None;
+            entry.read = None;
+            // What an earlier job left cordoned is ours.
+            entry.cordoned_before = entry.cordon == Some(Cordon::Others);
+        }
+        entry.works.insert(job.clone(), work.clone());
+        entry.latest = Some(job.clone());
+        if begins {
+            self.may_begin(job, work)?;
+        }
+        if let (Phase::Done { .. }, true) = (&work.phase, work.was_available)
+            && let Some(facts) = self.jobs.get_mut(job)
+        {
+            facts.proofs += 1;
+        }
+        let held = self.nodes.values().filter(|n| n.slot(job)).count();
         let max = self.jobs.get(job).map_or(0, |j| j.max);
         if held > max {
             return broken(
                 "S1",
-                format!("{held} nodes of {job} in hand, at most {max} may be"),
+                format!("{held} nodes of {job} hold a slot, at most {max} may"),
             );
         }
         Ok(())
     }
 
-    fn holders<'a>(&'a self, job: &'a JobId) -> impl Iterator<Item = &'a NodeName> {
-        self.nodes
+    /// S14: an unproven configuration goes to one node in service; if it fails there, to no other one.
+    fn may_begin(&self, job: &JobId, work: &Work) -> Result<(), Broken> {
+        let Some(facts) = self.jobs.get(job) else {
+            return Ok(());
+        };
+        if facts.ended {
+            return broken(
+                "S14",
+                format!("{} was taken after {job} had ended", work.name),
+            );
+        }
+        if !facts.canary || facts.proofs > 0 || !work.was_available {
+            return Ok(());
+        }
+        let other = self
+            .nodes
             .iter()
-            .filter(move |(_, n)| n.holder.as_ref() == Some(job))
-            .map(|(name, _)| name)
+            .find(|(name, n)| **name != work.name && n.slot(job) && n.works[job].was_available);
+        match other {
+            Some((name, _)) => broken(
+                "S14",
+                format!(
+                    "{} was taken before {name} had proven the configuration",
+                    work.name
+                ),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// S4: a cordon of ours outlives no record of ours.
+    fn restarted(&self) -> Result<(), Broken> {
+        for (name, node) in &self.nodes {
+            if node.cordon == Some(Cordon::Ours)
+                && node.holder.is_none()
+                && !node.left_cordoned()
+                && !node.cordoned_before
+            {
+                return broken(
+                    "S4",
+                    format!("{name} is cordoned by us and no record says so"),
+                );
+            }
+        }
+        Ok(())
     }
 
     fn marked(&mut self, node: &NodeName, job: &JobId) -> Result<(), Broken> {
+        let tick = self.tick;
         let entry = self.node(node);
         if entry.holder.as_ref() != Some(job) {
             return broken(
@@ -309,42 +281,42 @@ impl History {
                 format!("{node} was marked for {job} without a durable claim"),
             );
         }
-        if entry.mark.is_none() {
-            entry.person_cordoned_first = entry.cordoned_by == Some(Who2::Other);
-        }
+        entry.marked_at.get_or_insert(tick);
         entry.mark = Some(job.clone());
         Ok(())
     }
 
     fn schedulable(&mut self, node: &NodeName, schedulable: bool, by: Who) -> Result<(), Broken> {
+        let entry = self.node(node);
         if by != Who::Us {
-            let entry = self.node(node);
-            entry.cordoned_by = (!schedulable).then_some(Who2::Other);
+            entry.cordon = (!schedulable).then_some(Cordon::Others);
+            if schedulable {
+                // Whoever cordoned it first has changed their mind, or somebody else has.
+                entry.cordoned_before = false;
+            }
             return Ok(());
         }
         if schedulable {
-            let entry = self.node(node);
-            if entry.cordoned_by == Some(Who2::Other) && entry.mark.is_none() {
+            if entry.cordon == Some(Cordon::Others) && entry.holder.is_none() {
                 return broken(
                     "S5",
                     format!("{node} was uncordoned, and the cordon was not ours"),
                 );
             }
-            if entry.person_cordoned_first {
+            if entry.cordoned_before {
                 return broken(
                     "S5",
                     format!("{node} was cordoned before us and was uncordoned"),
                 );
             }
-            entry.cordoned_by = None;
+            entry.cordon = None;
             return Ok(());
         }
-        let entry = self.node(node);
         let Some(job) = entry.holder.clone() else {
             return broken("S3", format!("{node} was cordoned without a durable claim"));
         };
-        let was_available = entry.cordoned_by.is_none() && !entry.unready;
-        entry.cordoned_by.get_or_insert(Who2::Us);
+        let was_available = entry.cordon.is_none() && !entry.unready;
+        entry.cordon.get_or_insert(Cordon::Ours);
         if was_available {
             self.room(&job, node)
         } else {
@@ -352,69 +324,82 @@ impl History {
         }
     }
 
-    /// S1, availability: a node in service was taken out, so all that are out now must be within the limit, unless
-    /// others went out after the claim (which no controller can know): those are not held against it.
+    /// S1, availability: when a node in service is taken out, all nodes that we hold out of service, and all that
+    /// have been out since before it was marked, are within the limit. Nodes that went out after the mark are not
+    /// held against us: no controller can know them.
     fn room(&self, job: &JobId, node: &NodeName) -> Result<(), Broken> {
         let Some(facts) = self.jobs.get(job) else {
             return broken("S3", format!("{node} was cordoned for an unknown job"));
         };
-        let ours = facts
+        let marked_at = self.nodes.get(node).and_then(|n| n.marked_at).unwrap_or(0);
+        let counts = |name: &NodeName| {
+            let Some(entry) = self.nodes.get(name) else {
+                return false;
+            };
+            let held = entry.holder.is_some() && entry.cordon == Some(Cordon::Ours);
+            let before = entry.out_since.is_some_and(|t| t < marked_at);
+            name == node
+                || (held && entry.works.get(job).is_some_and(|w| w.was_available))
+                || before
+        };
+        let out: Vec<&str> = facts
             .members
             .iter()
-            .filter(|n| {
-                self.nodes
-                    .get(*n)
-                    .is_some_and(|e| e.cordoned_by == Some(Who2::Us) && e.holder.is_some())
-            })
-            .count();
-        if ours > facts.max {
-            let max = facts.max;
+            .filter(|n| counts(n))
+            .map(NodeName::as_str)
+            .collect();
+        if out.len() > facts.max {
+            let (names, max) = (out.join(", "), facts.max);
             return broken(
                 "S1",
-                format!("{ours} nodes of the pool are out by us, limit {max}"),
+                format!("{names} are out, {node} was taken, limit {max}"),
             );
         }
         Ok(())
     }
 
-    fn evicted(&mut self, uid: &Uid, first: bool) -> Result<(), Broken> {
-        let node = self.pod_node.get(uid).cloned();
-        let held = node
-            .as_ref()
-            .and_then(|n| self.nodes.get(n))
-            .is_some_and(|n| n.holder.is_some());
+    fn evicted(&mut self, uid: &Uid, node: Option<&NodeName>) -> Result<(), Broken> {
         if let Some(node) = node
-            && !held
+            && self.node(node).holder.is_none()
         {
             return broken(
                 "S3",
-                format!("pod {uid} was evicted from {node}, which we do not hold"),
+                format!("pod {uid} was evicted from {node}, which is not held"),
             );
-        }
-        if first {
-            self.evicted.insert(uid.clone());
         }
         Ok(())
     }
 
-    fn deleted(&mut self, uid: &Uid, by: Who) -> Result<(), Broken> {
-        if by != Who::Us {
-            return Ok(());
-        }
-        let holder = self
-            .pod_node
-            .get(uid)
+    fn deleted(&mut self, uid: &Uid, node: Option<&NodeName>, by: Who) -> Result<(), Broken> {
+        let holder = node
             .and_then(|n| self.nodes.get(n))
-            .and_then(|n| n.holder.as_ref())
-            .and_then(|j| self.jobs.get(j));
-        if !holder.is_some_and(|j| j.force) {
+            .and_then(|n| n.holder.as_ref());
+        let forced = holder
+            .and_then(|job| self.jobs.get(job))
+            .is_some_and(|j| j.force);
+        if by == Who::Us && !forced {
             return broken("S6", format!("pod {uid} was deleted without force"));
         }
         Ok(())
     }
 
+    /// S12: no order of a former actor after one of its successor.
+    fn ordered(&mut self, node: &NodeName, epoch: u64) -> Result<(), Broken> {
+        let entry = self.node(node);
+        if epoch < entry.epoch {
+            let newer = entry.epoch;
+            return broken(
+                "S12",
+                format!("{node} took an order of epoch {epoch} after {newer}"),
+            );
+        }
+        entry.epoch = epoch;
+        Ok(())
+    }
+
     fn step_started(
         &mut self,
+        at_ms: u64,
         job: &JobId,
         node: &NodeName,
         attempt: u32,
@@ -427,6 +412,7 @@ impl History {
                 format!("{step} ran twice in attempt {attempt} on {node}"),
             );
         }
+        let order = self.jobs.get(job).map_or(0, |j| j.order);
         let entry = self.node(node);
         if entry.holder.as_ref() != Some(job) {
             return broken(
@@ -434,48 +420,60 @@ impl History {
                 format!("{step} ran on {node} without a durable claim of {job}"),
             );
         }
+        if entry.works.get(job).is_none_or(|w| w.attempt != attempt) {
+            return broken(
+                "S3",
+                format!("{step} ran on {node} in an attempt {attempt} of no record"),
+            );
+        }
+        if order < entry.last_order {
+            return broken("S9", format!("{job} changed {node} after a newer job had"));
+        }
+        entry.last_order = order;
         if let Some(running) = &entry.running_step {
             return broken("S8", format!("{step} began on {node} while {running} ran"));
         }
         entry.running_step = Some(step.to_owned());
-        let first = step.starts_with("Reset/");
-        if first && attempt == 1 && !entry.pods.is_empty() && !entry.unready {
-            let pods: Vec<&str> = entry.pods.iter().map(Uid::as_str).collect();
-            let pods = pods.join(", ");
-            return broken("S7", format!("{step} began on {node} while it ran {pods}"));
+        if !step.starts_with("Reset/teardown") {
+            return Ok(());
         }
-        if first && attempt == 1 && entry.cordoned_by.is_none() && !entry.unready {
-            return broken(
-                "S7",
-                format!("{step} began on {node}, which was not cordoned"),
-            );
+        match entry.read.take() {
+            None => broken("S7", format!("{step} began on {node} without a fresh read")),
+            Some((at, ..)) if at_ms.saturating_sub(at) > READ_IS_FRESH_MS => {
+                let age = (at_ms - at) / 1000;
+                broken(
+                    "S7",
+                    format!("{step} began on {node} on a read that was {age} s old"),
+                )
+            }
+            Some((_, false, _)) => broken("S7", format!("{step} began on {node}, still open")),
+            Some((_, true, pods)) if !pods.is_empty() => {
+                let pods: Vec<&str> = pods.iter().map(Uid::as_str).collect();
+                broken(
+                    "S7",
+                    format!("{step} began on {node} while it ran {}", pods.join(", ")),
+                )
+            }
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// What must hold once faults are over and nothing moves any more: S4, S5, S13, L1.
     pub fn at_rest(&self) -> Result<(), Broken> {
-        for (job, facts) in &self.jobs {
-            if !facts.ended {
-                return broken("L1", format!("{job} has no verdict"));
-            }
+        if let Some((job, _)) = self.jobs.iter().find(|(_, facts)| !facts.ended) {
+            return broken("L1", format!("{job} has no verdict"));
         }
         for (name, node) in &self.nodes {
-            if let Some(job) = &node.holder {
-                return broken("S13", format!("{name} is still in hand of {job}"));
+            if let Some((job, work)) = node.works.iter().find(|(_, w)| !w.phase.is_terminal()) {
+                let word = work.phase.word();
+                return broken("S13", format!("{job} has ended and left {name} in {word}"));
             }
-            let ours = node.cordoned_by == Some(Who2::Us);
-            if (ours || node.mark.is_some()) && !node.left_cordoned {
-                return broken(
-                    "S4",
-                    format!("{name} was left cordoned or marked without a word"),
-                );
+            let left = node.left_cordoned() || node.cordoned_before;
+            if node.cordon == Some(Cordon::Ours) && !left {
+                return broken("S4", format!("{name} was left cordoned without a word"));
             }
-            if node.person_cordoned_first && node.mark.is_some() && node.cordoned_by.is_none() {
-                return broken(
-                    "S5",
-                    format!("{name} was cordoned before us and is not now"),
-                );
+            if node.mark.is_some() && !node.left_cordoned() {
+                return broken("S4", format!("{name} was left marked without a word"));
             }
         }
         Ok(())

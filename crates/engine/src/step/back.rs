@@ -15,6 +15,9 @@ use crate::time::{Span, Time};
 /// are not watched at all.
 const HEARTBEAT_EVERY: Span = Span::secs(1);
 
+/// The watch shows an uncordon within this; a node that is cordoned then was cordoned by somebody else.
+const LIFT_SHOWS: Span = Span::secs(10);
+
 pub(super) fn rejoining(
     ctx: &Ctx<'_>,
     sync: &Sync,
@@ -152,12 +155,21 @@ pub(super) fn post_install(
     if lifted {
         let entry = ctx.index.node(&work.name);
         if entry.is_some_and(|e| e.seen.unschedulable) && !work.was_unschedulable {
-            plan.emit(
-                ctx,
-                Action::Lift {
-                    node: work.name.clone(),
-                },
-            );
+            let lift = Action::Lift {
+                node: work.name.clone(),
+            };
+            let done = ctx.ledger.done_at(&lift.key());
+            // Our uncordon came through and this was seen later: somebody else has cordoned it.
+            if done.is_some_and(|at| at >= since && ctx.now - at >= LIFT_SHOWS) {
+                let mut next = work.clone();
+                next.was_unschedulable = true;
+                return step_to(next);
+            }
+            if done.is_none_or(|at| at < since) {
+                plan.emit(ctx, lift);
+            } else if let Some(at) = done {
+                plan.wake(at + LIFT_SHOWS);
+            }
         }
     } else {
         keep_out(ctx, sync, work, plan);

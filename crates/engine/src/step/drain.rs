@@ -4,7 +4,7 @@ use super::{fail, go, ours, release, stay, step_to};
 use crate::action::Action;
 use crate::admit;
 use crate::drain::{self, DrainView};
-use crate::facts::PodSeen;
+use crate::facts::{BudgetSeen, PodSeen};
 use crate::ids::ObjectKey;
 use crate::phase::{Blocker, Cause, Heartbeat, Outcome, Phase, SkipReason};
 use crate::plan::{Ctx, Plan};
@@ -25,7 +25,7 @@ pub(super) fn draining(
     plan: &mut Plan,
 ) -> Step {
     let Some(entry) = ctx.index.node(&work.name) else {
-        return absent(ctx, sync, work);
+        return absent(ctx, work);
     };
     let seen = &entry.seen;
     if seen.hold && work.attempt == 0 {
@@ -91,7 +91,7 @@ pub(super) fn draining(
 }
 
 /// A node that left before its reset is gone; afterwards its absence is part of the reset.
-fn absent(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Step {
+fn absent(ctx: &Ctx<'_>, work: &Work) -> Step {
     if !ctx.index.live() {
         return stay(WaitingOn::View);
     }
@@ -106,7 +106,6 @@ fn absent(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Step {
             "",
         );
     }
-    let _ = sync;
     go(
         ctx,
         work,
@@ -185,23 +184,29 @@ fn move_pods(
     } else {
         overdue
     };
+    // Nothing is given back while one of our evictions is on its way.
+    let busy = ctx
+        .index
+        .pods_on(&work.name)
+        .any(|p| ctx.ledger.pod_busy(&p.uid));
     let yields = blocker.is_some()
+        && !busy
         && !sync.spec.force
         && elapsed >= policy.yield_after
         && work.attempt == 0
         && admit::somebody_could_drain(ctx, sync);
-    if give_up || yields {
+    if (give_up && !busy) || yields {
         let blocker = blocker.unwrap_or_else(|| ending_blocker(view));
         return yield_slot(ctx, sync, work, blocker, yields && !give_up);
     }
-    plan.wake(
-        since
-            + if sync.spec.force && overdue {
-                limit + limit
-            } else {
-                limit
-            },
-    );
+    if !give_up {
+        let end = if sync.spec.force && overdue {
+            limit + limit
+        } else {
+            limit
+        };
+        plan.wake(since + end);
+    }
     if blocker.is_some() && elapsed < policy.yield_after {
         plan.wake(since + policy.yield_after);
     }
@@ -235,7 +240,11 @@ fn ending_blocker(view: &DrainView) -> Blocker {
 
 fn yield_slot(ctx: &Ctx<'_>, sync: &Sync, work: &Work, blocker: Blocker, early: bool) -> Step {
     let mut work = work.clone();
-    work.tries += 1;
+    // A shortage that the budget itself shows passes; such a node does not stand first in line again before it has.
+    let passes = |key: &ObjectKey| ctx.index.budget(key).is_some_and(|b| b.allowed == 0);
+    if !(early && blocker.budget.as_ref().is_some_and(passes)) {
+        work.tries += 1;
+    }
     let cause = Cause::Undrainable { blocker };
     if work.attempt > 0 {
         return fail(ctx, sync, &work, cause);
@@ -289,7 +298,7 @@ fn evict(
                 Some(at) if at <= ctx.now => {}
                 Some(at) => {
                     plan.wake(at);
-                    return blocked(shortage(b.healthy, b.desired));
+                    return blocked(shortage(b));
                 }
                 None => {}
             }
@@ -312,7 +321,16 @@ fn evict(
     super::trouble(ctx, &key).and_then(blocked)
 }
 
-fn shortage(healthy: i32, desired: i32) -> String {
+/// Why a budget allows nothing now, in words. A granted eviction that the disruption controller has not matched
+/// with a pod's end is believed for two minutes, and holds the budget for that long.
+fn shortage(b: &BudgetSeen) -> String {
+    let (healthy, desired) = (b.healthy, b.desired);
+    if b.disrupted > 0 && healthy + (b.disrupted as i32) > desired {
+        let n = b.disrupted;
+        return format!(
+            "the API server still counts {n} earlier evictions against it; it forgets them after two minutes"
+        );
+    }
     format!("it needs {desired} healthy pods and has {healthy}")
 }
 
@@ -372,15 +390,27 @@ pub(super) fn confirming(
         {
             return again("not cordoned by the API server's account");
         }
+        Some(node) if node.hold && work.attempt == 0 => return again("held"),
         Some(_) => {}
     }
     let force = sync.spec.force;
     let left = drain::view(ctx.index, &work.name, read.pods.iter(), force, ctx.now);
     if left.is_empty() {
-        begin(ctx, sync, work)
-    } else {
-        again("a pod came after the cordon")
+        return begin(ctx, sync, work);
     }
+    let seen = ctx.index.pods_on(&work.name);
+    if !drain::view(ctx.index, &work.name, seen, force, ctx.now).is_empty() {
+        return again("a pod came after the cordon");
+    }
+    // The watch has not brought that pod yet, or the read is older than its end.
+    if ctx.now - read.asked < CONFIRM_PAUSE {
+        plan.wake(read.asked + CONFIRM_PAUSE);
+    } else {
+        plan.emit(ctx, action);
+    }
+    stay(WaitingOn::Ourselves {
+        what: "the watch to show a pod that a fresh read shows".to_owned(),
+    })
 }
 
 /// The node is empty by a fresh read: reset it, or, where nothing is reset, see that it is well.

@@ -1,17 +1,20 @@
 //! The machine: probe before the cordon, the reset order, and the pause between attempts.
 
-use super::{fail, go, keep_out, release, stay};
+use super::{cordoned_meanwhile, fail, go, keep_out, release, stay};
 use crate::action::{Action, HostState, Stage};
+use crate::drain;
+use crate::ledger::Gate;
 use crate::phase::{Cause, Heartbeat, Outcome, Phase};
 use crate::plan::{Ctx, Plan};
 use crate::report::WaitingOn;
 use crate::step::Step;
 use crate::sync::{Sync, Work};
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 pub(super) fn probing(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
     let since = work.phase.since();
-    if ctx.index.node(&work.name).is_none() && ctx.index.live() {
+    let entry = ctx.index.node(&work.name);
+    if entry.is_none() && ctx.index.live() {
         let reason = crate::phase::SkipReason::Gone;
         return go(
             ctx,
@@ -23,6 +26,12 @@ pub(super) fn probing(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) 
             "",
         );
     }
+    let cordoned = entry.map(|e| cordoned_meanwhile(ctx, sync, work, &e.seen));
+    let work = &match cordoned {
+        None => work.clone(),
+        Some(Ok(work)) => work,
+        Some(Err(step)) => return step,
+    };
     let action = Action::Probe {
         node: work.name.clone(),
         id: work.id.clone(),
@@ -76,6 +85,55 @@ pub(super) fn probing(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) 
     stay(WaitingOn::Host { what })
 }
 
+/// How long a fresh read holds: an order that is given later needs another one (S7).
+const READ_HOLDS: Span = Span::secs(10);
+
+/// Whether the order may be given now. Until the machine is known to have it, the node must have been seen empty
+/// and closed a moment ago: a person may have opened it while the machine could not be reached.
+fn may_begin(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Result<(), Step> {
+    let order = host_action(sync, work, Stage::Reset);
+    let given = ctx
+        .ledger
+        .host(&work.name, work.attempt, Stage::Reset)
+        .is_some()
+        || ctx.ledger.gate(&order.key(), ctx.now) == Gate::Running;
+    if given {
+        return Ok(());
+    }
+    let oldest = Time(ctx.now.0.saturating_sub(READ_HOLDS.0));
+    let Some(read) = ctx.ledger.confirmed(&work.name, oldest) else {
+        let action = Action::Confirm {
+            node: work.name.clone(),
+        };
+        let what = super::trouble(ctx, &action.key()).unwrap_or_else(|| "a fresh read".into());
+        plan.emit(ctx, action);
+        return Err(stay(WaitingOn::Ourselves { what }));
+    };
+    let Some(node) = &read.node else {
+        return Ok(());
+    };
+    let force = sync.spec.force;
+    let left = drain::view(ctx.index, &work.name, read.pods.iter(), force, ctx.now);
+    if node.unschedulable && left.is_empty() {
+        return Ok(());
+    }
+    let phase = Phase::Draining {
+        since: ctx.now,
+        cordoned: false,
+    };
+    Err(go(ctx, work, phase, "opened again before its reset began"))
+}
+
+fn host_action(sync: &Sync, work: &Work, stage: Stage) -> Action {
+    Action::Host {
+        node: work.name.clone(),
+        id: work.id.clone(),
+        job: sync.spec.job.clone(),
+        attempt: work.attempt,
+        stage,
+    }
+}
+
 /// What an order came to, from the ledger.
 pub(super) enum Order {
     Running(String),
@@ -103,13 +161,7 @@ pub(super) fn order(
         }
         Some(HostState::Running { .. }) | None => {}
     }
-    let action = Action::Host {
-        node: work.name.clone(),
-        id: work.id.clone(),
-        job: sync.spec.job.clone(),
-        attempt: work.attempt,
-        stage,
-    };
+    let action = host_action(sync, work, stage);
     let key = action.key();
     let mut what = match seen {
         Some(HostState::Running { step: Some(step) }) => format!("step {step}"),
@@ -137,6 +189,9 @@ pub(super) fn resetting(
     plan: &mut Plan,
 ) -> Step {
     keep_out(ctx, sync, work, plan);
+    if let Err(step) = may_begin(ctx, sync, work, plan) {
+        return step;
+    }
     match order(ctx, sync, work, Stage::Reset, since, plan) {
         Order::Running(what) => stay(WaitingOn::Host { what }),
         Order::Failed(cause) => fail(ctx, sync, work, cause),

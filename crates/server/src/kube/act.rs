@@ -49,7 +49,11 @@ pub(super) async fn set_unschedulable(
     } else {
         Value::Null
     };
-    let body = json!({"metadata": {"uid": node.uid}, "spec": {"unschedulable": value}});
+    // The version as well: a request that was held up must not close a node that was given back since.
+    let body = json!({
+        "metadata": {"uid": node.uid, "resourceVersion": node.resource_version},
+        "spec": {"unschedulable": value},
+    });
     patch_node(wire, node, &body).await
 }
 

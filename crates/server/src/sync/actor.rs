@@ -9,7 +9,7 @@ use super::clock::{ClusterClock, WallClock};
 use super::commit::{self, Committed};
 use super::points::Points;
 use super::ports::{Cluster, Listed, Machines, Seen};
-use super::state::{State, StateError};
+use super::state::{self, State, StateError};
 use super::{chain, enrol};
 use crate::records::keys;
 use crate::store::{LeaseId, Revision, Store, StoreError, Txn};
@@ -18,6 +18,7 @@ use evenkeel_engine::check;
 use evenkeel_engine::facts::NodeSeen;
 use evenkeel_engine::ids::{ClusterId, NodeName};
 use evenkeel_engine::plan::{Ctx, Plan, plan};
+use evenkeel_engine::sync::Sync;
 use evenkeel_engine::time::{Span, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ const LEASE_RENEW: Duration = Duration::from_secs(5);
 const RESYNC: Duration = Duration::from_secs(30);
 /// Turns in a row without looking for news: a node passes at most about ten phases without waiting for anything.
 const TURNS_MAX: u32 = 32;
+/// The finest time that decisions know.
+const TICK: Duration = Duration::from_millis(1);
 /// Watch events that wait for the loop; the watch blocks beyond that.
 const NEWS_QUEUE: usize = 256;
 /// Readers see changes at most this much later.
@@ -212,6 +215,8 @@ impl Actor<'_> {
             let now = tokio::time::Instant::now();
             let again = now + if unpublished { PUBLISH_EVERY } else { RESYNC };
             let until = wake_at.map_or(again, |at| self.clock.instant(at).min(again));
+            // A decision that asks to be made again at once still lets others work.
+            let until = until.max(now + TICK);
             tokio::select! {
                 biased;
                 _ = renew.tick() => {
@@ -294,7 +299,7 @@ impl Actor<'_> {
         for action in &decided.actions {
             self.start(action.clone(), now);
         }
-        self.state.syncs.retain(|_, sync| sync.running());
+        self.state.syncs.retain(|_, sync| state::keeps(sync, now));
         Ok((decided.wake_at, decided))
     }
 
@@ -388,7 +393,10 @@ impl Actor<'_> {
                     self.state.ledger.forget_pod(&uid);
                 }
                 Seen::Budget(budget) => self.state.index.see_budget(budget),
-                Seen::BudgetGone(key) => self.state.index.lose_budget(&key),
+                Seen::BudgetGone(key) => {
+                    self.state.index.lose_budget(&key);
+                    self.state.ledger.forget_budget(&key);
+                }
                 Seen::Relisted(Listed::Nodes(all)) => {
                     self.nodes = Arc::new(
                         all.iter()
@@ -433,7 +441,29 @@ impl Actor<'_> {
                         .map(|b| b.resource_version.clone()),
                     _ => None,
                 };
+                let done = result.is_ok();
                 self.state.ledger.end(&action, result, version, now);
+                if done {
+                    self.forget(&action);
+                }
+            }
+        }
+    }
+
+    /// An answer may arrive after its pod is gone, or after its node's way has ended: nobody asks for it then.
+    fn forget(&mut self, action: &Action) {
+        match action {
+            Action::Evict { uid, .. } | Action::Delete { uid, .. } => {
+                if self.state.index.pod(uid).is_none() {
+                    self.state.ledger.forget_pod(uid);
+                }
+            }
+            _ => {
+                let Some(node) = node_of(action) else { return };
+                let held = |s: &Sync| s.work(node).is_some_and(|w| w.phase.is_active());
+                if !self.state.syncs.values().any(held) {
+                    self.state.ledger.forget_node(node);
+                }
             }
         }
     }

@@ -37,8 +37,11 @@ pub async fn commit(
     let mut txn = Txn::new().when_create_revision(&leader, epoch);
     let works: &[(JobId, Work)] = &plan.works[..plan.works.len().min(WORKS_MAX)];
     // A verdict counts the nodes: it waits for the commit in which all of them are stored.
-    let states: &[(JobId, SyncState)] =
-        if works.len() == plan.works.len() { &plan.states } else { &[] };
+    let states: &[(JobId, SyncState)] = if works.len() == plan.works.len() {
+        &plan.states
+    } else {
+        &[]
+    };
     let mut touched_nodes = Vec::new();
     for (job, work) in works {
         let key = keys::work(&project, &cluster, job, &work.name);
@@ -51,13 +54,18 @@ pub async fn commit(
             record.applied = applied;
             record.updated_ms = wall_ms;
             let key = keys::node(&project, &cluster, &record.id);
-            txn = txn.when_mod_revision(&key, kept.revision).put(key, records::encode(&record));
+            txn = txn
+                .when_mod_revision(&key, kept.revision)
+                .put(key, records::encode(&record));
             touched_nodes.push(work.name.clone());
         }
     }
     let mut touched_pools: Vec<PoolId> = Vec::new();
     for (job, verdict) in states {
-        txn = txn.put(keys::job_state(&project, &cluster, job), records::encode(verdict));
+        txn = txn.put(
+            keys::job_state(&project, &cluster, job),
+            records::encode(verdict),
+        );
         if verdict.status != Status::Running
             && let Some(sync) = state.syncs.get(job)
         {
@@ -69,7 +77,9 @@ pub async fn commit(
                 let mut record = kept.record.clone();
                 record.proven = Some(sync.spec.revision.clone());
                 let key = keys::pool(&project, &cluster, &record.id);
-                txn = txn.when_mod_revision(&key, kept.revision).put(key, records::encode(&record));
+                txn = txn
+                    .when_mod_revision(&key, kept.revision)
+                    .put(key, records::encode(&record));
                 touched_pools.push(record.id);
             }
         }
@@ -104,7 +114,10 @@ fn applied(state: &State, job: &JobId, work: &Work) -> Option<Option<TemplateRev
     match &work.phase {
         Phase::Done { .. } => Some(Some(spec.revision.clone())),
         Phase::Resetting { .. } => Some(None),
-        Phase::Failed { left: Left::Cordoned | Left::InServiceHoldingSlot, .. } => Some(None),
+        Phase::Failed {
+            left: Left::Cordoned | Left::InServiceHoldingSlot,
+            ..
+        } => Some(None),
         _ => None,
     }
 }
@@ -146,7 +159,11 @@ async fn reread(
             None => crate::store::Event::Delete { key: key.clone() },
         };
         if let Err(error) = state.take_event(&event) {
-            tracing::error!(key, error = &error as &dyn std::error::Error, "a record is damaged");
+            tracing::error!(
+                key,
+                error = &error as &dyn std::error::Error,
+                "a record is damaged"
+            );
         }
     }
     Ok(())

@@ -56,7 +56,8 @@ impl Enrol {
                 txn = txn.when_absent(&key).put(key, records::encode(record));
             }
             store.txn(txn).await?;
-            self.reread(store, state, fresh.iter().map(|r| &r.id)).await?;
+            self.reread(store, state, fresh.iter().map(|r| &r.id))
+                .await?;
         }
         self.refresh(store, state, wall_ms).await?;
         self.forget(store, state, now).await
@@ -82,9 +83,7 @@ impl Enrol {
                 let same = record.machine_id == kept.record.machine_id
                     && record.system_uuid == kept.record.system_uuid
                     && record.internal_ip == kept.record.internal_ip;
-                if kept.record.machine_id.is_some()
-                    && record.machine_id != kept.record.machine_id
-                {
+                if kept.record.machine_id.is_some() && record.machine_id != kept.record.machine_id {
                     record.applied = None;
                 }
                 record.updated_ms = wall_ms;
@@ -99,7 +98,8 @@ impl Enrol {
                 .put(key, records::encode(record));
             store.txn(txn).await?;
         }
-        self.reread(store, state, changed.iter().map(|(r, _)| &r.id)).await
+        self.reread(store, state, changed.iter().map(|(r, _)| &r.id))
+            .await
     }
 
     async fn reread(
@@ -125,9 +125,13 @@ impl Enrol {
         state: &mut State,
         now: Time,
     ) -> Result<(), StoreError> {
-        self.absent.retain(|name, _| state.index.node(name).is_none());
+        self.absent
+            .retain(|name, _| state.index.node(name).is_none());
         let held = |name: &NodeName| {
-            state.syncs.values().any(|s| s.work(name).is_some_and(|w| w.phase.is_active()))
+            state
+                .syncs
+                .values()
+                .any(|s| s.work(name).is_some_and(|w| w.phase.is_active()))
         };
         let gone: Vec<NodeName> = state
             .nodes
@@ -142,7 +146,9 @@ impl Enrol {
             }
             if let Some(kept) = state.nodes.get(&name) {
                 let key = keys::node(&state.project, &state.cluster, &kept.record.id);
-                let txn = Txn::new().when_mod_revision(&key, kept.revision).delete(&key);
+                let txn = Txn::new()
+                    .when_mod_revision(&key, kept.revision)
+                    .delete(&key);
                 if store.txn(txn).await?.succeeded {
                     state.nodes.remove(&name);
                     state.index.set_pool(&name, None);

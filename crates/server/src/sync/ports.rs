@@ -46,12 +46,18 @@ pub enum Fault {
 impl Fault {
     /// A transient fault without a cause.
     pub fn transient(what: impl Into<String>) -> Self {
-        Self::Transient { what: what.into(), source: None }
+        Self::Transient {
+            what: what.into(),
+            source: None,
+        }
     }
 
     /// A permanent fault without a cause.
     pub fn permanent(what: impl Into<String>) -> Self {
-        Self::Permanent { what: what.into(), source: None }
+        Self::Permanent {
+            what: what.into(),
+            source: None,
+        }
     }
 }
 
@@ -113,7 +119,8 @@ pub trait Cluster: Send + Sync + 'static {
     async fn watch(&self) -> Result<mpsc::Receiver<Vec<Seen>>, Fault>;
     /// Writes our mark, only if the node is still at this UID and resourceVersion.
     async fn claim(&self, node: &NodeSeen, mark: &Mark) -> Result<(), Fault>;
-    /// Sets `spec.unschedulable`, only if the node still has this UID.
+    /// Sets `spec.unschedulable`, only if the node is still at this UID and resourceVersion: a request that was held
+    /// up on its way must not close a node that has been given back since.
     async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault>;
     /// Removes our mark and, if `uncordon`, makes the node schedulable, in one write at this resourceVersion.
     async fn release(&self, node: &NodeSeen, uncordon: bool) -> Result<(), Fault>;
@@ -126,7 +133,13 @@ pub trait Cluster: Send + Sync + 'static {
     /// `spec.renewTime` of the node's Lease, in milliseconds since the epoch by the host's clock.
     async fn heartbeat(&self, node: &NodeName) -> Result<Option<i64>, Fault>;
     /// Leaves an Event on a node for people with kubectl.
-    async fn event(&self, node: &NodeSeen, reason: &str, message: &str, warning: bool) -> Result<(), Fault>;
+    async fn event(
+        &self,
+        node: &NodeSeen,
+        reason: &str,
+        message: &str,
+        warning: bool,
+    ) -> Result<(), Fault>;
 }
 
 /// Everything needed to find a machine and prove that it is the right one.
@@ -167,5 +180,9 @@ pub trait Machines: Send + Sync + 'static {
     /// Makes sure the order was given (once) and follows it to its end. Progress goes to `progress` as it is
     /// seen. An `Err` means that the outcome is unknown (transient) or that the order was refused (permanent);
     /// calling again re-attaches.
-    async fn run(&self, order: &HostOrder, progress: mpsc::Sender<HostState>) -> Result<HostState, Fault>;
+    async fn run(
+        &self,
+        order: &HostOrder,
+        progress: mpsc::Sender<HostState>,
+    ) -> Result<HostState, Fault>;
 }

@@ -6,10 +6,20 @@ use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, PoolId};
 use evenkeel_engine::index::Index;
 use evenkeel_engine::ledger::Ledger;
 use evenkeel_engine::sync::{Sync, SyncState, Work};
+use evenkeel_engine::time::{Span, Time};
 use std::collections::BTreeMap;
 
 /// The id of the pool that holds every worker node of no other pool.
 pub const DEFAULT_POOL: &str = "DefaultPool";
+
+/// An ended job is kept for so long: a mark that a late request of ours writes is taken away again. Requests are
+/// given up after half a minute, and whatever still arrives later finds the node changed.
+const LINGER: Span = Span::mins(2);
+
+/// Whether a job still needs somebody.
+pub(super) fn keeps(sync: &Sync, now: Time) -> bool {
+    sync.ended_at().is_none_or(|at| now - at < LINGER)
+}
 
 /// A record with the revision it was read at.
 #[derive(Clone, Debug)]
@@ -29,7 +39,7 @@ pub struct State {
     pub index: Index,
     /// What came back from actions.
     pub ledger: Ledger,
-    /// Jobs that have not ended.
+    /// Jobs that run, or ended a moment ago.
     pub syncs: BTreeMap<JobId, Sync>,
     pub(super) pools: BTreeMap<PoolId, Kept<PoolRecord>>,
     pub(super) nodes: BTreeMap<NodeName, Kept<NodeRecord>>,
@@ -68,7 +78,10 @@ impl State {
         project: &str,
         cluster: &ClusterId,
     ) -> Result<Self, StateError> {
-        let fail = |source| StateError::Store { cluster: cluster.clone(), source };
+        let fail = |source| StateError::Store {
+            cluster: cluster.clone(),
+            source,
+        };
         let prefix = keys::inside(project, cluster);
         let listing = store.list(&prefix, Page::all()).await.map_err(fail)?;
         let mut state = Self {
@@ -82,18 +95,29 @@ impl State {
             revision: listing.revision,
             clock: None,
         };
-        let by_key: BTreeMap<&str, &KeyValue> =
-            listing.items.iter().map(|kv| (kv.key.as_str(), kv)).collect();
-        let bad = |source| StateError::Record { cluster: cluster.clone(), source };
+        let by_key: BTreeMap<&str, &KeyValue> = listing
+            .items
+            .iter()
+            .map(|kv| (kv.key.as_str(), kv))
+            .collect();
+        let bad = |source| StateError::Record {
+            cluster: cluster.clone(),
+            source,
+        };
         for kv in &listing.items {
             state.take_record(kv).map_err(bad)?;
         }
         let jobs = keys::jobs(project, cluster);
-        for (key, kv) in by_key.range(jobs.as_str()..).take_while(|(k, _)| k.starts_with(&jobs)) {
+        for (key, kv) in by_key
+            .range(jobs.as_str()..)
+            .take_while(|(k, _)| k.starts_with(&jobs))
+        {
             let job: JobRecord = records::decode(key, &kv.value).map_err(bad)?;
             let id = job.spec.job.clone();
             let state_key = keys::job_state(project, cluster, &id);
-            let Some(verdict) = by_key.get(state_key.as_str()) else { continue };
+            let Some(verdict) = by_key.get(state_key.as_str()) else {
+                continue;
+            };
             let verdict: SyncState = records::decode(&state_key, &verdict.value).map_err(bad)?;
             let works_prefix = keys::works(project, cluster, &id);
             let mut works = Vec::new();
@@ -104,7 +128,8 @@ impl State {
                 works.push(records::decode::<Work>(key, &kv.value).map_err(bad)?);
             }
             let sync = Sync::new(job.spec, verdict, works);
-            if sync.running() {
+            let now = state.clock.as_ref().map_or(Time(0), |clock| clock.at);
+            if keeps(&sync, now) {
                 state.syncs.insert(id, sync);
             }
         }
@@ -127,13 +152,30 @@ impl State {
         let (project, cluster) = (self.project.as_str(), &self.cluster);
         if key.starts_with(&keys::pools(project, cluster)) {
             let record: PoolRecord = records::decode(key, &kv.value)?;
-            let kept = Kept { record, revision: kv.mod_revision };
+            let kept = Kept {
+                record,
+                revision: kv.mod_revision,
+            };
             self.pools.insert(kept.record.id.clone(), kept);
         } else if key.starts_with(&keys::nodes(project, cluster)) {
             let record: NodeRecord = records::decode(key, &kv.value)?;
             let name = NodeName::new(&record.name);
+            // Our own commits are read back at once; what the watch brings of before is old.
+            if self
+                .nodes
+                .get(&name)
+                .is_some_and(|k| k.revision > kv.mod_revision)
+            {
+                return Ok(None);
+            }
             self.index.set_pool(&name, Some(record.pool.clone()));
-            self.nodes.insert(name, Kept { record, revision: kv.mod_revision });
+            self.nodes.insert(
+                name,
+                Kept {
+                    record,
+                    revision: kv.mod_revision,
+                },
+            );
         } else if key.starts_with(&keys::jobs(project, cluster)) {
             let record: JobRecord = records::decode(key, &kv.value)?;
             return Ok(Some(record.spec.job));
@@ -150,7 +192,11 @@ impl State {
             self.pools.remove(&PoolId::new(id));
         } else if let Some(id) = key.strip_prefix(&nodes) {
             let id = NodeId::new(id);
-            let name = self.nodes.iter().find(|(_, k)| k.record.id == id).map(|(n, _)| n.clone());
+            let name = self
+                .nodes
+                .iter()
+                .find(|(_, k)| k.record.id == id)
+                .map(|(n, _)| n.clone());
             if let Some(name) = name {
                 self.nodes.remove(&name);
                 self.index.set_pool(&name, None);
@@ -163,13 +209,21 @@ impl State {
         if self.syncs.contains_key(job) {
             return Ok(());
         }
-        let fail = |source| StateError::Store { cluster: self.cluster.clone(), source };
-        let bad = |source| StateError::Record { cluster: self.cluster.clone(), source };
+        let fail = |source| StateError::Store {
+            cluster: self.cluster.clone(),
+            source,
+        };
+        let bad = |source| StateError::Record {
+            cluster: self.cluster.clone(),
+            source,
+        };
         let header_key = keys::job(&self.project, &self.cluster, job);
         let state_key = keys::job_state(&self.project, &self.cluster, job);
         let header = store.get(&header_key, None).await.map_err(fail)?;
         let verdict = store.get(&state_key, None).await.map_err(fail)?;
-        let (Some(header), Some(verdict)) = (header, verdict) else { return Ok(()) };
+        let (Some(header), Some(verdict)) = (header, verdict) else {
+            return Ok(());
+        };
         let header: JobRecord = records::decode(&header_key, &header.value).map_err(bad)?;
         let verdict: SyncState = records::decode(&state_key, &verdict.value).map_err(bad)?;
         let sync = Sync::new(header.spec, verdict, []);
