@@ -1,5 +1,10 @@
 """A node pool is synchronized for real: SDK, API server, hosts. Proof comes from the outside."""
 
+import datetime
+import json
+import pathlib
+import re
+import statistics
 import time
 
 import pytest
@@ -7,7 +12,7 @@ from huaweicloudsdkcce import v3 as cce
 from huaweicloudsdkcore.exceptions import exceptions
 
 import sdk
-from bed import budget, deployment, wait_for
+from bed import budget, deployment, strip_ansi, wait_for
 
 PRE = '#!/bin/sh\n# canary-in-a-script\necho "pre $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-steps\n'
 POST = '#!/bin/sh\necho "post $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-steps\n'
@@ -18,6 +23,26 @@ MAX = 3
 def steps(bed, node, job):
     lines = (bed.file(node, "/var/log/e2e-steps") or "").splitlines()
     return [line for line in lines if job in line]
+
+
+def iso(text):
+    """Seconds since the epoch."""
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def empty_to_first_step(bed, server, nodes):
+    """From the moment at which the server saw the last pod gone to the first step on the host: median, ms."""
+    took = []
+    log = strip_ansi((server.dir / "server.log").read_text())
+    for node in nodes:
+        seen = re.findall(rf'^(\S+Z) .*node={node} phase="Confirming"', log, re.M)
+        journals = pathlib.Path(bed.hosts[node]["files"]).glob("var/lib/evenkeel/orders/*.reset/journal")
+        for journal in journals:
+            for line in journal.read_text().splitlines():
+                entry = json.loads(line)
+                if entry.get("entry") == "started" and entry["step"] == "teardown":
+                    took.append(entry["at_ms"] - iso(seen[-1]) * 1000)
+    return round(statistics.median(took))
 
 
 def all_schedulable(bed):
@@ -56,6 +81,11 @@ def test_whole_pool(bed, server, api, cluster, pool, keys, figures):
     report = bed.audit(nodes)
     figures["audit"] = {k: v for k, v in report.items() if not isinstance(v, (list, dict))}
     assert 1 <= report["max_out"] <= MAX, report
+    moved = report["accepted_evictions"]
+    figures["evictions_per_moved_pod"] = sum(moved.values()) / len(moved)
+    figures["evictions_refused"] = sum(report["refused_evictions"].values())
+    figures["post_to_first_cordon_ms"] = round((iso(report["first_cordon"]) - posted) * 1000)
+    figures["empty_to_first_step_ms_median"] = empty_to_first_step(bed, server, nodes)
     assert report["bare_deletes"] == [], report
     assert all(count == 1 for count in report["accepted_evictions"].values()), report
     assert report["accepted_evictions"], "pods had to move"
@@ -144,10 +174,33 @@ def test_script_fails(bed, server, api, cluster, pool):
     assert all_schedulable(bed)
 
 
+def test_people_keep_their_nodes(bed, api, cluster, pool):
+    """A node that a person cordoned and one that a person holds are left alone, and the rest is synchronized."""
+    sdk.update_pool(api, cluster, pool, "workers", pre=PRE + "# again\n", post=POST, key="first", wait=False)
+    cordoned, held = sorted(bed.hosts)[:2]
+    bed.kubectl("cordon", cordoned)
+    bed.kubectl("annotate", "node", held, "evenkeel.io/hold=maintenance")
+    try:
+        job = sdk.upgrade(api, cluster, pool, MAX)
+        ended = sdk.job_end(api, job, 240)
+        assert ended.status.phase == "Success", ended.status.reason
+        assert steps(bed, cordoned, job) == [] and steps(bed, held, job) == []
+        assert all(len(steps(bed, n, job)) == 2 for n in sorted(bed.hosts)[2:])
+        shown = bed.get("node", cordoned)
+        assert shown["spec"].get("unschedulable"), "a person's cordon stays"
+        # Named, the cordoned one is synchronized and ends cordoned as it was.
+        ids = {n.metadata.name: n.metadata.uid for n in sdk.nodes(api, cluster)}
+        job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids[cordoned]])
+        assert sdk.job_end(api, job, 120).status.phase == "Success"
+        assert len(steps(bed, cordoned, job)) == 2
+        assert bed.get("node", cordoned)["spec"].get("unschedulable")
+    finally:
+        bed.kubectl("uncordon", cordoned)
+        bed.kubectl("annotate", "node", held, "evenkeel.io/hold-")
+
+
 def test_secrets_stay_secret(server):
     canaries = [PASSWORD.encode(), b"canary-in-a-script", server.credential["sk"].encode()]
-    import pathlib
-
     for path in pathlib.Path(server.dir / "data").rglob("*"):
         if path.is_file() and "outputs" not in path.parts:
             content = path.read_bytes()
