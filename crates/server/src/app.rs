@@ -89,26 +89,7 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
     config.check().map_err(StartError::Config)?;
     // With two providers compiled in and none chosen, builders would panic; a second choice is the same one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    std::fs::create_dir_all(&config.data_dir).map_err(|source| StartError::Io {
-        what: format!(
-            "the data directory {} cannot be made",
-            config.data_dir.display()
-        ),
-        source,
-    })?;
-    let database = config.data_dir.join("evenkeel.db");
-    let first = !database.exists();
-    let secrets =
-        KeyFile::open(&config.key_file, &config.data_dir, first).map_err(StartError::Secrets)?;
-    let secrets = Arc::new(secrets);
-    let path = database.clone();
-    let opened =
-        tokio::task::spawn_blocking(move || SqliteStore::open(&path, SqliteOptions::default()));
-    let store = match opened.await {
-        Ok(store) => store.map_err(StartError::Store)?,
-        Err(_) => return Err(StartError::Store(StoreError::Closed)),
-    };
-    let store: Arc<dyn Store> = Arc::new(store);
+    let (store, secrets) = open(&config).await?;
     let wall: WallClock = system_wall_clock();
     let bootstrap = bootstrap::ensure(&*store, &secrets, &config.region)
         .await
@@ -156,6 +137,30 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         store,
         tasks,
     })
+}
+
+/// Data directory, key file, database. A missing key file is made only where there is no database yet.
+async fn open(config: &Config) -> Result<(Arc<dyn Store>, Arc<KeyFile>), StartError> {
+    std::fs::create_dir_all(&config.data_dir).map_err(|source| StartError::Io {
+        what: format!(
+            "the data directory {} cannot be made",
+            config.data_dir.display()
+        ),
+        source,
+    })?;
+    let database = config.data_dir.join("evenkeel.db");
+    let first = !database.exists();
+    let secrets =
+        KeyFile::open(&config.key_file, &config.data_dir, first).map_err(StartError::Secrets)?;
+    let secrets = Arc::new(secrets);
+    let path = database.clone();
+    let opened =
+        tokio::task::spawn_blocking(move || SqliteStore::open(&path, SqliteOptions::default()));
+    let store = match opened.await {
+        Ok(store) => store.map_err(StartError::Store)?,
+        Err(_) => return Err(StartError::Store(StoreError::Closed)),
+    };
+    Ok((Arc::new(store), secrets))
 }
 
 fn api_config(config: &Config) -> ApiConfig {

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use evenkeel_api::json::{At, parse_request};
 use evenkeel_api::{ErrorCode, Violation};
-use russh::keys::{HashAlg, PublicKey};
 use serde_json::{Value, json};
+use ssh_key::{HashAlg, PublicKey};
 
 use crate::http::auth::Call;
 use crate::http::error::ApiError;

@@ -20,8 +20,8 @@ use evenkeel_api::password::Secret;
 use evenkeel_api::{ErrorCode, Violation};
 use evenkeel_engine::ids::ClusterId;
 use evenkeel_engine::sync::Policy;
-use russh::keys::{HashAlg, PublicKey};
 use serde_json::{Map, Value, json};
+use ssh_key::{HashAlg, PrivateKey, PublicKey};
 
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
@@ -245,10 +245,14 @@ fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
 
 /// The private key and its public line. The key is never quoted.
 fn read_private_key(at: &At<'_>, found: &mut Vec<Violation>) -> Option<(Secret, String)> {
-    let parsed = at
-        .value
-        .as_str()
-        .and_then(|text| Some((text, russh::keys::decode_secret_key(text, None).ok()?)));
+    let parsed = at.value.as_str().and_then(|text| {
+        Some((
+            text,
+            PrivateKey::from_openssh(text)
+                .ok()
+                .filter(|key| !key.is_encrypted())?,
+        ))
+    });
     let Some((text, key)) = parsed else {
         let violation = Violation::new(
             at.path.clone(),
