@@ -18,10 +18,11 @@ use crate::run::{note, output, passed};
 const BUILD_LIMIT: Duration = Duration::from_mins(40);
 /// Oldest control plane that the end-to-end tests are meant for.
 const OLDEST_MINOR: u32 = 34;
-const KUBERNETES: &str = "v1.36.3";
+/// What `testbed/kubernetes` is built from.
+pub const KUBERNETES: &str = "v1.36.3";
 
 /// The modules under `testbed/`, each one binary of the same name.
-pub const MODULES: [&str; 3] = ["kubernetes", "kwok", "leasekeeper"];
+pub const MODULES: [&str; 4] = ["kubernetes", "kwok", "leasekeeper", "relay"];
 
 /// The commands inside the binary `kubernetes`.
 const COMMANDS: [&str; 7] = [

@@ -51,6 +51,11 @@ enum TestbedCommand {
         /// SSH hosts, each paired with a Node.
         #[arg(long, default_value_t = 0)]
         hosts: u8,
+        /// Real nodes instead: systemd, containerd and kubelet on each, joined by kubeadm. They
+        /// answer at 127.9.1.N, see `real_nodes` in the answer.
+        #[arg(long, conflicts_with_all = ["hosts", "kwok"], num_args = 0..=1, default_value_t = 0,
+              default_missing_value = "3")]
+        real_nodes: u8,
         /// Play pods (and nodes without a host) with KWOK; implied by --hosts.
         #[arg(long)]
         kwok: bool,
@@ -60,11 +65,19 @@ enum TestbedCommand {
         /// First three parts of the hosts' addresses.
         #[arg(long, default_value = testbed::DEFAULT_HOST_NET)]
         host_net: String,
+        /// First three parts of the addresses at which real nodes answer.
+        #[arg(long, default_value = testbed::DEFAULT_REAL_NET)]
+        real_net: String,
         #[arg(long, default_value_t = 22)]
         ssh_port: u16,
         /// Manifest with the ClusterRole `evenkeel`; the shipped one when absent.
         #[arg(long)]
         evenkeel_role: Option<PathBuf>,
+    },
+    /// Put a fresh join token on every real node (`/opt/testbed/join.sh`); it lasts an hour.
+    Token {
+        #[arg(long)]
+        state_dir: Option<PathBuf>,
     },
     /// Stop everything and wait until it is gone.
     Down {
@@ -104,6 +117,7 @@ fn act(command: Command) -> Result<ExitCode> {
                 println!("{}", gobuild::build(module)?.display());
             }
             println!("{}", testbed::base::ensure()?.display());
+            println!("{}", testbed::base::ensure_node()?.display());
             true
         }
         Command::NodeBinary => {
@@ -134,23 +148,31 @@ fn act_on_testbed(command: TestbedCommand) -> Result<ExitCode> {
         TestbedCommand::Up {
             state_dir,
             hosts,
+            real_nodes,
             kwok,
             no_join,
             host_net,
+            real_net,
             ssh_port,
             evenkeel_role,
         } => {
             let options = testbed::Options {
                 state_dir: place(state_dir),
                 hosts,
+                real_nodes,
                 kwok: kwok || hosts > 0,
                 join: !no_join,
                 host_net,
+                real_net,
                 ssh_port,
                 evenkeel_role,
             };
             let bed = testbed::up(&options)?;
             println!("{}", serde_json::to_string_pretty(&bed)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        TestbedCommand::Token { state_dir } => {
+            testbed::real::cluster::renew_token(&testbed::load(&place(state_dir))?)?;
             Ok(ExitCode::SUCCESS)
         }
         TestbedCommand::Down { state_dir } => {

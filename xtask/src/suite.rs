@@ -86,6 +86,20 @@ const STEPS: &[Step] = &[
     },
     Step {
         group: Group::Hosts,
+        what: "test bed with real nodes",
+        job: Job::Program(&[
+            "cargo",
+            "test",
+            "-p",
+            "xtask",
+            "--test",
+            "testbed_nodes",
+            "--",
+            "--nocapture",
+        ]),
+    },
+    Step {
+        group: Group::Hosts,
         what: "end to end: Python SDK, real cluster, real hosts",
         job: Job::Inside(end_to_end),
     },
@@ -108,7 +122,9 @@ fn build_cluster(_: &Path) -> Result<bool> {
 
 fn build_hosts(_: &Path) -> Result<bool> {
     testbed::base::ensure()?;
+    testbed::base::ensure_node()?;
     gobuild::build("leasekeeper")?;
+    gobuild::build("relay")?;
     Ok(true)
 }
 

@@ -1,13 +1,15 @@
 //! A real Kubernetes control plane and real SSH hosts on loopback, for tests and for trying out.
 //!
 //! Entry points: [`up`], [`down`], [`status`]; [`Testbed`] describes what runs and reaches into it.
-//! Nodes become Ready through a process on their host, pods are played by KWOK. Nothing here is
+//! Nodes become Ready through a process on their host, pods are played by KWOK; or, with real nodes
+//! ([`real`]), everything is what it is elsewhere: kubelets, containers, kubeadm. Nothing here is
 //! meant to keep data: `down` throws it away, except logs and the audit log.
 
 pub mod base;
 pub mod control;
 pub mod hosts;
 pub mod kubeconfig;
+pub mod real;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,13 +24,21 @@ use crate::gobuild;
 use crate::paths::{cache_dir, workspace_root};
 use crate::run::{self, Process, wait_for};
 use hosts::Host;
+use real::RealNode;
+use real::network::Network;
 
 /// Addresses of hosts are this and the host's number. All of 127.0.0.0/8 is loopback on Linux.
 pub const DEFAULT_HOST_NET: &str = "127.9.0";
+/// The same for real nodes, whose own addresses are reached through a relay from here.
+pub const DEFAULT_REAL_NET: &str = "127.9.1";
 /// Set on the Node of each host; KWOK leaves such Nodes alone.
 pub const HOST_LABEL: &str = "evenkeel.io/testbed-host";
 
 const STATE_FILE: &str = "testbed.json";
+/// What `down` removes from the state directory.
+const THROWN_AWAY: [&str; 7] = [
+    "etcd", "certs", "hosts", "nodes", "layer", "secrets", STATE_FILE,
+];
 
 /// Where the state lies unless a caller says otherwise.
 pub fn default_state_dir() -> PathBuf {
@@ -40,10 +50,13 @@ pub fn default_state_dir() -> PathBuf {
 pub struct Options {
     pub state_dir: PathBuf,
     pub hosts: u8,
+    /// Hosts with systemd, containerd and kubelet; not together with `hosts` or `kwok`.
+    pub real_nodes: u8,
     pub kwok: bool,
     /// Run the install step on every host and wait until its Node is Ready.
     pub join: bool,
     pub host_net: String,
+    pub real_net: String,
     pub ssh_port: u16,
     /// Manifest with the ClusterRole `evenkeel`; None takes `deploy/rbac.yaml`.
     pub evenkeel_role: Option<PathBuf>,
@@ -55,11 +68,22 @@ impl Options {
         Self {
             state_dir: state_dir.into(),
             hosts,
+            real_nodes: 0,
             kwok: true,
             join: true,
             host_net: DEFAULT_HOST_NET.to_owned(),
+            real_net: DEFAULT_REAL_NET.to_owned(),
             ssh_port: 22,
             evenkeel_role: None,
+        }
+    }
+
+    /// The default bed with this many real nodes.
+    pub fn real(state_dir: impl Into<PathBuf>, nodes: u8) -> Self {
+        Self {
+            real_nodes: nodes,
+            kwok: false,
+            ..Self::new(state_dir, 0)
         }
     }
 }
@@ -76,6 +100,12 @@ pub struct Testbed {
     pub audit_log: PathBuf,
     pub ssh: Ssh,
     pub hosts: Vec<Host>,
+    pub real_nodes: Vec<RealNode>,
+    /// Of a bed with real nodes: where its control plane and nodes are.
+    pub network: Option<Network>,
+    /// Words before a command that is to run where the nodes' own addresses are reachable. Nothing
+    /// needs them: the addresses in this description answer on this machine's loopback.
+    pub exec_prefix: Vec<String>,
     pub processes: Vec<Process>,
     /// Milliseconds that each step of the start took.
     pub took_ms: BTreeMap<String, u64>,
@@ -129,16 +159,19 @@ pub fn up(options: &Options) -> Result<Testbed> {
 }
 
 fn prepare(dir: &Path, options: &Options) -> Result<Testbed> {
-    for old in [
-        "etcd", "certs", "hosts", "logs", "audit", "secrets", STATE_FILE,
-    ] {
+    if options.hosts.max(options.real_nodes) > 200 {
+        let hosts = options.hosts.max(options.real_nodes);
+        bail!("{hosts} hosts: the addresses end at 200");
+    }
+    if options.real_nodes > 0 && (options.hosts > 0 || options.kwok) {
+        bail!("real nodes run real pods, KWOK would play them: --real-nodes stands alone");
+    }
+    real::remove_leftovers(dir).context("remove what an earlier bed left behind")?;
+    for old in THROWN_AWAY.iter().chain(&["logs", "audit"]) {
         remove(&dir.join(old))?;
     }
     for new in ["certs", "hosts", "logs", "audit", "secrets"] {
         fs::create_dir_all(dir.join(new)).with_context(|| format!("create {}", dir.display()))?;
-    }
-    if options.hosts > 200 {
-        bail!("{} hosts: the addresses end at 200", options.hosts);
     }
     let key = dir.join("secrets/ssh_key");
     run::output(
@@ -160,22 +193,44 @@ fn prepare(dir: &Path, options: &Options) -> Result<Testbed> {
             private_key: key,
         },
         hosts: Vec::new(),
+        real_nodes: Vec::new(),
+        network: None,
+        exec_prefix: Vec::new(),
         processes: Vec::new(),
         took_ms: BTreeMap::new(),
     })
 }
 
 fn start(bed: &mut Testbed, options: &Options) -> Result<()> {
-    let tools = control::Tools::find(options.kwok)?;
+    let tools = control::Tools::find(options.kwok, options.real_nodes > 0)?;
     let base = if options.hosts > 0 {
         Some((base::ensure()?, hosts::keeper()?))
     } else {
         None
     };
+    let real_base = match options.real_nodes {
+        0 => None,
+        _ => Some(base::ensure_node()?),
+    };
     let begun = Instant::now();
     let mut step = Stopwatch(begun);
+    if let Some(base) = &real_base {
+        real::prepare(bed, options, base)?;
+        step.lap(bed, "real_network")?;
+    }
     control::start(bed, &tools, options)?;
     step.lap(bed, "control_plane")?;
+    if real_base.is_some() {
+        real::cluster::publish(bed)?;
+        real::cluster::renew_token(bed)?;
+        step.lap(bed, "cluster_info")?;
+        real::boot_all(bed)?;
+        step.lap(bed, "real_boot")?;
+        if options.join {
+            real::join_all(bed)?;
+            step.lap(bed, "real_join")?;
+        }
+    }
     if let Some((base, keeper)) = &base {
         hosts::start_all(bed, options, base, keeper)?;
         step.lap(bed, "hosts")?;
@@ -214,6 +269,7 @@ pub fn down(dir: &Path) -> Result<()> {
 }
 
 fn stop_all(bed: &Testbed) -> Result<()> {
+    real::stop_all(bed)?;
     for host in &bed.hosts {
         host.stop()?;
     }
@@ -225,7 +281,8 @@ fn stop_all(bed: &Testbed) -> Result<()> {
         // The API server drains its watches on SIGTERM; there is nothing here to be saved.
         process.stop(Duration::from_millis(1500))?;
     }
-    for old in ["etcd", "certs", "hosts", "secrets", STATE_FILE] {
+    real::remove_leftovers(&bed.state_dir)?;
+    for old in THROWN_AWAY {
         remove(&bed.state_dir.join(old))?;
     }
     Ok(())
@@ -283,6 +340,7 @@ impl Testbed {
         self.processes
             .iter()
             .chain(self.hosts.iter().map(|host| &host.init))
+            .chain(self.real_nodes.iter().filter_map(|node| node.holder.as_ref()))
     }
 
     /// Runs kubectl as `admin`; its stdout.
@@ -353,6 +411,39 @@ impl Testbed {
     fn change_host(&mut self, number: u8, change: fn(&mut Host) -> Result<()>) -> Result<()> {
         let host = self.hosts.iter_mut().find(|host| host.number == number);
         let changed = change(host.with_context(|| format!("the bed has no host {number}"))?);
+        self.save()?;
+        changed
+    }
+
+    /// The real node with this number (from 1).
+    pub fn real_node(&self, number: u8) -> Result<&RealNode> {
+        let found = self.real_nodes.iter().find(|node| node.number == number);
+        found.with_context(|| format!("the bed has no real node {number}"))
+    }
+
+    /// Cuts a real node's power: everything on it dies, its files stay.
+    pub fn stop_real_node(&mut self, number: u8) -> Result<()> {
+        self.change_real_node(number, RealNode::stop)
+    }
+
+    /// Boots a stopped real node again.
+    pub fn start_real_node(&mut self, number: u8) -> Result<()> {
+        self.change_real_node(number, RealNode::boot)
+    }
+
+    /// Gives a real node a fresh disk, as a reinstall does: same machine id, new host key.
+    pub fn wipe_real_node(&mut self, number: u8) -> Result<()> {
+        let key = self.ssh.public_key.clone();
+        self.change_real_node(number, |node| node.wipe(&key))
+    }
+
+    fn change_real_node(
+        &mut self,
+        number: u8,
+        change: impl FnOnce(&mut RealNode) -> Result<()>,
+    ) -> Result<()> {
+        let node = self.real_nodes.iter_mut().find(|n| n.number == number);
+        let changed = change(node.with_context(|| format!("the bed has no real node {number}"))?);
         self.save()?;
         changed
     }

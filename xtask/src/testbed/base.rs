@@ -1,4 +1,5 @@
-//! The root file system that all test hosts share: a minimal Debian with an SSH server, made once.
+//! The root file systems that test hosts share, made once: a minimal Debian with an SSH server
+//! ([`ensure`]), and one with systemd and a container runtime for real nodes ([`ensure_node`]).
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,17 +14,31 @@ use crate::run::{note, output, passed};
 
 /// The SSH server is what the hosts are for; everything else they run is pushed to them.
 const PACKAGES: &str = "openssh-server";
+/// What a kubeadm node has besides the Kubernetes binaries. systemd-container is not for the node:
+/// its systemd-nspawn boots the node, so that this machine needs none. busybox fills the images.
+const NODE_PACKAGES: &str = "openssh-server,systemd,systemd-sysv,dbus,iproute2,iptables,kmod,mount,\
+    procps,ca-certificates,containerd,runc,containernetworking-plugins,busybox-static,\
+    systemd-container";
 const SUITE: &str = "bookworm";
 /// One minute on a good network.
 const LIMIT: Duration = Duration::from_mins(15);
 
 /// The directory of the base; makes it when the cache does not hold it. Needs root.
 pub fn ensure() -> Result<PathBuf> {
-    let recipe = format!("2 {SUITE} minbase {PACKAGES}");
+    ensure_with("base", PACKAGES)
+}
+
+/// The directory of the base of real nodes (470 MB); otherwise like [`ensure`].
+pub fn ensure_node() -> Result<PathBuf> {
+    ensure_with("node-base", NODE_PACKAGES)
+}
+
+fn ensure_with(name: &str, packages: &str) -> Result<PathBuf> {
+    let recipe = format!("2 {SUITE} minbase {packages}");
     let key = hex::encode(Sha256::digest(recipe.as_bytes()));
     let dir = cache_dir()
         .join("testbed")
-        .join(format!("base-{}", &key[..16]));
+        .join(format!("{name}-{}", &key[..16]));
     if dir.exists() {
         return Ok(dir);
     }
@@ -38,7 +53,7 @@ pub fn ensure() -> Result<PathBuf> {
     ));
     fs::create_dir_all(&unfinished).context("create the base directory")?;
     let mut make = Command::new("debootstrap");
-    make.args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE])
+    make.args(["--variant=minbase", &format!("--include={packages}"), SUITE])
         .arg(&unfinished);
     if let Ok(mirror) = std::env::var("EVENKEEL_DEBIAN_MIRROR") {
         make.arg(mirror);

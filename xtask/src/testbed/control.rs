@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::kubeconfig::{ACTORS, kubeconfig, write_tokens};
-use super::{Options, Testbed, source};
+use super::{Options, Testbed, real, source};
 use crate::gobuild;
 use crate::paths::workspace_root;
 use crate::run::{self, note, spawn, wait_for};
@@ -27,13 +27,20 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Finds them installed or builds them.
-    pub fn find(kwok: bool) -> Result<Self> {
+    /// Finds them installed or builds them. With real nodes all are of one version, the kubelets'.
+    pub fn find(kwok: bool, real: bool) -> Result<Self> {
+        let tool = |name: &str| {
+            if real {
+                Ok(gobuild::build("kubernetes")?.with_file_name(name))
+            } else {
+                gobuild::kubernetes_tool(name)
+            }
+        };
         Ok(Self {
-            etcd: gobuild::kubernetes_tool("etcd")?,
-            api_server: gobuild::kubernetes_tool("kube-apiserver")?,
-            controller_manager: gobuild::kubernetes_tool("kube-controller-manager")?,
-            scheduler: gobuild::kubernetes_tool("kube-scheduler")?,
+            etcd: tool("etcd")?,
+            api_server: tool("kube-apiserver")?,
+            controller_manager: tool("kube-controller-manager")?,
+            scheduler: tool("kube-scheduler")?,
             kwok: if kwok {
                 Some(gobuild::build("kwok")?)
             } else {
@@ -56,13 +63,15 @@ pub fn start(bed: &mut Testbed, tools: &Tools, options: &Options) -> Result<()> 
             .arg(dir.join("secrets/service-account.key")),
         Duration::from_secs(20),
     )?;
+    if bed.network.is_some() {
+        real::cluster::prepare(bed, port)?;
+    }
     launch(bed, "etcd", &tools.etcd, etcd_flags(&dir, &etcd_url, peer))?;
-    launch(
-        bed,
-        "kube-apiserver",
-        &tools.api_server,
-        api_server_flags(bed, &etcd_url, port),
-    )?;
+    let flags = api_server_flags(bed, &etcd_url, port);
+    launch(bed, "kube-apiserver", &tools.api_server, flags)?;
+    if bed.network.is_some() {
+        real::network::start_relay(bed, port, options)?;
+    }
     write_kubeconfigs(bed, &tokens)?;
     wait_for("the API server to be ready", START_LIMIT, || {
         bed.must_live()?;
@@ -112,16 +121,30 @@ pub fn start_kwok(bed: &mut Testbed, tools: &Tools) -> Result<()> {
     })
 }
 
+/// Starts a process of the bed: in the bed's network namespace when it has one.
 fn launch(bed: &mut Testbed, name: &str, program: &Path, flags: Vec<String>) -> Result<()> {
+    let mut words = bed.exec_prefix.clone();
+    words.push(program.display().to_string());
+    words.extend(flags);
+    launch_outside(bed, name, Path::new(&words[0]), &words[1..])
+}
+
+/// Starts a process of the bed where this program runs.
+pub(super) fn launch_outside(
+    bed: &mut Testbed,
+    name: &str,
+    program: &Path,
+    flags: &[String],
+) -> Result<()> {
     let log = bed.state_dir.join("logs").join(format!("{name}.log"));
-    bed.processes.push(spawn(name, program, &flags, &log)?);
+    bed.processes.push(spawn(name, program, flags, &log)?);
     // Recorded at once: what is started must be found by `down` whatever happens next.
     bed.save()
 }
 
 impl Testbed {
     /// Fails with the end of its log when a process of the control plane has ended.
-    fn must_live(&self) -> Result<()> {
+    pub(super) fn must_live(&self) -> Result<()> {
         if let Some(process) = self.processes.iter().find(|process| !process.alive()) {
             let log = self
                 .state_dir
@@ -143,7 +166,7 @@ fn free_ports() -> Result<[u16; 3]> {
     Ok([port(0)?, port(1)?, port(2)?])
 }
 
-fn words(flags: &[&str]) -> Vec<String> {
+pub(super) fn words(flags: &[&str]) -> Vec<String> {
     flags.iter().map(|flag| (*flag).to_owned()).collect()
 }
 
@@ -166,16 +189,13 @@ fn etcd_flags(dir: &Path, url: &str, peer: u16) -> Vec<String> {
 fn api_server_flags(bed: &Testbed, etcd: &str, port: u16) -> Vec<String> {
     let dir = &bed.state_dir;
     let key = dir.join("secrets/service-account.key");
-    words(&[
+    let mut flags = words(&[
         &format!("--etcd-servers={etcd}"),
-        "--bind-address=127.0.0.1",
         &format!("--secure-port={port}"),
-        &format!("--cert-dir={}", dir.join("certs").display()),
         &format!(
             "--token-auth-file={}",
             dir.join("secrets/tokens.csv").display()
         ),
-        "--authorization-mode=RBAC",
         "--service-account-issuer=https://kubernetes.default.svc",
         &format!("--service-account-key-file={}", key.display()),
         &format!("--service-account-signing-key-file={}", key.display()),
@@ -190,12 +210,22 @@ fn api_server_flags(bed: &Testbed, etcd: &str, port: u16) -> Vec<String> {
         &format!("--audit-log-path={}", bed.audit_log.display()),
         // Nothing is answered before it is in the log, so the log is proof.
         "--audit-log-mode=blocking-strict",
-    ])
+    ]);
+    if bed.network.is_some() {
+        flags.extend(real::cluster::api_server_flags(bed));
+    } else {
+        flags.extend(words(&[
+            "--bind-address=127.0.0.1",
+            &format!("--cert-dir={}", dir.join("certs").display()),
+            "--authorization-mode=RBAC",
+        ]));
+    }
+    flags
 }
 
 fn controller_flags(bed: &Testbed) -> Vec<String> {
     let dir = &bed.state_dir;
-    words(&[
+    let mut flags = words(&[
         &format!("--kubeconfig={}", bed.kubeconfigs["controller"].display()),
         "--leader-elect=false",
         "--secure-port=0",
@@ -210,7 +240,12 @@ fn controller_flags(bed: &Testbed) -> Vec<String> {
         "--node-monitor-period=1s",
         "--node-monitor-grace-period=5s",
         "--node-startup-grace-period=10s",
-    ])
+    ]);
+    if bed.network.is_some() {
+        // The last one of a name counts.
+        flags.extend(real::cluster::controller_flags(bed));
+    }
+    flags
 }
 
 fn scheduler_flags(bed: &Testbed) -> Vec<String> {
@@ -224,7 +259,11 @@ fn scheduler_flags(bed: &Testbed) -> Vec<String> {
 }
 
 fn write_kubeconfigs(bed: &mut Testbed, tokens: &[String]) -> Result<()> {
-    let made = bed.state_dir.join("certs/apiserver.crt");
+    let made = if bed.network.is_some() {
+        real::cluster::authority(bed)
+    } else {
+        bed.state_dir.join("certs/apiserver.crt")
+    };
     // The self-signed certificate is followed by its authority in the same file.
     let ca = wait_for(
         "the API server to make its certificate",

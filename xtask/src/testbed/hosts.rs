@@ -73,7 +73,7 @@ pub fn start_all(bed: &mut Testbed, options: &Options, base: &Path, keeper: &Pat
 }
 
 /// Runs `job` for every item in a thread of its own; answers in the order of the items.
-fn at_once<T: Send, R: Send>(items: Vec<T>, job: impl Fn(T) -> Result<R> + Sync) -> Vec<Result<R>> {
+pub(super) fn at_once<T: Send, R: Send>(items: Vec<T>, job: impl Fn(T) -> Result<R> + Sync) -> Vec<Result<R>> {
     thread::scope(|scope| {
         let job = &job;
         let running: Vec<_> = items
@@ -237,11 +237,7 @@ impl Host {
                 let words = fs::read_to_string(self.dir.join("console.log")).unwrap_or_default();
                 anyhow::bail!("the host ended: {}", words.trim());
             }
-            let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(1))?;
-            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-            let mut greeting = [0_u8; 4];
-            stream.read_exact(&mut greeting)?;
-            Ok((&greeting == b"SSH-").then_some(()))
+            Ok(greets(&at)?.then_some(()))
         })
     }
 
@@ -299,40 +295,59 @@ impl Host {
     /// Runs a command over SSH with the bed's key, checking the host key.
     pub fn ssh(&self, ssh: &Ssh, command: &str) -> Result<String> {
         let known = self.dir.join("known_hosts");
-        let mut words = self.host_key.split(' ');
-        let (kind, key) = (
-            words.next().unwrap_or_default(),
-            words.next().unwrap_or_default(),
-        );
-        fs::write(
+        let at = (self.address.as_str(), self.port);
+        ssh_run(
+            ssh,
+            at,
+            &self.host_key,
             &known,
-            format!(
-                "[{}]:{} {kind} {key}\n{} {kind} {key}\n",
-                self.address, self.port, self.address
-            ),
-        )?;
-        let mut client = Command::new("ssh");
-        client.args([
-            "-F",
-            "none",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "StrictHostKeyChecking=yes",
-        ]);
-        client.args(["-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=10"]);
-        client
-            .arg("-o")
-            .arg(format!("UserKnownHostsFile={}", known.display()));
-        client
-            .arg("-i")
-            .arg(&ssh.private_key)
-            .args(["-p", &self.port.to_string()]);
-        client
-            .arg(format!("{}@{}", ssh.user, self.address))
-            .arg(command);
-        run::output(&mut client, Duration::from_mins(1))
+            command,
+            Duration::from_mins(1),
+        )
     }
+}
+
+/// One command over SSH: to this address and port, which must show this host key. `known` is where
+/// the client may note it.
+pub(super) fn ssh_run(
+    ssh: &Ssh,
+    (address, port): (&str, u16),
+    host_key: &str,
+    known: &Path,
+    command: &str,
+    limit: Duration,
+) -> Result<String> {
+    let mut words = host_key.split(' ');
+    let (kind, key) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
+    fs::write(
+        known,
+        format!("[{address}]:{port} {kind} {key}\n{address} {kind} {key}\n"),
+    )?;
+    let mut client = Command::new("ssh");
+    client.args(["-F", "none", "-o", "BatchMode=yes"]);
+    client.args(["-o", "StrictHostKeyChecking=yes"]);
+    client.args(["-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=10"]);
+    client
+        .arg("-o")
+        .arg(format!("UserKnownHostsFile={}", known.display()));
+    client
+        .arg("-i")
+        .arg(&ssh.private_key)
+        .args(["-p", &port.to_string()]);
+    client.arg(format!("{}@{address}", ssh.user)).arg(command);
+    run::output(&mut client, limit)
+}
+
+/// Whether an SSH server greets at this address.
+pub(super) fn greets(at: &SocketAddr) -> Result<bool> {
+    let mut stream = TcpStream::connect_timeout(at, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut greeting = [0_u8; 4];
+    stream.read_exact(&mut greeting)?;
+    Ok(&greeting == b"SSH-")
 }
 
 /// Runs the install step on all hosts over SSH and waits until their Nodes are Ready.

@@ -1,0 +1,3 @@
+module evenkeel.dev/testbed/relay
+
+go 1.26.0

@@ -1,0 +1,2 @@
+//! The test bed with real nodes, for real.
+fn main() {}
