@@ -38,15 +38,16 @@ pub(super) fn draining(
             "held",
         );
     }
+    // A person took our mark away: nothing goes on before it is back.
     if ours(sync, seen).is_none() {
-        plan.emit(
-            ctx,
-            Action::Claim {
-                node: work.name.clone(),
-                job: sync.spec.job.clone(),
-                was_unschedulable: work.was_unschedulable,
-            },
-        );
+        let action = Action::Claim {
+            node: work.name.clone(),
+            job: sync.spec.job.clone(),
+            was_unschedulable: work.was_unschedulable,
+        };
+        let what = super::trouble(ctx, &action.key()).unwrap_or_else(|| "the claim".into());
+        plan.emit(ctx, action);
+        return stay(WaitingOn::Ourselves { what });
     }
     match (seen.unschedulable, cordoned) {
         (true, false) => {

@@ -239,10 +239,8 @@ impl Stage {
                 inner.fact(&Fact::Restarted);
             }
         });
-        let first = self.life.is_none() && self.reaper.passed.load(Ordering::Relaxed) == 0;
-        if !first {
-            self.reaper = Arc::default();
-        }
+        let first = self.rig.with(|inner| inner.life) == 1;
+        self.reaper = Arc::default();
         self.die_at = None;
         self.reaper.at.store(u64::MAX, Ordering::Relaxed);
         match self.crashes.pop() {
@@ -340,9 +338,7 @@ impl Stage {
             }
         });
         tokio::time::sleep(Duration::from_millis(down)).await;
-        let passed = self.reaper.clone();
         self.begin_life(rng);
-        drop(passed);
     }
 
     async fn nodes(&self) -> BTreeMap<NodeName, (NodeRecord, u64)> {
