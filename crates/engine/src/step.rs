@@ -27,6 +27,9 @@ pub struct Step {
 
 /// Looks at one node in hand.
 pub fn step(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
+    if let Some(step) = opened_by_people(ctx, sync, work) {
+        return step;
+    }
     match &work.phase {
         Phase::Claiming { since: _ } => claiming(ctx, sync, work, plan),
         Phase::Probing { .. } => reset::probing(ctx, sync, work, plan),
@@ -54,6 +57,22 @@ pub fn step(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
             what: "nothing".to_owned(),
         }),
     }
+}
+
+/// A node that was cordoned before us, and that a person has opened since: they want it open, so it ends open. A
+/// Node that was made anew by its kubelet is open, too, but carries no mark.
+fn opened_by_people(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Option<Step> {
+    let out = !matches!(
+        work.phase,
+        Phase::Releasing { .. } | Phase::PostInstall { lifted: true, .. }
+    );
+    let seen = &ctx.index.node(&work.name)?.seen;
+    if !work.was_unschedulable || !out || seen.unschedulable || ours(sync, seen).is_none() {
+        return None;
+    }
+    let mut next = work.clone();
+    next.was_unschedulable = false;
+    Some(step_to(next))
 }
 
 /// The node stays in its phase.
@@ -250,7 +269,7 @@ fn claimed(
     seen: &NodeSeen,
 ) -> Step {
     let mut work = work.clone();
-    work.was_unschedulable = was_unschedulable;
+    work.was_unschedulable = was_unschedulable && seen.unschedulable;
     let work = match cordoned_meanwhile(ctx, sync, &work, seen) {
         Ok(work) => work,
         Err(step) => return step,
