@@ -2,6 +2,7 @@
 //!
 //! Absent on purpose: anything but arguments. The server is in its crate, the client in another.
 
+mod demo;
 mod serve;
 
 use std::io::Write;
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show a synchronization on a played cluster; nothing to install
+    Demo(demo::DemoArgs),
     /// Run the server
     Serve(serve::ServeArgs),
     /// Copy the database of a server that does not run; the key file is not in the copy
@@ -51,6 +54,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
+        Command::Demo(args) => return demo::demo(&args),
         Command::Serve(args) => serve::serve(args),
         Command::Backup { data_dir, to } => {
             let copied = to.clone();
