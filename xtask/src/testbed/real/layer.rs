@@ -33,6 +33,10 @@ const APPLETS: [&str; 12] = [
     "sh", "sleep", "httpd", "wget", "cat", "echo", "true", "false", "ls", "ps", "hostname", "kill",
 ];
 
+/// Holds a pod's namespaces. It must end on SIGTERM like the real one, or the reboot of a node with
+/// pods waits 90 s for it.
+const PAUSE: &str = "trap 'exit 0' TERM INT; while :; do sleep 2147483647 & wait $!; done";
+
 /// The pods' image: ends on SIGTERM, and serves its /etc (its host name among others) on port 8080.
 const APP: &str = "trap 'exit 0' TERM; httpd -p 8080 -h /etc; while :; do sleep 1 & wait $!; done";
 
@@ -86,7 +90,7 @@ fn add_images(images: &Path, root: &Path, base: &Path) -> Result<()> {
     tar(&root.join("layer.tar"), &root.join("root"), &["."])?;
     let layer = fs::read(root.join("layer.tar"))?;
     let layer = hex::encode(Sha256::digest(&layer));
-    add_image(images, root, &layer, "pause", &["/bin/sleep", "2147483647"])?;
+    add_image(images, root, &layer, "pause", &["/bin/sh", "-c", PAUSE])?;
     add_image(images, root, &layer, "app", &["/bin/sh", "-c", APP])
 }
 
