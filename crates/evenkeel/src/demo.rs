@@ -218,3 +218,59 @@ fn judged(args: &DemoArgs, ended: Ended, total: Duration) -> Report {
         seen,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::event::Seen;
+    use super::*;
+
+    #[test]
+    fn success_is_what_the_server_and_the_world_both_say() {
+        let args = DemoArgs {
+            nodes: 6,
+            max_unavailable: 2,
+            seed: 1,
+            json: false,
+            stay: false,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            verbose: false,
+        };
+        let judge = |succeeded, change: fn(&mut Seen)| {
+            let mut seen = Seen {
+                max_out: 2,
+                scripts_run: 24,
+                scripts_due: 24,
+                ..Seen::default()
+            };
+            change(&mut seen);
+            let ended = Ended {
+                took: Duration::from_secs(1),
+                succeeded,
+                reason: "the server's words".to_owned(),
+                nodes_ok: 6,
+                seen,
+            };
+            let report = judged(&args, ended, Duration::from_secs(2));
+            (report.status, report.reason.unwrap_or_default())
+        };
+        assert_eq!(judge(true, |_| {}), ("Success", String::new()));
+        assert_eq!(
+            judge(false, |_| {}),
+            ("Failed", "the server's words".to_owned())
+        );
+        let wrongs: [(fn(&mut Seen), &str); 4] = [
+            (|seen| seen.max_out = 3, "3 nodes were out at once"),
+            (|seen| seen.scripts_repeated = 1, "1 scripts ran twice"),
+            (|seen| seen.scripts_run = 23, "23 of 24 scripts ran"),
+            (
+                |seen| seen.left_out.push("node-1".to_owned()),
+                "at the end: node-1",
+            ),
+        ];
+        for (wrong, why) in wrongs {
+            let (status, reason) = judge(true, wrong);
+            assert_eq!(status, "Failed");
+            assert!(reason.contains(why), "{reason}");
+        }
+    }
+}

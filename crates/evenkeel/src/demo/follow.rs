@@ -254,6 +254,7 @@ impl Told {
             }
         }
         if is_new
+            && !fresh.is_empty()
             && self.reason.is_empty()
             && let Some(Event::Phase {
                 reason: Some(reason),

@@ -91,7 +91,8 @@ impl Live {
                 if let Some(bars) = self.bars.take() {
                     bars.leave();
                 }
-                say(&format!("\n{}", event.plain()))
+                // The picture leaves the cursor at the end of its last line.
+                say(&format!("\n\n{}", event.plain()))
             }
             _ => say(&event.plain()),
         }
