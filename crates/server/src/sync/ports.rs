@@ -4,8 +4,10 @@ use async_trait::async_trait;
 pub use evenkeel_engine::action::{EvictAnswer, HostState, Stage};
 use evenkeel_engine::facts::{BudgetSeen, Mark, NodeSeen, PodSeen};
 use evenkeel_engine::ids::{JobId, NodeId, NodeName, ObjectKey, Uid};
+use secrecy::SecretString;
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Why an effect did not happen, or may not have happened.
@@ -170,6 +172,31 @@ pub struct HostOrder {
     pub stage: Stage,
     /// The actor's lease epoch.
     pub epoch: u64,
+}
+
+/// What a machine needs to join its cluster again.
+pub struct Ticket {
+    /// URL of the API server.
+    pub server: String,
+    /// Its CA, base64 of PEM; absent if the kubeconfig has none.
+    pub ca_data: Option<String>,
+    /// Bootstrap token, `id.secret`.
+    pub token: SecretString,
+    /// The part of the token by which it is withdrawn.
+    pub token_id: String,
+}
+
+/// The managed cluster's side of a join, for recipes that join by bootstrap token.
+#[async_trait]
+pub trait Joiner: Send + Sync + 'static {
+    /// The API server's version, as `v1.36.3`.
+    async fn version(&self) -> Result<String, Fault>;
+    /// Makes a bootstrap token that expires by itself after `life`.
+    async fn ticket(&self, node: &NodeName, life: Duration) -> Result<Ticket, Fault>;
+    /// Deletes a bootstrap token; one that is gone is fine.
+    async fn withdraw(&self, token_id: &str) -> Result<(), Fault>;
+    /// Says that the node's kubelet was stopped; a node that is gone is fine.
+    async fn kubelet_stopped(&self, node: &NodeName) -> Result<(), Fault>;
 }
 
 /// The machines behind the nodes.
