@@ -126,6 +126,8 @@ pub enum Address {
 pub enum RecipeKind {
     /// Your own teardown and install scripts, run on the machine over SSH
     Script,
+    /// `kubeadm reset` and `kubeadm join` with a fresh token per node (needs deploy/rbac-kubeadm.yaml)
+    Kubeadm,
     /// A program on the server, run once per node and attempt
     Command,
     /// Nothing is reset: nodes are drained and put back
@@ -174,6 +176,18 @@ pub struct SetMachines {
     /// Command that has to exist on the machine; repeat it for more (recipe script)
     #[arg(long = "needs", value_name = "COMMAND", help_heading = RECIPE)]
     pub needs: Vec<String>,
+    /// HOST:PORT at which machines reach the API server (recipe kubeadm) [default: as in the kubeconfig]
+    #[arg(long, value_name = "HOST:PORT", help_heading = RECIPE)]
+    pub join_endpoint: Option<String>,
+    /// Socket of the container runtime (recipe kubeadm)
+    #[arg(long, value_name = "URL", help_heading = RECIPE)]
+    pub cri_socket: Option<String>,
+    /// Preflight error that kubeadm is to ignore; repeat it for more (recipe kubeadm)
+    #[arg(long, value_name = "CHECK", help_heading = RECIPE)]
+    pub ignore_preflight: Vec<String>,
+    /// Directory that is emptied in the teardown; repeat it for more (recipe kubeadm)
+    #[arg(long = "data-dir", value_name = "DIR", help_heading = RECIPE)]
+    pub data_dirs: Vec<String>,
     /// Seconds that each script, or the program, may take; the server's default is 1800
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = RECIPE)]
     pub limit: Option<u32>,

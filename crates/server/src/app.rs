@@ -96,18 +96,19 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         .map_err(StartError::Bootstrap)?;
     let board = Board::default();
     let output = Arc::new(FileOutput::new(&config.data_dir));
-    let book = Arc::new(book::StoreBook {
-        store: store.clone(),
-        secrets: secrets.clone(),
-    });
-    let binary = BinarySource::file(config.node_binary.as_deref());
-    let machines: Arc<dyn Machines> =
-        Arc::new(Fleet::new(book, output.clone(), binary, &config.data_dir));
     let kube_options = kube::Options {
         allow_loopback: config.clusters.allow_loopback,
         allow_insecure_tls: config.clusters.allow_insecure_tls,
         ..kube::Options::default()
     };
+    let book = Arc::new(book::StoreBook {
+        store: store.clone(),
+        secrets: secrets.clone(),
+        options: kube_options.clone(),
+    });
+    let binary = BinarySource::file(config.node_binary.as_deref());
+    let machines: Arc<dyn Machines> =
+        Arc::new(Fleet::new(book, output.clone(), binary, &config.data_dir));
     let clusters = fleet::Clusters {
         store: store.clone(),
         secrets: secrets.clone(),

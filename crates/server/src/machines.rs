@@ -11,6 +11,7 @@ mod brief;
 mod command;
 mod follow;
 mod host;
+mod kubeadm;
 mod order;
 mod output;
 pub mod password;
@@ -27,11 +28,16 @@ use crate::sync::ports::{Fault, HostOrder, HostState, Machines, Stage, Target};
 use async_trait::async_trait;
 use command::{Commands, Run as CommandRun};
 use evenkeel_engine::ids::JobId;
-use evenkeel_node::protocol::OrderId;
+use evenkeel_node::protocol::{self, OrderId, Step};
 use follow::Remembered;
+use secrecy::ExposeSecret;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// A bootstrap token outlives the join's own limit by the time that login and pre-install may take (15 min).
+const TOKEN_MARGIN: Duration = Duration::from_mins(20);
 
 /// Reaches machines and gives them orders.
 pub struct Fleet {
@@ -75,6 +81,17 @@ impl Fleet {
         progress: &mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault> {
         let steps = order::steps(brief, order.stage)?;
+        self.run_steps(order, id, brief, steps, progress).await
+    }
+
+    async fn run_steps(
+        &self,
+        order: &HostOrder,
+        id: &OrderId,
+        brief: &Brief,
+        steps: Vec<Step>,
+        progress: &mpsc::Sender<HostState>,
+    ) -> Result<HostState, Fault> {
         if steps.is_empty() {
             return Ok(HostState::Succeeded {
                 ended_host_ms: None,
@@ -99,6 +116,46 @@ impl Fleet {
                 .unwrap_or(state)),
             _ => Ok(state),
         }
+    }
+
+    /// Teardown, word to the API server, then login, pre-install and join with a token of its own.
+    async fn by_kubeadm(
+        &self,
+        order: &HostOrder,
+        id: &OrderId,
+        brief: &Brief,
+        progress: &mpsc::Sender<HostState>,
+    ) -> Result<HostState, Fault> {
+        let (settings, limit_s) = kubeadm_settings(&brief.recipe);
+        let Some(joiner) = &brief.joiner else {
+            return Err(Fault::permanent(
+                "the recipe kubeadm has no API server to join",
+            ));
+        };
+        let first = order::id_at(order, protocol::Stage::Teardown)?;
+        let teardown = kubeadm::teardown(settings, brief.template.retain_volumes);
+        let steps = vec![Step::teardown(teardown, limit_s)];
+        match self
+            .run_steps(order, &first, brief, steps, progress)
+            .await?
+        {
+            HostState::Succeeded { .. } => {}
+            other => return Ok(other),
+        }
+        let node = &order.target.node;
+        joiner.kubelet_stopped(node).await?;
+        let life = Duration::from_secs(limit_s) + TOKEN_MARGIN;
+        let ticket = joiner.ticket(node, life).await?;
+        let version = joiner.version().await?;
+        let join = kubeadm::join(settings, node, &ticket, &version, &brief.template.kubelet);
+        let mut steps = order::steps(brief, Stage::Reset)?;
+        steps.push(Step::install(join.expose_secret(), limit_s));
+        let ended = self.run_steps(order, id, brief, steps, progress).await;
+        if let Err(fault) = joiner.withdraw(&ticket.token_id).await {
+            let reason = crate::sync::chain(&fault);
+            tracing::warn!(node = %node, reason, "a bootstrap token was left to expire by itself");
+        }
+        ended
     }
 
     async fn by_command(
@@ -143,6 +200,55 @@ impl Fleet {
     }
 }
 
+impl Fleet {
+    async fn probe_kubeadm(&self, brief: &Brief, target: &Target) -> Result<(), Fault> {
+        let Some(access) = &brief.ssh else {
+            return Err(no_ssh(target));
+        };
+        let binary = self.binary.get().await?;
+        let needs: Vec<String> = kubeadm::NEEDS.iter().map(|&n| n.to_owned()).collect();
+        probe::over_ssh(access, &binary, target, &brief.template.login, &needs).await?;
+        let kubelet = probe::kubelet_version(access).await?;
+        let Some(joiner) = &brief.joiner else {
+            return Err(Fault::permanent(
+                "the recipe kubeadm has no API server to join",
+            ));
+        };
+        let server = joiner.version().await?;
+        kubeadm::skew(&kubelet, &server)
+            .map_err(|why| Fault::permanent(format!("host {}: {why}", access.peer())))
+    }
+}
+
+fn kubeadm_settings(recipe: &Recipe) -> (kubeadm::Settings<'_>, u64) {
+    match recipe {
+        Recipe::Kubeadm {
+            limit_s,
+            endpoint,
+            cri_socket,
+            ignore_preflight,
+            data_dirs,
+        } => (
+            kubeadm::Settings {
+                endpoint: endpoint.as_deref(),
+                cri_socket: cri_socket.as_deref(),
+                ignore_preflight,
+                data_dirs,
+            },
+            u64::from(*limit_s),
+        ),
+        Recipe::Script { .. } | Recipe::Command { .. } | Recipe::None => (
+            kubeadm::Settings {
+                endpoint: None,
+                cri_socket: None,
+                ignore_preflight: &[],
+                data_dirs: &[],
+            },
+            0,
+        ),
+    }
+}
+
 #[async_trait]
 impl Machines for Fleet {
     async fn probe(&self, job: &JobId, target: &Target) -> Result<(), Fault> {
@@ -154,13 +260,14 @@ impl Machines for Fleet {
                 &[]
             }
             Recipe::Script { needs, .. } => needs,
+            Recipe::Kubeadm { .. } => return self.probe_kubeadm(&brief, target).await,
         };
         match (&brief.recipe, &brief.ssh) {
             (_, Some(access)) => {
                 let binary = self.binary.get().await?;
                 probe::over_ssh(access, &binary, target, &brief.template.login, needs).await
             }
-            (Recipe::Script { .. }, None) => Err(no_ssh(target)),
+            (Recipe::Script { .. } | Recipe::Kubeadm { .. }, None) => Err(no_ssh(target)),
             (_, None) => Ok(()),
         }
     }
@@ -177,6 +284,10 @@ impl Machines for Fleet {
                 ended_host_ms: None,
             }),
             Recipe::Script { .. } => self.on_host(order, &id, &brief, &progress).await,
+            Recipe::Kubeadm { .. } if order.stage == Stage::Reset => {
+                self.by_kubeadm(order, &id, &brief, &progress).await
+            }
+            Recipe::Kubeadm { .. } => self.on_host(order, &id, &brief, &progress).await,
             Recipe::Command { argv, limit_s } => {
                 self.by_command(order, &id, &brief, argv, *limit_s, &progress)
                     .await

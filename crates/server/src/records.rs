@@ -327,6 +327,23 @@ pub enum Recipe {
         #[serde(default)]
         needs: Vec<String>,
     },
+    /// `kubeadm reset` and `kubeadm join` with a fresh bootstrap token per node.
+    Kubeadm {
+        /// Limit for teardown and for join, seconds.
+        limit_s: u32,
+        /// `host:port` at which nodes reach the API server; absent: as the kubeconfig has it.
+        #[serde(default)]
+        endpoint: Option<String>,
+        /// The runtime's socket; absent: what kubeadm finds.
+        #[serde(default)]
+        cri_socket: Option<String>,
+        /// Preflight errors that kubeadm is to ignore.
+        #[serde(default)]
+        ignore_preflight: Vec<String>,
+        /// Directories that are emptied in the teardown, unless `volumeResetPolicy` retains volumes.
+        #[serde(default)]
+        data_dirs: Vec<String>,
+    },
     /// A local executable on the controller, once per attempt; facts in its environment, exit status is the outcome.
     Command {
         /// Program and fixed arguments.
@@ -368,6 +385,12 @@ pub struct Template {
     pub post_install: Option<Sealed>,
     /// Out of service until the post-install script ended well.
     pub wait_post_install: bool,
+    /// Data directories are left as they are (`volumeResetPolicy: retain_custom_volumes`).
+    #[serde(default)]
+    pub retain_volumes: bool,
+    /// What of the pool's configuration goes into the KubeletConfiguration (recipe `kubeadm`).
+    #[serde(default)]
+    pub kubelet: serde_json::Map<String, Value>,
     /// Login.
     pub login: LoginRecord,
 }

@@ -48,6 +48,7 @@ impl Lab {
             recipe: Recipe::Command { argv, limit_s },
             ssh: None,
             template: ClearTemplate::default(),
+            joiner: None,
             facts_env: BTreeMap::from([("EVENKEEL_RACK".to_owned(), "r 7; id".to_owned())]),
         };
         Self {
@@ -161,6 +162,7 @@ async fn facts_are_in_the_environment_and_nothing_else() {
             password_hash: Some(SecretString::from("$6$canary")),
             ..ClearLogin::default()
         },
+        ..ClearTemplate::default()
     };
     lab.fleet().probe(&"job-1".into(), &target()).await.unwrap();
     let end = lab.run(&order(Stage::Reset)).await;

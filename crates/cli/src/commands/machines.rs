@@ -220,6 +220,17 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
             return Err(error.with_hint("add --recipe script"));
         }
     }
+    for (option, is_given) in [
+        ("--join-endpoint", args.join_endpoint.is_some()),
+        ("--cri-socket", args.cri_socket.is_some()),
+        ("--ignore-preflight", !args.ignore_preflight.is_empty()),
+        ("--data-dir", !args.data_dirs.is_empty()),
+    ] {
+        if is_given && args.recipe != Some(RecipeKind::Kubeadm) {
+            let error = CliError::usage(format!("{option} belongs to the recipe kubeadm"));
+            return Err(error.with_hint("add --recipe kubeadm"));
+        }
+    }
     if !args.argv.is_empty() && args.recipe != Some(RecipeKind::Command) {
         return Err(
             CliError::usage("a program after -- belongs to the recipe command")
@@ -228,12 +239,13 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
     }
     if args.limit.is_some() && matches!(args.recipe, None | Some(RecipeKind::None)) {
         return Err(CliError::usage(
-            "--limit belongs to the recipes script and command",
+            "--limit belongs to the recipes script, kubeadm and command",
         ));
     }
     let mut recipe = match args.recipe {
         None => return Ok(None),
         Some(RecipeKind::None) => json!({ "type": "none" }),
+        Some(RecipeKind::Kubeadm) => kubeadm(args),
         Some(RecipeKind::Command) if args.argv.is_empty() => {
             let error = CliError::usage("the recipe command needs a program");
             return Err(error
@@ -250,6 +262,23 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
         recipe["limitSeconds"] = Value::from(limit);
     }
     Ok(Some(recipe))
+}
+
+fn kubeadm(args: &SetMachines) -> Value {
+    let mut recipe = json!({
+        "type": "kubeadm",
+        "ignorePreflight": args.ignore_preflight,
+        "dataDirs": args.data_dirs,
+    });
+    for (key, value) in [
+        ("endpoint", &args.join_endpoint),
+        ("criSocket", &args.cri_socket),
+    ] {
+        if let Some(value) = value {
+            recipe[key] = Value::from(value.as_str());
+        }
+    }
+    recipe
 }
 
 fn script(io: &mut Io<'_>, option: &str, path: Option<&PathBuf>) -> Result<String, CliError> {

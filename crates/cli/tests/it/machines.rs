@@ -148,7 +148,7 @@ fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
         ),
         (
             "--recipe none --limit 5".to_owned(),
-            "--limit belongs to the recipes script and command",
+            "--limit belongs to the recipes script, kubeadm and command",
         ),
         (
             format!("--key {key}"),

@@ -27,6 +27,8 @@ pub struct BadId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// Teardown alone, where the controller has something to do before the rest.
+    Teardown,
     /// Everything up to and including install.
     Reset,
     /// Post-install, after the node is Ready again.
@@ -36,6 +38,7 @@ pub enum Stage {
 impl Stage {
     fn as_str(self) -> &'static str {
         match self {
+            Self::Teardown => "teardown",
             Self::Reset => "reset",
             Self::Post => "post",
         }
@@ -126,6 +129,7 @@ impl FromStr for OrderId {
         let stage = match stage {
             "reset" => Stage::Reset,
             "post" => Stage::Post,
+            "teardown" => Stage::Teardown,
             _ => return Err(bad()),
         };
         let id = Self::new(job, node, attempt.parse().map_err(|_| bad())?, stage)?;

@@ -1,15 +1,18 @@
 //! What the machines module needs to know of a job and a machine, from the store.
 
 use crate::http::vault::{self, TemplateField, TemplateOwner};
+use crate::kube;
 use crate::machines::{Book, Brief, ClearLogin, ClearTemplate, SshAccess};
-use crate::records::{self, ClusterRecord, JobIndexRecord, JobRecord, MachineSettings, keys};
+use crate::records::{
+    self, ClusterRecord, JobIndexRecord, JobRecord, MachineSettings, Recipe, keys,
+};
 use crate::secrets::{KeyFile, Sealed, SecretContext};
 use crate::store::Store;
 use crate::sync::chain;
-use crate::sync::ports::{Fault, Target};
+use crate::sync::ports::{Fault, Joiner, Target};
 use async_trait::async_trait;
 use evenkeel_engine::ids::{ClusterId, JobId};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +23,8 @@ pub struct StoreBook {
     pub store: Arc<dyn Store>,
     /// Opens secrets.
     pub secrets: Arc<KeyFile>,
+    /// How API servers may be reached.
+    pub options: kube::Options,
 }
 
 #[async_trait]
@@ -33,6 +38,10 @@ impl Book for StoreBook {
             None => None,
         };
         let template = self.template(&project, job, &record)?;
+        let joiner = match &record.recipe {
+            Recipe::Kubeadm { .. } => Some(self.joiner(&project, &cluster).await?),
+            Recipe::Script { .. } | Recipe::Command { .. } | Recipe::None => None,
+        };
         let facts_env = BTreeMap::from([
             ("EVENKEEL_PROJECT".to_owned(), project),
             ("EVENKEEL_CLUSTER".to_owned(), cluster_id.to_string()),
@@ -43,6 +52,7 @@ impl Book for StoreBook {
             recipe: record.recipe,
             ssh,
             template,
+            joiner,
             facts_env,
         })
     }
@@ -95,6 +105,19 @@ impl StoreBook {
             .map_err(|_| Fault::permanent("a sealed text is not UTF-8"))
     }
 
+    async fn joiner(
+        &self,
+        project: &str,
+        cluster: &ClusterRecord,
+    ) -> Result<Arc<dyn Joiner>, Fault> {
+        let place = vault::kubeconfig(project, &cluster.id);
+        let kubeconfig = self.open(&place, &cluster.kubeconfig)?;
+        let api = kube::Api::connect(kubeconfig.expose_secret(), &self.options)
+            .await
+            .map_err(|e| Fault::permanent(chain(&e)))?;
+        Ok(Arc::new(api))
+    }
+
     fn ssh(
         &self,
         project: &str,
@@ -121,6 +144,8 @@ impl StoreBook {
         Ok(ClearTemplate {
             pre_install_b64: text(template.pre_install.as_ref(), TemplateField::PreInstall)?,
             post_install_b64: text(template.post_install.as_ref(), TemplateField::PostInstall)?,
+            retain_volumes: template.retain_volumes,
+            kubelet: template.kubelet.clone(),
             login: ClearLogin {
                 user: template.login.user.clone(),
                 password_hash: text(template.login.password.as_ref(), TemplateField::Password)?,

@@ -5,6 +5,7 @@ mod answer;
 mod check;
 pub(super) mod create;
 mod fingerprint;
+mod kubelet;
 pub(super) mod list;
 pub(super) mod migrate;
 pub(super) mod show;

@@ -65,6 +65,7 @@ pub enum ConfigError {
 /// What is left of a kubeconfig: one server, its CA, one inline credential.
 pub struct Access {
     server: String,
+    ca_data: Option<String>,
     config: ::kube::Config,
 }
 
@@ -93,6 +94,7 @@ impl Access {
             None => None,
             Some(data) => Some(certificates(data, path)?),
         };
+        let ca_data = cluster.certificate_authority_data.clone();
         config.accept_invalid_certs = cluster.insecure_skip_tls_verify == Some(true);
         config.tls_server_name = cluster.tls_server_name;
         config.auth_info = user;
@@ -103,12 +105,21 @@ impl Access {
             http::header::USER_AGENT,
             http::HeaderValue::from_static(concat!("evenkeel/", env!("CARGO_PKG_VERSION"))),
         ));
-        Ok(Self { server, config })
+        Ok(Self {
+            server,
+            ca_data,
+            config,
+        })
     }
 
     /// The server's address.
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// The CA, base64 of PEM.
+    pub(super) fn ca_data(&self) -> Option<&str> {
+        self.ca_data.as_deref()
     }
 
     pub(super) fn config(&self) -> &::kube::Config {

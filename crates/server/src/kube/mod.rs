@@ -9,6 +9,7 @@ pub mod register;
 mod act;
 mod connect;
 mod intern;
+mod join;
 mod slim;
 mod watch;
 mod wire;
@@ -92,6 +93,7 @@ pub struct Api {
     interner: Arc<Interner>,
     limits: WatchLimits,
     trouble: Arc<Trouble>,
+    ca_data: Option<String>,
 }
 
 impl Api {
@@ -104,6 +106,7 @@ impl Api {
             interner: Arc::new(Interner::default()),
             limits: options.watch,
             trouble: Arc::new(Trouble::default()),
+            ca_data: access.ca_data().map(str::to_owned),
         })
     }
 

@@ -71,8 +71,8 @@ pub struct Registered {
     pub missing_rights: Vec<String>,
 }
 
-/// Reads the version and asks for each right.
-pub(super) async fn check(wire: &Wire) -> Result<Registered, Fault> {
+/// `gitVersion` of the API server.
+pub(super) async fn version(wire: &Wire) -> Result<String, Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Version {
@@ -85,6 +85,12 @@ pub(super) async fn check(wire: &Wire) -> Result<Registered, Fault> {
     };
     let request = built(&call, http::Request::get("/version").body(Vec::new()))?;
     let version: Version = wire.send(&call, request).await?.decode(&call)?;
+    Ok(version.git_version)
+}
+
+/// Reads the version and asks for each right.
+pub(super) async fn check(wire: &Wire) -> Result<Registered, Fault> {
+    let version = version(wire).await?;
     let mut missing_rights = Vec::new();
     for right in RIGHTS {
         for verb in right.verbs {
@@ -94,7 +100,7 @@ pub(super) async fn check(wire: &Wire) -> Result<Registered, Fault> {
         }
     }
     Ok(Registered {
-        version: version.git_version,
+        version,
         server: wire.server().to_owned(),
         missing_rights,
     })

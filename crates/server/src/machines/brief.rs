@@ -3,12 +3,13 @@
 //! Everything secret is opened here for the length of one call, hidden in `Debug` and wiped on drop.
 
 use crate::records::{AddressRule, MachineSettings, Recipe};
-use crate::sync::ports::{Fault, Target};
+use crate::sync::ports::{Fault, Joiner, Target};
 use async_trait::async_trait;
 use evenkeel_engine::ids::JobId;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Knows what a job does to a machine and how the machine is reached.
 #[async_trait]
@@ -27,6 +28,8 @@ pub struct Brief {
     pub ssh: Option<SshAccess>,
     /// Login and scripts.
     pub template: ClearTemplate,
+    /// The cluster's side of a join; `None` unless the recipe is `kubeadm`.
+    pub joiner: Option<Arc<dyn Joiner>>,
     /// More facts for the `command` recipe, by variable name. No secrets.
     pub facts_env: BTreeMap<String, String>,
 }
@@ -143,6 +146,10 @@ pub struct ClearTemplate {
     pub post_install_b64: Option<SecretString>,
     /// Login.
     pub login: ClearLogin,
+    /// Data directories are left as they are.
+    pub retain_volumes: bool,
+    /// What goes into the KubeletConfiguration.
+    pub kubelet: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The login that a node shall have afterwards. What is absent stays as it is.

@@ -14,6 +14,11 @@ pub(super) fn id(order: &HostOrder) -> Result<OrderId, Fault> {
         Stage::Reset => protocol::Stage::Reset,
         Stage::Post => protocol::Stage::Post,
     };
+    id_at(order, stage)
+}
+
+/// The name of a part of an attempt.
+pub(super) fn id_at(order: &HostOrder, stage: protocol::Stage) -> Result<OrderId, Fault> {
     OrderId::new(
         order.job.as_str(),
         order.target.node_id.as_str(),
@@ -44,7 +49,7 @@ pub(super) fn steps(brief: &Brief, stage: Stage) -> Result<Vec<Step>, Fault> {
             limit_s,
             ..
         } => Some((teardown, install, u64::from(*limit_s))),
-        Recipe::Command { .. } | Recipe::None => None,
+        Recipe::Kubeadm { .. } | Recipe::Command { .. } | Recipe::None => None,
     };
     if let Some((teardown, _, limit_s)) = around
         && !teardown.trim().is_empty()
@@ -165,7 +170,9 @@ mod tests {
                     password_hash: Some(SecretString::from("canary-hash")),
                     ..ClearLogin::default()
                 },
+                ..ClearTemplate::default()
             },
+            joiner: None,
             facts_env: BTreeMap::new(),
         }
     }

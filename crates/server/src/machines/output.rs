@@ -36,7 +36,7 @@ pub struct OutputKey {
 impl OutputKey {
     pub(super) fn of(id: &OrderId) -> Self {
         let stage = match id.stage() {
-            protocol::Stage::Reset => Stage::Reset,
+            protocol::Stage::Teardown | protocol::Stage::Reset => Stage::Reset,
             protocol::Stage::Post => Stage::Post,
         };
         Self {

@@ -6,9 +6,13 @@ use super::ssh::Session;
 use super::{host::Host, order};
 use crate::sync::ports::{Fault, Target};
 use evenkeel_node::protocol::{Facts, PROTOCOL, Verb};
+use std::time::Duration;
 
 /// Room for journal, scripts and 4 MiB of output, and a margin for what the system writes meanwhile.
 const FREE_DISK_MB: u64 = 64;
+
+/// Printing a version takes no time; the rest is for a host that swaps.
+const VERSION_LIMIT: Duration = Duration::from_secs(20);
 
 /// Reaches the host, compares its identity and looks for everything the recipe needs.
 pub(super) async fn over_ssh(
@@ -38,6 +42,24 @@ pub(super) async fn over_ssh(
     }
     host.close().await;
     Ok(())
+}
+
+/// `kubelet --version`, as `Kubernetes v1.36.3`.
+pub(super) async fn kubelet_version(access: &SshAccess) -> Result<String, Fault> {
+    let session = Session::connect(access).await?;
+    let ended = session
+        .exec("kubelet --version", b"", VERSION_LIMIT)
+        .await?;
+    let text = String::from_utf8_lossy(&ended.stdout).trim().to_owned();
+    session.close().await;
+    if ended.status != 0 || text.is_empty() {
+        return Err(Fault::permanent(format!(
+            "host {}: `kubelet --version` ended with status {}; install a kubelet there",
+            access.peer(),
+            ended.status
+        )));
+    }
+    Ok(text)
 }
 
 /// Everything that the facts alone decide.

@@ -365,6 +365,7 @@ impl Lab {
             recipe,
             ssh: Some(ssh),
             template,
+            joiner: None,
             facts_env: BTreeMap::new(),
         };
         let book = Arc::new(TestBook(Mutex::new(brief)));

@@ -283,10 +283,10 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
         });
     let limit_s = u32::try_from(limit?).ok()?;
     let kind = match at.get("type") {
-        Some(kind) => kind.one_of(&["script", "command", "none"], found)?,
+        Some(kind) => kind.one_of(&["script", "kubeadm", "command", "none"], found)?,
         None => {
             let violation = Violation::new(at.child_path("type"), "is mandatory");
-            found.push(violation.with_way_out("send script, command or none"));
+            found.push(violation.with_way_out("send script, kubeadm, command or none"));
             return None;
         }
     };
@@ -306,6 +306,13 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
                 needs: strings(at, "needs", found),
             })
         }
+        "kubeadm" => Some(Recipe::Kubeadm {
+            limit_s,
+            endpoint: text(at, "endpoint", found),
+            cri_socket: text(at, "criSocket", found),
+            ignore_preflight: strings(at, "ignorePreflight", found),
+            data_dirs: data_dirs(at, found),
+        }),
         "command" => {
             let argv = strings(at, "argv", found);
             if argv.is_empty() {
@@ -319,6 +326,20 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
         }
         _ => Some(Recipe::None),
     }
+}
+
+/// Directories whose content a teardown deletes: absolute, at least two levels deep, without `..`.
+fn data_dirs(at: &At<'_>, found: &mut Vec<Violation>) -> Vec<String> {
+    let dirs = strings(at, "dataDirs", found);
+    for dir in &dirs {
+        let parts: Vec<&str> = dir.split('/').filter(|part| !part.is_empty()).collect();
+        if !dir.starts_with('/') || parts.len() < 2 || parts.contains(&"..") {
+            let rule = format!("{dir:?} is not an absolute path of at least two levels");
+            let violation = Violation::new(at.child_path("dataDirs"), rule);
+            found.push(violation.with_way_out("name directories such as /data/containers"));
+        }
+    }
+    dirs
 }
 
 fn text(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Option<String> {

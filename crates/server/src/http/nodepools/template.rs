@@ -10,8 +10,10 @@ use evenkeel_api::nodepool::NodeTemplate;
 use evenkeel_api::password::{PasswordInput, Secret};
 use evenkeel_api::pool_update::LoginChange;
 use evenkeel_api::upgrade::UpgradeTemplate;
+use evenkeel_api::upgrade_template::VolumeReset;
 use evenkeel_engine::ids::TemplateRevision;
 
+use super::kubelet;
 use crate::http::error::ApiError;
 use crate::http::revision::{self, Hidden};
 use crate::http::vault::{self, TemplateField, TemplateOwner};
@@ -26,6 +28,8 @@ pub(super) struct Clear {
     /// Base64.
     pub(super) post_install: Option<Secret>,
     pub(super) wait_post_install: bool,
+    pub(super) retain_volumes: bool,
+    pub(super) kubelet: serde_json::Map<String, serde_json::Value>,
     pub(super) user: String,
     pub(super) ssh_key: Option<String>,
     pub(super) password_hash: Option<Secret>,
@@ -52,6 +56,8 @@ impl Clear {
             pre_install: open(TemplateField::PreInstall, &stored.pre_install)?,
             post_install: open(TemplateField::PostInstall, &stored.post_install)?,
             wait_post_install: stored.wait_post_install,
+            retain_volumes: stored.retain_volumes,
+            kubelet: stored.kubelet.clone(),
             user: stored.login.user.clone(),
             ssh_key: stored.login.ssh_key.clone(),
             password_hash: open(TemplateField::Password, &stored.login.password)?,
@@ -78,6 +84,8 @@ impl Clear {
             pre_install: seal(TemplateField::PreInstall, &self.pre_install)?,
             post_install: seal(TemplateField::PostInstall, &self.post_install)?,
             wait_post_install: self.wait_post_install,
+            retain_volumes: self.retain_volumes,
+            kubelet: self.kubelet.clone(),
             login: LoginRecord {
                 user: self.user.clone(),
                 ssh_key: self.ssh_key.clone(),
@@ -109,6 +117,9 @@ impl Clear {
     /// Moves scripts out of a pool's template, where they would be stored in clear.
     pub(super) fn take_scripts(&mut self, template: &mut NodeTemplate) {
         self.wait_post_install = template.wait_post_install_finish.unwrap_or(false);
+        let plain = serde_json::to_value(&*template).unwrap_or_default();
+        self.retain_volumes = kubelet::retains_volumes(&plain);
+        self.kubelet = kubelet::configuration(&plain);
         let (pre, post) = match &mut template.extend_param {
             Some(extend) => (extend.pre_install.take(), extend.post_install.take()),
             None => (None, None),
@@ -198,6 +209,7 @@ impl Clear {
             pre_install: script(&template.pre_install),
             post_install: script(&template.post_install),
             wait_post_install: template.wait_post_install_finish.unwrap_or(false),
+            retain_volumes: template.volume_reset == VolumeReset::RetainCustomVolumes,
             user: "root".to_owned(),
             ..Self::default()
         };

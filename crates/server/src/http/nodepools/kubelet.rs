@@ -1,0 +1,73 @@
+//! What of a pool's configuration goes into the KubeletConfiguration of its nodes. Pure.
+
+use serde_json::{Map, Value, json};
+
+/// CCE's names, their place in the KubeletConfiguration, and the unit that CCE counts in (its API page).
+const RESERVED: &[(&str, &str, &str, &str)] = &[
+    ("kubeReservedMem", "kubeReserved", "memory", "Mi"),
+    ("kubeReservedCpu", "kubeReserved", "cpu", "m"),
+    ("kubeReservedPid", "kubeReserved", "pid", ""),
+    (
+        "kubeReservedStorage",
+        "kubeReserved",
+        "ephemeral-storage",
+        "Gi",
+    ),
+    ("systemReservedMem", "systemReserved", "memory", "Mi"),
+    ("systemReservedCpu", "systemReserved", "cpu", "m"),
+    ("systemReservedPid", "systemReserved", "pid", ""),
+    (
+        "systemReservedStorage",
+        "systemReserved",
+        "ephemeral-storage",
+        "Gi",
+    ),
+];
+
+/// The fragment for a node template, as the client wrote it.
+pub(super) fn configuration(template: &Value) -> Map<String, Value> {
+    let mut config = Map::new();
+    let Some(extend) = template.get("extendParam") else {
+        return config;
+    };
+    if let Some(pods) = extend.get("maxPods").and_then(Value::as_u64) {
+        config.insert("maxPods".to_owned(), Value::from(pods));
+    }
+    for (name, group, resource, unit) in RESERVED {
+        let Some(amount) = extend.get(*name).and_then(Value::as_u64) else {
+            continue;
+        };
+        let group = config.entry(*group).or_insert_with(|| json!({}));
+        group[*resource] = Value::from(format!("{amount}{unit}"));
+    }
+    config
+}
+
+/// Whether data directories are kept: `volumeConfig.volumeResetPolicy`.
+pub(super) fn retains_volumes(template: &Value) -> bool {
+    template
+        .pointer("/volumeConfig/volumeResetPolicy")
+        .and_then(Value::as_str)
+        == Some("retain_custom_volumes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_resources_and_pods_become_kubelet_settings() {
+        let template = json!({"extendParam": {
+            "maxPods": 64, "kubeReservedMem": 512, "kubeReservedCpu": 100, "systemReservedPid": 1000,
+            "systemReservedStorage": 2, "alpha.cce/preInstall": "ZWNobyAx"
+        }, "volumeConfig": {"volumeResetPolicy": "retain_custom_volumes"}});
+        let expected = json!({
+            "maxPods": 64,
+            "kubeReserved": {"memory": "512Mi", "cpu": "100m"},
+            "systemReserved": {"pid": "1000", "ephemeral-storage": "2Gi"},
+        });
+        assert_eq!(Value::Object(configuration(&template)), expected);
+        assert!(retains_volumes(&template));
+        assert!(configuration(&json!({})).is_empty() && !retains_volumes(&json!({})));
+    }
+}
