@@ -16,9 +16,13 @@ use crate::leftovers;
 use crate::protocol::{Order, OrderId, PROTOCOL, Progress, Refusal, RefusalKind, State, Step};
 use crate::script::PATH;
 use crate::store::{STATE_ENV, Store, StoreError, at, private_dir};
+use crate::sweep;
 
 /// How long `accept` waits for the runner to be there; it takes milliseconds, more under systemd.
 const RUNNER_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a runner may take from its last line to its end: it has nothing left to do.
+const RUNNER_EXIT: Duration = Duration::from_millis(500);
 
 /// A refusal with its kind.
 pub(crate) fn refuse(kind: RefusalKind, message: impl Into<String>) -> Refusal {
@@ -86,7 +90,10 @@ pub fn accept(store: &Store, host: &Host, order: &Order) -> Result<Progress, Ref
         return Err(refusal);
     }
     store.set_fence(&fence.raised(&order.id, order.epoch))?;
-    start(store, host, &order.id)
+    let progress = start(store, host, &order.id)?;
+    // What old orders keep is bounded without anybody asking for it; the next order tries again.
+    let _ = sweep::sweep(store, host);
+    Ok(progress)
 }
 
 /// Where an order stands; `None` when this host does not know it. An order whose runner is gone
@@ -123,7 +130,13 @@ pub(crate) fn interrupt(
         None => "a later order came before this one had begun",
         Some((_, boot)) if *boot != host.boot_id() => "the host was rebooted while it ran",
         Some((session, _)) => {
-            leftovers::kill_session(*session, id);
+            leftovers::Leftovers {
+                session: *session,
+                order: id,
+                step: None,
+                except_group: None,
+            }
+            .kill();
             "the runner on the host was killed"
         }
     };
@@ -196,7 +209,13 @@ fn check_idle(store: &Store, host: &Host) -> Result<(), Refusal> {
             _ => {}
         }
     }
-    if leftovers::runner_lives(store.dir()) {
+    // A runner whose order is over takes a moment to end.
+    let deadline = Instant::now() + RUNNER_EXIT;
+    while leftovers::runner_lives(store.dir()) {
+        if Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
         let message = "a runner is alive on this host whose journal is gone";
         return Err(refuse(RefusalKind::Busy, message));
     }

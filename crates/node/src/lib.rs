@@ -19,4 +19,5 @@ pub mod runner;
 pub mod script;
 pub mod sshd;
 pub mod store;
+pub mod sweep;
 pub mod verbs;

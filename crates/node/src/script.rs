@@ -11,8 +11,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getsid, kill_process_group, waitid};
 
+use crate::leftovers::Leftovers;
 use crate::output::Capped;
 use crate::protocol::{OrderId, Outcome};
 
@@ -48,7 +49,13 @@ pub fn run(
     };
     let sink = Arc::new(Mutex::new(Some(Capped::new(output))));
     let drained = drain(reader, Arc::clone(&sink));
-    let outcome = supervise(&mut child, limit, &drained, every_second);
+    let leftovers = Leftovers {
+        session: getsid(None).map_or(0, |session| session.as_raw_nonzero().get()),
+        order: id,
+        step: Some(step),
+        except_group: i32::try_from(child.id()).ok(),
+    };
+    let outcome = supervise(&mut child, limit, &drained, &leftovers, every_second);
     if let Some(capped) = sink.lock().unwrap_or_else(PoisonError::into_inner).take() {
         capped.finish();
     }
@@ -115,6 +122,7 @@ fn supervise(
     child: &mut Child,
     limit: Duration,
     drained: &Receiver<()>,
+    leftovers: &Leftovers<'_>,
     every_second: &mut dyn FnMut(),
 ) -> Outcome {
     let Some(pid) = Pid::from_raw(child.id() as i32) else {
@@ -135,7 +143,9 @@ fn supervise(
             timed_out = true;
             // An error means that the group is gone already.
             let _ = kill_process_group(pid, Signal::TERM);
+            leftovers.signal(Signal::TERM);
             watch.wait(Instant::now() + TERM_GRACE, true);
+            leftovers.kill();
             let _ = kill_process_group(pid, Signal::KILL);
             break;
         }

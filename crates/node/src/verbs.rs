@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{Read, Seek as _, SeekFrom};
-use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::accept::{accept, inspect, parse, refuse};
+use crate::accept::{accept, parse, refuse};
 use crate::host::{Host, finds, now_ms};
 use crate::protocol::{
     CHUNK_BYTES_MAX, Chunk, Facts, ORDER_BYTES_MAX, OrderId, PROTOCOL, PlanEntry, ProveRequest,
-    Refusal, RefusalKind, Step, Swept, UserName, Verb,
+    Refusal, RefusalKind, Step, UserName, Verb,
 };
 use crate::prove::prove;
 use crate::runner::known;
 use crate::store::{Store, StoreError, at};
+use crate::sweep::sweep;
 
 /// Commands a reset calls on the host.
 const COMMANDS: [&str; 8] = [
@@ -32,12 +32,6 @@ const COMMANDS: [&str; 8] = [
     "systemctl",
     "kubeadm",
 ];
-
-/// Orders `gc` keeps: enough to look back on a week of retries, 2 MiB or so each at most.
-const ORDERS_KEPT: usize = 20;
-
-/// Uploads that broke off are removed after a day.
-const UPLOAD_AGE: Duration = Duration::from_hours(24);
 
 /// Carries a verb out. `stdin` is read only by verbs that take something there.
 pub fn answer(
@@ -57,7 +51,10 @@ pub fn answer(
             json(&prove(host, &request))
         }
         Verb::Plan => json(&plan(&parse(&input(stdin)?)?.steps)),
-        Verb::Gc => json(&sweep(store, host)?),
+        Verb::Gc => {
+            let _lock = store.lock()?;
+            json(&sweep(store, host)?)
+        }
     }
 }
 
@@ -136,6 +133,14 @@ fn free_mb(store: &Store) -> Result<u64, StoreError> {
         .unwrap_or(store.dir());
     let found = rustix::fs::statvfs(there).map_err(std::io::Error::from);
     let found = at("look at", there, found)?;
+    if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        let read_only = Err(std::io::ErrorKind::ReadOnlyFilesystem.into());
+        return at("write to", there, read_only);
+    }
+    // Without a free inode there is no room either, whatever the blocks say. Zero of zero: it counts none.
+    if found.f_files > 0 && found.f_favail == 0 {
+        return Ok(0);
+    }
     Ok(found.f_bavail.saturating_mul(found.f_frsize) / (1024 * 1024))
 }
 
@@ -206,51 +211,4 @@ fn plan(steps: &[Step]) -> Vec<PlanEntry> {
         time_limit_s: step.time_limit_s(),
     };
     steps.iter().map(entry).collect()
-}
-
-/// Keeps the newest orders and every one that is not over. The fence keeps those that go from
-/// ever running again.
-fn sweep(store: &Store, host: &Host) -> Result<Swept, Refusal> {
-    let _lock = store.lock()?;
-    let mut over = Vec::new();
-    for id in store.orders()? {
-        match inspect(store, host, &id)? {
-            Some(progress) if !progress.state.is_final() => {}
-            Some(progress) => over.push((progress.started_ms, id)),
-            None => over.push((None, id)),
-        }
-    }
-    over.sort();
-    let gone = over.len().saturating_sub(ORDERS_KEPT);
-    let mut swept = Swept {
-        orders: Vec::new(),
-        binaries: Vec::new(),
-    };
-    for (_, id) in over.into_iter().take(gone) {
-        let dir = store.order_dir(&id);
-        at("remove", &dir, fs::remove_dir_all(&dir))?;
-        store.drop_secrets(&id)?;
-        swept.orders.push(id);
-    }
-    let own = std::env::current_exe()
-        .ok()
-        .and_then(|path| path.file_name().map(|n| n.to_owned()));
-    for entry in fs::read_dir(store.bin_dir())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let name = entry.file_name();
-        let text = name.to_string_lossy().into_owned();
-        let modified = entry.metadata().and_then(|found| found.modified()).ok();
-        let age = modified.and_then(|time| SystemTime::now().duration_since(time).ok());
-        let old = age.is_some_and(|age| age > UPLOAD_AGE);
-        let other_build = text.starts_with("evenkeel-node-") && Some(&name) != own.as_ref();
-        // A day's grace for builds too: during an upgrade two controllers may use two of them.
-        if old && (other_build || text.starts_with(".upload.")) {
-            at("remove", &entry.path(), fs::remove_file(entry.path()))?;
-            swept.binaries.push(text);
-        }
-    }
-    Ok(swept)
 }

@@ -180,6 +180,67 @@ fn a_script_that_ignores_term_is_killed_with_its_group() {
 }
 
 #[test]
+fn what_left_its_process_group_is_killed_at_the_limit_as_well() {
+    let bed = Bed::new();
+    let child = bed.file("child");
+    // timeout(1) makes a group of its own, and `env -i` drops every mark.
+    let text = format!(
+        "timeout 60 env -i sh -c 'trap \"\" TERM; echo $$ >{}; while :; do /bin/sleep 0.1; done'",
+        child.display()
+    );
+    let progress = bed.run(&order(
+        id("escaped", 1),
+        vec![Step::install(text.as_str(), 1)],
+    ));
+    assert_eq!(progress.steps[0].outcome, Outcome::Timeout);
+    let pid = fs::read_to_string(&child).unwrap();
+    wait("the child to be gone", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    });
+}
+
+#[test]
+fn what_a_killed_runners_script_had_started_is_killed_with_it() {
+    let bed = Bed::new();
+    let child = bed.file("child");
+    let text = format!(
+        "timeout 60 env -i sh -c 'echo $$ >{}; while :; do /bin/sleep 0.1; done'",
+        child.display()
+    );
+    let order = script(id("orphans", 1), &text);
+    bed.accept(&order).unwrap();
+    wait("the child", || lines(&child) == 1);
+    kill(bed.runners()[0]);
+    assert!(matches!(
+        bed.finish(&order.id).state,
+        State::Interrupted { .. }
+    ));
+    let pid = fs::read_to_string(&child).unwrap();
+    wait("the child to be gone", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    });
+}
+
+#[test]
+fn the_limit_of_one_step_spares_what_an_earlier_one_left_running() {
+    let bed = Bed::new();
+    let daemon = bed.file("daemon");
+    let first = format!("sleep 40 >/dev/null 2>&1 & echo $! >{}", daemon.display());
+    let steps = vec![
+        Step::teardown(first.as_str(), 60),
+        Step::install("sleep 60", 1),
+    ];
+    let progress = bed.run(&order(id("spared", 1), steps));
+    assert_eq!(progress.steps[1].outcome, Outcome::Timeout);
+    let pid: i32 = fs::read_to_string(&daemon).unwrap().trim().parse().unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(!stat.contains(") Z "), "{stat}");
+    kill(pid);
+}
+
+#[test]
 fn a_script_that_heeds_term_ends_at_once_and_may_clean_up() {
     let bed = Bed::new();
     let text = "trap 'echo cleaned up; exit 0' TERM; echo begun; while :; do sleep 0.1; done";

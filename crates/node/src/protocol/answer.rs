@@ -277,9 +277,11 @@ enum Wire {
     Other(serde_json::Value),
 }
 
-/// Reads the stdout of a [`super::Remote`] command.
+/// Reads the stdout of a [`super::Remote`] command: its last line. What stands above it was said by the
+/// login shell's start files.
 pub fn parse_answer<T: DeserializeOwned>(stdout: &[u8]) -> Result<T, AnswerError> {
-    match serde_json::from_slice(stdout).map_err(AnswerError::Malformed)? {
+    let last = stdout.trim_ascii_end().rsplit(|b| *b == b'\n').next();
+    match serde_json::from_slice(last.unwrap_or_default()).map_err(AnswerError::Malformed)? {
         Wire::Error { error } => Err(AnswerError::Refused(error)),
         Wire::Other(value) => serde_json::from_value(value).map_err(AnswerError::Malformed),
     }

@@ -176,6 +176,11 @@ fn refusals_are_errors() {
     };
     assert_eq!(refusal.kind, RefusalKind::Busy);
     assert!(parse_answer::<Have>(br#"{"have":true}"#).unwrap().have);
+    let chatty = b"Welcome! {\"have\":false}\nYou have mail.\n{\"have\":true}\n";
+    assert!(
+        parse_answer::<Have>(chatty).unwrap().have,
+        "a login shell that talks"
+    );
     assert!(matches!(
         parse_answer::<Have>(b"Welcome!\n{}"),
         Err(AnswerError::Malformed(_))
