@@ -15,6 +15,11 @@ mount -t overlay overlay -o "lowerdir=$layer:$base,upperdir=$dir/upper,workdir=$
 libs=$base/usr/lib/$(uname -m)-linux-gnu
 loader=$(echo "$libs"/ld-linux*.so.*)
 while :; do
+  # A reboot leaves the pods' control groups, and kubelet would spend 3 s looking for the container of
+  # each. What is in use stays.
+  for group; do
+    find "$group" -mindepth 1 -depth -type d -exec rmdir '{}' ';' 2> /dev/null || true
+  done
   status=0
   # The runtime's and kubelet's directories must not lie on an overlay.
   "$loader" --library-path "$libs:$libs/systemd" "$base/usr/bin/systemd-nspawn" \

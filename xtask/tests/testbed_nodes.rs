@@ -59,6 +59,7 @@ fn real_nodes_run_pods_leave_and_join_again_and_nothing_is_left_behind() {
     a_node_survives_its_reboot(&bed.0, 3);
     a_reinstalled_node_joins(&mut bed.0, 3);
 
+    pods_were_evicted(&bed.0);
     let netns = bed.0.network.as_ref().unwrap().netns.clone();
     let every: Vec<u32> = bed.0.processes.iter().map(|process| process.pid).collect();
     timed("down", || testbed::down(&state).unwrap());
@@ -215,7 +216,16 @@ fn a_node_survives_its_reboot(bed: &Testbed, number: u8) {
         .unwrap();
     });
     node.wait_ssh().unwrap();
-    timed("pods after the reboot", || wait_pods(bed, Some(&node.node)));
+    timed("pods after the reboot", || {
+        // The API server says Ready of pods that the reboot ended, until their kubelet looks.
+        wait_for("the node's containers", LIMIT, || {
+            let pods = wait_pods(bed, Some(&node.node));
+            let wanted = pods[&node.node].len() * 2;
+            let running = node.ssh(&bed.ssh, "ctr -n k8s.io tasks list | grep -c RUNNING")?;
+            Ok((running.trim() == wanted.to_string()).then_some(()))
+        })
+        .unwrap();
+    });
 }
 
 fn a_reinstalled_node_joins(bed: &mut Testbed, number: u8) {
@@ -233,6 +243,24 @@ fn a_reinstalled_node_joins(bed: &mut Testbed, number: u8) {
     });
     bed.wait_node(&node.node, "True", LIMIT).unwrap();
     bed.kubectl(&["uncordon", &node.node]).unwrap();
+}
+
+/// Three drains moved at least one pod each, through the eviction API and one at a time.
+fn pods_were_evicted(bed: &Testbed) {
+    let log = fs::read_to_string(&bed.audit_log).unwrap();
+    let mut answers: BTreeMap<u64, usize> = BTreeMap::new();
+    for line in log.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let object = &event["objectRef"];
+        if object["subresource"] == "eviction" && event["stage"] == "ResponseComplete" {
+            assert_eq!(event["user"]["username"], "admin", "{line}");
+            *answers
+                .entry(event["responseStatus"]["code"].as_u64().unwrap())
+                .or_default() += 1;
+        }
+    }
+    eprintln!("evictions by answer: {answers:?}");
+    assert!(answers.get(&201).is_some_and(|count| *count >= 3));
 }
 
 fn runs(pid: u32) -> bool {
