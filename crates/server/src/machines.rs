@@ -10,6 +10,7 @@
 mod brief;
 mod command;
 mod follow;
+mod given;
 mod host;
 mod kubeadm;
 mod order;
@@ -29,7 +30,7 @@ use async_trait::async_trait;
 use command::{Commands, Run as CommandRun};
 use evenkeel_engine::ids::JobId;
 use evenkeel_node::protocol::{self, OrderId, Step};
-use follow::Remembered;
+use given::Given;
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,11 +46,11 @@ pub struct Fleet {
     output: Arc<dyn OutputSink>,
     binary: BinarySource,
     commands: Commands,
-    remembered: Remembered,
+    given: Given,
 }
 
 impl Fleet {
-    /// `data_dir` holds the journal of the `command` recipe (`commands/`); it must survive a restart of the
+    /// `data_dir` holds the journal of the `command` recipe (`commands/`) and which orders hosts have (`orders/`); it must survive a restart of the
     /// controller and must not be shared between two of them.
     pub fn new(
         book: Arc<dyn Book>,
@@ -62,14 +63,15 @@ impl Fleet {
             output,
             binary,
             commands: Commands::new(data_dir.join("commands")),
-            remembered: Remembered::default(),
+            given: Given::new(data_dir.join("orders")),
         }
     }
 
-    /// Removes what is kept of a job: outputs and the journal of commands. For jobs that have ended and are
+    /// Removes what is kept of a job: outputs, the journal of commands, which orders hosts had. For jobs that have ended and are
     /// removed from the store.
     pub async fn forget(&self, job: &JobId) -> std::io::Result<()> {
         self.output.forget(job).await?;
+        self.given.forget(job).await?;
         self.commands.forget(job).await
     }
 
@@ -106,7 +108,7 @@ impl Fleet {
             access,
             binary: &binary,
             output: self.output.as_ref(),
-            remembered: &self.remembered,
+            given: &self.given,
             progress,
         };
         let state = follower.run(&order).await?;

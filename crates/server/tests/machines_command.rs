@@ -186,6 +186,7 @@ async fn facts_are_in_the_environment_and_nothing_else() {
             "EVENKEEL_MACHINE_ID",
             "EVENKEEL_NODE",
             "EVENKEEL_NODE_ID",
+            "EVENKEEL_ORDER",
             "EVENKEEL_RACK",
             "EVENKEEL_STAGE",
             "HOME",
@@ -286,6 +287,28 @@ async fn a_killed_wrapper_is_an_interrupted_command() {
     let said = failed(lab.run(&order(Stage::Reset)).await);
     assert!(said.starts_with("interrupted: "), "{said}");
     assert_eq!(failed(lab.run(&order(Stage::Reset)).await), said);
+    assert_eq!(lab.read("ran"), "x\n");
+}
+
+#[tokio::test]
+async fn a_command_that_outlives_its_wrapper_is_waited_for() {
+    // The whole wrapper: the end is unknown, but nothing of it runs any more when that is said.
+    let kill = "kill -9 -$(cut -d' ' -f1 $d/data/commands/*.pid)";
+    let lab = Lab::new(
+        &format!("echo x >>$d/ran; {kill}; sleep 3; echo x >>$d/over"),
+        20,
+    );
+    let said = failed(lab.run(&order(Stage::Reset)).await);
+    assert!(said.starts_with("interrupted: "), "{said}");
+    assert_eq!(
+        lab.read("over"),
+        "x\n",
+        "it still ran when its end was reported"
+    );
+    // Its first process alone: the rest of it still writes the end.
+    let kill = "kill -9 $(cut -d' ' -f1 $d/data/commands/*.pid)";
+    let lab = Lab::new(&format!("echo x >>$d/ran; {kill}; sleep 1; exit 6"), 20);
+    assert_eq!(failed(lab.run(&order(Stage::Reset)).await), "exit status 6");
     assert_eq!(lab.read("ran"), "x\n");
 }
 

@@ -59,14 +59,14 @@ impl OutputSource for FileOutputs {
         let Some(kept) = self.sink.load(&key).await? else {
             return Ok(None);
         };
-        let text = kept.to_text().into_bytes();
+        let text = kept.to_bytes();
         let from = usize::try_from(query.offset)
             .unwrap_or(usize::MAX)
             .min(text.len());
         Ok(Some(OutputChunk {
             data: text[from..].to_vec(),
             next_offset: text.len() as u64,
-            complete: true,
+            complete: kept.complete,
         }))
     }
 }

@@ -249,6 +249,7 @@ fn environment(run: &Run<'_>) -> BTreeMap<String, String> {
             // Tools look for their own configuration there.
             ("HOME", std::env::var("HOME").unwrap_or_else(|_| "/".into())),
             ("LANG", "C.UTF-8".to_owned()),
+            ("EVENKEEL_ORDER", run.id.to_string()),
             ("EVENKEEL_JOB", run.order.job.to_string()),
             ("EVENKEEL_NODE", target.node.to_string()),
             ("EVENKEEL_NODE_ID", target.node_id.to_string()),
@@ -295,6 +296,7 @@ fn input(template: Option<&ClearTemplate>) -> Zeroizing<Vec<u8>> {
 async fn follow(run: &Run<'_>, files: &Files, output: &dyn OutputSink) -> Result<End, Fault> {
     let key = OutputKey::of(run.id);
     let begun = Instant::now();
+    let mut survived = begun;
     let limit = Duration::from_secs(u64::from(run.limit_s) + u64::from(KILL_AFTER_S)) + SLACK;
     let mut pause = LOOK.0;
     let broken = |source| transient("the journal of commands cannot be used".into(), source);
@@ -310,7 +312,12 @@ async fn follow(run: &Run<'_>, files: &Files, output: &dyn OutputSink) -> Result
         }
         let gone = match life {
             Life::Alive => false,
-            Life::Gone => true,
+            // The wrapper alone was killed: what it ran may still run, and its end may still be written.
+            Life::Gone if files.survives(run.id) => {
+                survived = Instant::now();
+                false
+            }
+            Life::Gone => survived.elapsed() > DRAIN_LIMIT,
             Life::NoTrace => {
                 // The second half is for a trace that was begun but never written.
                 begun.elapsed() > BEGIN_LIMIT
@@ -362,7 +369,7 @@ async fn keep_tail(files: &Files, key: &OutputKey, output: &dyn OutputSink) {
                 let total = HEAD_MAX + rest.max(tail.len() as u64);
                 output.tail(key, total - tail.len() as u64, &tail).await
             }
-            _ => Ok(()),
+            _ => output.tail(key, output.stored(key).await?, b"").await,
         }
     };
     warn_if_lost(key, kept.await);

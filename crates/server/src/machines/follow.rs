@@ -4,6 +4,7 @@
 //! the next call re-attaches, because the host knows the order by its id.
 
 use super::brief::SshAccess;
+use super::given::Given;
 use super::host::{Host, NoAnswer};
 use super::output::{HEAD_MAX, OutputKey, OutputSink, TAIL_MAX};
 use super::push::{self, NodeBinary};
@@ -13,9 +14,7 @@ use evenkeel_node::protocol::{
     Chunk, LoginOrder, Order, OrderId, Progress, Proof, ProveRequest, Refusal, RefusalKind, State,
     Verb,
 };
-use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -30,23 +29,12 @@ const LOOK_LAST: Duration = Duration::from_secs(1);
 /// What a host may need beyond the limits of its steps: KILL ten seconds after TERM for each, and fsyncs.
 const SLACK: Duration = Duration::from_mins(2);
 
-/// Orders that a host has accepted from this process. A host that does not know one of them any more has lost
-/// its journal: giving the order again would run it twice.
-#[derive(Default)]
-pub(super) struct Remembered(Mutex<BTreeSet<OrderId>>);
-
-impl Remembered {
-    fn set(&self) -> MutexGuard<'_, BTreeSet<OrderId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Follows one order on one host.
 pub(super) struct Follower<'a> {
     pub(super) access: &'a SshAccess,
     pub(super) binary: &'a NodeBinary,
     pub(super) output: &'a dyn OutputSink,
-    pub(super) remembered: &'a Remembered,
+    pub(super) given: &'a Given,
     pub(super) progress: &'a mpsc::Sender<HostState>,
 }
 
@@ -72,20 +60,19 @@ impl Follower<'_> {
             }
             Err(no) => return Err(host.fault(no)),
         };
-        self.remembered.set().remove(&order.id);
         host.close().await;
         Ok(end)
     }
 
     fn has_lost(&self, order: &Order, refusal: &Refusal) -> bool {
-        refusal.kind == RefusalKind::UnknownOrder && self.remembered.set().contains(&order.id)
+        refusal.kind == RefusalKind::UnknownOrder && self.given.holds(&order.id)
     }
 
     async fn give(&self, host: &Host, order: &Order) -> Result<Progress, NoAnswer> {
         let status = Verb::Status {
             order: order.id.clone(),
         };
-        if self.remembered.set().contains(&order.id) {
+        if self.given.holds(&order.id) {
             let known: Progress = host.try_verb(status, b"").await?;
             if known.state != State::Accepted {
                 return Ok(known);
@@ -94,7 +81,7 @@ impl Follower<'_> {
         // An order is plain data: it always serializes.
         let json = Zeroizing::new(serde_json::to_vec(order).unwrap_or_default());
         let progress = host.try_verb(Verb::Accept, &json).await?;
-        self.remembered.set().insert(order.id.clone());
+        self.given.note(&order.id).await;
         Ok(progress)
     }
 
@@ -135,7 +122,7 @@ impl Follower<'_> {
                 }
             }
             if progress.state.is_final() {
-                sink.pull_tail(host, &order.id, progress.output_len).await?;
+                sink.end(host, &order.id, progress.output_len).await?;
                 return Ok(end_of(progress));
             }
             if begun.elapsed() > limit {
@@ -226,11 +213,12 @@ impl<'a> Keeper<'a> {
         Ok(chunk.progress)
     }
 
-    async fn pull_tail(&mut self, host: &Host, id: &OrderId, total: u64) -> Result<(), NoAnswer> {
-        if self.broken || total <= HEAD_MAX {
+    /// The tail, empty where the head is all: it says that nothing follows.
+    async fn end(&mut self, host: &Host, id: &OrderId, total: u64) -> Result<(), NoAnswer> {
+        if self.broken {
             return Ok(());
         }
-        let from = total.saturating_sub(TAIL_MAX).max(HEAD_MAX);
+        let from = total.saturating_sub(TAIL_MAX).max(HEAD_MAX.min(total));
         let (mut next, mut tail) = (from, Vec::new());
         while next < total {
             let (chunk, bytes) = read(host, id, next).await?;

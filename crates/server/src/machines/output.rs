@@ -57,20 +57,25 @@ pub struct Output {
     pub left_out: u64,
     /// Up to the end.
     pub tail: Vec<u8>,
+    /// Whether nothing will follow.
+    pub complete: bool,
 }
 
 impl Output {
     /// One text for people; says how much is missing.
     pub fn to_text(&self) -> String {
-        let mut text = String::from_utf8_lossy(&self.head).into_owned();
+        String::from_utf8_lossy(&self.to_bytes()).into_owned()
+    }
+
+    /// The same as the bytes that scripts wrote: a position in it stays what it is while output grows.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.head.clone();
         if self.left_out > 0 {
-            text.push_str(&format!(
-                "\n[evenkeel: {} bytes of output left out]\n",
-                self.left_out
-            ));
+            let marker = format!("\n[evenkeel: {} bytes of output left out]\n", self.left_out);
+            bytes.extend_from_slice(marker.as_bytes());
         }
-        text.push_str(&String::from_utf8_lossy(&self.tail));
-        text
+        bytes.extend_from_slice(&self.tail);
+        bytes
     }
 }
 
@@ -81,7 +86,7 @@ pub trait OutputSink: Send + Sync + 'static {
     async fn stored(&self, of: &OutputKey) -> io::Result<u64>;
     /// Adds to the head what is not there yet. Bytes beyond a gap or beyond the limit are left out.
     async fn append(&self, of: &OutputKey, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Replaces the tail, once the order has ended.
+    /// Replaces the tail, once the order has ended; an empty one says that the head was all.
     async fn tail(&self, of: &OutputKey, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// What is kept; `None` if nothing is.
     async fn load(&self, of: &OutputKey) -> io::Result<Option<Output>>;
@@ -177,6 +182,7 @@ impl OutputSink for FileOutput {
             output.left_out = offset.saturating_sub(kept);
             let overlap = kept.saturating_sub(offset).min(bytes.len() as u64);
             output.tail = bytes[overlap as usize..].to_vec();
+            output.complete = true;
         }
         Ok(Some(output))
     }
@@ -239,7 +245,14 @@ mod tests {
         sink.append(&key(), 1, b"bcd").await.unwrap();
         sink.append(&key(), 9, b"zzz").await.unwrap();
         assert_eq!(sink.stored(&key()).await.unwrap(), 4);
-        assert_eq!(sink.load(&key()).await.unwrap().unwrap().to_text(), "abcd");
+        let growing = sink.load(&key()).await.unwrap().unwrap();
+        assert_eq!(
+            (growing.to_text().as_str(), growing.complete),
+            ("abcd", false)
+        );
+        sink.tail(&key(), 4, b"").await.unwrap();
+        let whole = sink.load(&key()).await.unwrap().unwrap();
+        assert_eq!((whole.to_text().as_str(), whole.complete), ("abcd", true));
         sink.forget(&"job-1".into()).await.unwrap();
         assert_eq!(sink.load(&key()).await.unwrap(), None);
     }

@@ -289,3 +289,23 @@ async fn a_lost_journal_is_not_run_again() {
     let seen = lab.host.shared.seen.lock().unwrap();
     assert_eq!(seen.iter().filter(|word| *word == "accept").count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_lost_everything_does_not_run_an_order_again_after_a_restart() {
+    let mut lab = Lab::new().await;
+    let order = lab.order(1, Stage::Reset);
+    lab.run(&order).await.0.unwrap();
+    let ran = lab.host.lines("done");
+    // A wiped disk: no journal, no fence. And a controller that died before it had stored the end.
+    std::fs::remove_dir_all(lab.host.file("state")).unwrap();
+    lab.restart();
+    let end = lab.run(&order).await.0.unwrap();
+    let HostState::Failed { step, reason } = end else {
+        panic!("{end:?}")
+    };
+    assert_eq!(step, "journal");
+    assert!(reason.contains("not run again"), "{reason}");
+    assert_eq!(lab.host.lines("done"), ran);
+    let next = lab.run(&lab.order(2, Stage::Reset)).await.0;
+    assert!(matches!(next, Ok(HostState::Succeeded { .. })), "{next:?}");
+}

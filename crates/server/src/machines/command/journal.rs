@@ -123,6 +123,20 @@ impl Files {
         Ok(if alive { Life::Alive } else { Life::Gone })
     }
 
+    /// Whether the wrapper's `timeout(1)` outlives it: it carries the order's name in its environment, enforces
+    /// the limit, and ends with the command. Daemons of the command are not looked for.
+    pub(super) fn survives(&self, id: &OrderId) -> bool {
+        let mark = format!("EVENKEEL_ORDER={id}");
+        let listing = fs::read_dir("/proc").into_iter().flatten().flatten();
+        listing.map(|entry| entry.path()).any(|dir| {
+            let comm = fs::read_to_string(dir.join("comm")).unwrap_or_default();
+            // A zombie has no environment any more.
+            comm.trim() == "timeout"
+                && fs::read(dir.join("environ"))
+                    .is_ok_and(|pairs| pairs.split(|b| *b == 0).any(|pair| pair == mark.as_bytes()))
+        })
+    }
+
     fn wrapper(&self) -> io::Result<Option<Wrapper>> {
         let Some(text) = absent_ok(fs::read_to_string(self.path("pid")))? else {
             return Ok(None);
