@@ -234,6 +234,10 @@ pub fn typed<T: DeserializeOwned>(request: &Value, known: &[&str]) -> Result<T, 
         let field = as_written(request, error.path().iter());
         let text = error.inner().to_string();
         let rule = match text.rsplit_once("expected ") {
+            // Names of our types tell a client nothing.
+            Some((_, expected)) if expected.starts_with("struct ") => {
+                "has the wrong type; expected a JSON object".to_owned()
+            }
             Some((_, expected)) => format!("has the wrong type; expected {expected}"),
             None if text.starts_with("missing field") => format!("lacks a field: {text}"),
             None => "has the wrong type".to_owned(),

@@ -135,6 +135,25 @@ fn check_template(template: &At<'_>, found: &mut Vec<Violation>) {
             at.string(found);
         }
     }
+    for key in [
+        "rootVolume",
+        "rootVolumeUpdate",
+        "storage",
+        "publicIP",
+        "nodeNicSpec",
+        "nodeNicSpecUpdate",
+        "hostnameConfig",
+        "nodeNameTemplate",
+    ] {
+        if let Some(at) = template.get(key) {
+            at.object(found);
+        }
+    }
+    for key in ["dataVolumes", "dataVolumesUpdate", "configurationsOverride"] {
+        if let Some(at) = template.get(key) {
+            at.items(found);
+        }
+    }
     if let Some(labels) = template.get("k8sTags").and_then(|at| at.object(found)) {
         check_labels(&labels, found);
     }

@@ -28,7 +28,12 @@ pub struct NodePoolUpdate {
 pub enum LoginChange {
     Keep,
     /// Replaces whatever was there.
-    Set(LoginSpec),
+    Set {
+        /// The new way in.
+        login: LoginSpec,
+        /// Whether the credential of the other kind is taken off the nodes.
+        remove_other: bool,
+    },
     /// Drops the credentials of the named kinds.
     Remove {
         ssh_key: bool,
@@ -135,7 +140,9 @@ impl NodePoolUpdate {
         }
         match &self.login {
             LoginChange::Keep => {}
-            LoginChange::Set(spec) => to.node_template.login = Some(without_password(spec)),
+            LoginChange::Set { login, .. } => {
+                to.node_template.login = Some(without_password(login));
+            }
             LoginChange::Remove {
                 ssh_key,
                 user_password,
@@ -221,9 +228,6 @@ fn without_password(spec: &LoginSpec) -> Login {
 }
 
 fn login_change(spec: &NodePoolUpdateSpec, set: Option<LoginSpec>) -> LoginChange {
-    if let Some(spec) = set {
-        return LoginChange::Set(spec);
-    }
     let login = spec
         .node_template
         .as_ref()
@@ -231,6 +235,16 @@ fn login_change(spec: &NodePoolUpdateSpec, set: Option<LoginSpec>) -> LoginChang
     let flag = |flag: fn(&Login) -> Option<bool>| login.and_then(flag) == Some(true);
     let ssh_key = flag(|login| login.remove_ssh_key);
     let user_password = flag(|login| login.remove_user_password);
+    if let Some(login) = set {
+        let remove_other = match &login {
+            LoginSpec::SshKey(_) => user_password,
+            LoginSpec::Password { .. } => ssh_key,
+        };
+        return LoginChange::Set {
+            login,
+            remove_other,
+        };
+    }
     if ssh_key || user_password {
         return LoginChange::Remove {
             ssh_key,

@@ -24,7 +24,7 @@ pub const MAX_RETRY_TIMES: u8 = 10;
 pub const DEFAULT_RETRY_TIMES: u8 = 1;
 
 /// Most nodes of a sync that checks storage first (documented).
-const VALIDATE_STORAGE_LIMIT: usize = 200;
+pub const VALIDATE_STORAGE_LIMIT: usize = 200;
 
 /// The pool of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -84,4 +84,7 @@ fn a_wrong_type_is_named_with_the_path_as_written_and_without_the_value() {
         "taint",
     );
     assert!(!found[0].to_string().contains("77"));
+    let found = typed::<NodePool>(&json!({"metadata": "x", "spec": {}}), known).unwrap_err();
+    let text = "has the wrong type; expected a JSON object";
+    assert_violation(&found, "metadata", text, "no name of our types");
 }

@@ -37,6 +37,18 @@ fn every_rule_of_a_pool() {
         .collect();
     let taint = json!({"key": "k", "effect": "NoExecute"});
     let rows = [
+        (
+            "/spec/nodeTemplate/rootVolume",
+            json!(5),
+            "spec.nodeTemplate.rootVolume",
+            "is not a JSON object",
+        ),
+        (
+            "/spec/nodeTemplate/dataVolumes",
+            json!({}),
+            "spec.nodeTemplate.dataVolumes",
+            "is not a list",
+        ),
         ("/kind", json!("Node"), "kind", "is not one of NodePool"),
         ("/apiVersion", json!("v1"), "apiVersion", "is not one of v3"),
         (
@@ -297,7 +309,17 @@ fn an_update_changes_the_login() {
     );
     assert_eq!(
         login(json!({"sshKey": "kp", "removeUserPassword": true})),
-        LoginChange::Set(LoginSpec::SshKey("kp".to_owned()))
+        LoginChange::Set {
+            login: LoginSpec::SshKey("kp".to_owned()),
+            remove_other: true
+        }
+    );
+    assert_eq!(
+        login(json!({"sshKey": "kp", "removeSSHKey": false})),
+        LoginChange::Set {
+            login: LoginSpec::SshKey("kp".to_owned()),
+            remove_other: false
+        }
     );
     let (mut pool, _) = create(&pool_with(
         "/spec/nodeTemplate/login",

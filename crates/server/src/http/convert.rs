@@ -314,13 +314,22 @@ fn verdict(view: &JobView<'_>, counts: Counts) -> (JobPhase, String, Option<i64>
             };
             (JobPhase::Success, reason, Some((view.wall)(*at)))
         }
-        Status::Failed { at, reason } => (JobPhase::Failed, reason.clone(), Some((view.wall)(*at))),
+        Status::Failed { at, reason } => {
+            let mut reason = reason.clone();
+            if matches!(view.record.recipe, Recipe::None) {
+                reason.push_str(". The recipe of this cluster is `none`: nothing was reset");
+            }
+            (JobPhase::Failed, reason, Some((view.wall)(*at)))
+        }
     }
 }
 
 /// Why the job is not further: progress, then what each node in hand and the next one wait for.
 fn waiting(view: &JobView<'_>, counts: Counts) -> String {
     let mut text = format!("{} of {} nodes synchronized", counts.ok, counts.total);
+    if matches!(view.record.recipe, Recipe::None) {
+        text.push_str(" (recipe `none`: drained and put back, nothing is reset)");
+    }
     if counts.failed > 0 {
         text.push_str(&format!(", {} failed", counts.failed));
     }

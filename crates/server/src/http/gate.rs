@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use evenkeel_api::ErrorCode;
 use evenkeel_api::sign::{self, RequestParts};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 
 use super::auth::{self, Call};
 use super::error::{self, ApiError, Pending};
@@ -27,8 +27,28 @@ pub(super) struct Gate {
     pub(super) inflight: Inflight,
 }
 
+/// What is read, and thrown away, of a body beyond the limit: whoever still sends would not read the refusal but see
+/// a reset connection. 12 MB is what the service itself takes in a signed call.
+const DISCARD_LIMIT: usize = 12 * 1024 * 1024;
+
 /// Checks, runs and dresses one call.
 pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    if !is_mutating(request.method()) {
+        return serve(gate, request, next).await;
+    }
+    // A client that hangs up drops this future in the middle of whatever it does. A task of its own goes on to the
+    // end, so that what took effect is also audited and remembered.
+    match tokio::spawn(serve(gate, request, next)).await {
+        Ok(response) => response,
+        Err(error) => {
+            let request_id = uuid::Uuid::new_v4().to_string();
+            let error = ApiError::internal("a call was broken off", error);
+            error::render(&error, &request_id)
+        }
+    }
+}
+
+async fn serve(gate: Gate, request: Request, next: Next) -> Response {
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut entry = audit::Entry::new(&request_id, request.method(), request.uri().path());
     let outcome =
@@ -114,19 +134,31 @@ pub(super) fn is_mutating(method: &Method) -> bool {
 
 async fn read_body(state: &ApiState, body: Body) -> Result<Bytes, ApiError> {
     let limit = state.config.body_limit;
-    match tokio::time::timeout(state.config.body_timeout, axum::body::to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => {
-            let text = format!(
-                "The body is longer than {limit} bytes, or it broke off; send less, or send it again"
-            );
-            Err(ApiError::refused(ErrorCode::InvalidRequest, text))
-        }
-        Err(_) => {
-            let text = "The body did not arrive in time; send it again";
-            Err(ApiError::refused(ErrorCode::InvalidRequest, text))
+    let refused = |text: String| Err(ApiError::refused(ErrorCode::InvalidRequest, text));
+    match tokio::time::timeout(state.config.body_timeout, collect(body, limit)).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => refused(format!("The body is longer than {limit} bytes; send less")),
+        Ok(Err(_)) => refused("The body broke off; send it again".to_owned()),
+        Err(_) => refused("The body did not arrive in time; send it again".to_owned()),
+    }
+}
+
+/// The body; `None` if it is longer than `limit`.
+async fn collect(body: Body, limit: usize) -> Result<Option<Bytes>, axum::Error> {
+    let (mut kept, mut total) = (Vec::new(), 0_usize);
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk?;
+        total = total.saturating_add(chunk.len());
+        if total <= limit {
+            kept.extend_from_slice(&chunk);
+        } else if total > DISCARD_LIMIT {
+            break;
+        } else {
+            kept = Vec::new();
         }
     }
+    Ok((total <= limit).then(|| kept.into()))
 }
 
 /// Header values as text. Bytes beyond ASCII are read differently by different parties, so they are refused.

@@ -159,6 +159,10 @@ async fn an_update_keeps_what_it_does_not_name() {
             true,
         ),
         (json!({ "login": { "sshKey": "kp" } }), true),
+        (
+            json!({ "login": { "sshKey": "kp", "removeUserPassword": true } }),
+            true,
+        ),
         (json!({ "login": { "removeSSHKey": true } }), true),
     ];
     let mut revision = before.revision.clone();
@@ -427,6 +431,12 @@ async fn clusters_are_registered_and_get_their_machines() {
     );
 
     let machines = format!("{path}/{id}/machines");
+    let key = ssh_key::PrivateKey::random(
+        &mut russh::keys::key::safe_rng(),
+        ssh_key::Algorithm::Ed25519,
+    )
+    .unwrap();
+    let key = key.to_openssh(ssh_key::LineEnding::LF).unwrap().to_string();
     for (what, body) in [
         ("nothing", json!({})),
         (
@@ -440,6 +450,26 @@ async fn clusters_are_registered_and_get_their_machines() {
             json!({ "recipe": { "type": "script", "install": "x" } }),
         ),
         ("bad policy", json!({ "policy": { "nope": 1 } })),
+        (
+            "a span beyond reason",
+            json!({ "policy": { "settle": 1_u64 << 63 } }),
+        ),
+        (
+            "no program",
+            json!({ "recipe": { "type": "command", "argv": [""] } }),
+        ),
+        (
+            "bad user",
+            json!({ "machines": { "user": "root; reboot", "privateKey": key } }),
+        ),
+        (
+            "bad port",
+            json!({ "machines": { "overrides": { "n": "h:99999" }, "privateKey": key } }),
+        ),
+        (
+            "two host keys",
+            json!({ "machines": { "hostKeys": { "n": format!("{PUBLIC_KEY}\nx") }, "privateKey": key } }),
+        ),
     ] {
         let answer = world.call("PUT", &machines, &body.to_string()).await;
         assert_eq!(
@@ -448,6 +478,15 @@ async fn clusters_are_registered_and_get_their_machines() {
             "{what}"
         );
         assert!(!answer.text.contains("canary-"), "{what}: {}", answer.text);
+    }
+    for place in ["h", "h:22", "fd00::1", "[fd00::1]:22"] {
+        let body = json!({ "machines": { "overrides": { "n": place }, "privateKey": key } });
+        let set = world.call("PUT", &machines, &body.to_string()).await;
+        assert_eq!(
+            set.json["machines"]["overrides"]["n"], place,
+            "{}",
+            set.text
+        );
     }
     let body = json!({ "recipe": { "type": "script", "teardown": "canary-teardown", "install": "canary-install",
                        "limitSeconds": 60, "needs": ["kubeadm"] }, "policy": { "settle": 1000 } });
@@ -489,6 +528,8 @@ async fn key_pairs_are_imported_once() {
         ("new", other, 409),
         ("bad name", PUBLIC_KEY, 400),
         ("private", "-----BEGIN OPENSSH PRIVATE KEY-----", 400),
+        ("second", &format!("{PUBLIC_KEY}\nssh-rsa AAAA x"), 400),
+        ("return", &format!("{PUBLIC_KEY}\rx"), 400),
     ] {
         let answer = world.call("POST", &path, &body(name, key)).await;
         assert_eq!(answer.status.as_u16(), status, "{name}: {}", answer.text);

@@ -65,6 +65,16 @@ fn shown(record: &KeypairRecord) -> Value {
     json!({ "name": record.name, "publicKeys": record.public_keys, "fingerprints": prints })
 }
 
+/// One line of a `.pub` file. The parser takes whatever follows the key as its comment, a second line too; that
+/// would be another key in somebody's `authorized_keys`.
+pub(super) fn public_key_line(text: &str) -> Option<(&str, PublicKey)> {
+    let line = text.trim();
+    if line.chars().any(char::is_control) {
+        return None;
+    }
+    Some((line, PublicKey::from_openssh(line).ok()?))
+}
+
 fn read(body: &[u8]) -> Result<KeypairRecord, ApiError> {
     let request = parse_request(body).map_err(ApiError::Invalid)?;
     let root = At::root(&request);
@@ -96,9 +106,8 @@ fn read(body: &[u8]) -> Result<KeypairRecord, ApiError> {
         found.push(violation.with_way_out("send the lines of the .pub file"));
     }
     for at in items {
-        let line = at.value.as_str().map(str::trim);
-        match line.and_then(|line| PublicKey::from_openssh(line).ok().map(|_| line)) {
-            Some(line) => public_keys.push(line.to_owned()),
+        match at.value.as_str().and_then(public_key_line) {
+            Some((line, _)) => public_keys.push(line.to_owned()),
             // Not quoted: a private key may have been sent by mistake.
             None => {
                 let violation = Violation::new(at.path, "is not an OpenSSH public key line");

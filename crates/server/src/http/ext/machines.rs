@@ -21,8 +21,9 @@ use evenkeel_api::{ErrorCode, Violation};
 use evenkeel_engine::ids::ClusterId;
 use evenkeel_engine::sync::Policy;
 use serde_json::{Map, Value, json};
-use ssh_key::{HashAlg, PrivateKey, PublicKey};
+use ssh_key::{HashAlg, PrivateKey};
 
+use super::keypairs::public_key_line;
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
 use crate::http::{ApiState, convert, load, vault};
@@ -33,6 +34,10 @@ use crate::store::Txn;
 const LIMIT_SECONDS: (i64, i64) = (1, 86_400);
 /// What a step may take if nothing is said: CCE's limit for the whole of a node's installation.
 const DEFAULT_LIMIT_S: u32 = 1800;
+/// Longest time limit: how long a job is kept (30 days, and a day to read it). Larger ones are typing errors.
+const MAX_SPAN_MS: u64 = 31 * 86_400_000;
+/// Longest login name of the machines: as long as useradd takes, and twice that for directory services.
+const USER_LIMIT: usize = 64;
 /// How often it is done again over a record that changed meanwhile.
 const TRIES: usize = 5;
 
@@ -182,7 +187,10 @@ fn read(root: &At<'_>, found: &mut Vec<Violation>) -> Asked {
         recipe: recipe.and_then(|at| read_recipe(&at, found)),
         policy: policy.and_then(
             |at| match serde_json::from_value::<Policy>(at.value.clone()) {
-                Ok(_) => at.value.as_object().cloned(),
+                Ok(_) => {
+                    check_spans(&at, found);
+                    at.value.as_object().cloned()
+                }
                 Err(error) => {
                     let violation = Violation::new("policy", format!("cannot be read: {error}"));
                     found.push(
@@ -192,6 +200,16 @@ fn read(root: &At<'_>, found: &mut Vec<Violation>) -> Asked {
                 }
             },
         ),
+    }
+}
+
+/// Every number of a policy is a span, or a count that is far below.
+fn check_spans(policy: &At<'_>, found: &mut Vec<Violation>) {
+    for (_, at) in policy.fields() {
+        if at.value.as_u64().is_some_and(|ms| ms > MAX_SPAN_MS) {
+            let violation = at.violation("is longer than 31 days");
+            found.push(violation.with_way_out("send spans as milliseconds"));
+        }
     }
 }
 
@@ -205,8 +223,25 @@ fn overlaid(old: &Policy, given: &Map<String, Value>) -> Result<Policy, ApiError
     serde_json::from_value(fields).map_err(unread)
 }
 
+/// A host name or address, with a port or without one; IPv6 with a port stands in brackets.
+fn is_place(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+    let port_fits = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    !host.is_empty() && host.bytes().all(plain) && port.is_none_or(port_fits)
+}
+
 fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
     let user = text(at, "user", found).unwrap_or_else(|| "root".to_owned());
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._@".contains(&b);
+    if user.len() > USER_LIMIT || user.starts_with('-') || !user.bytes().all(plain) {
+        let rule = "is not a login name (letters, digits, and - . _ @)";
+        let violation = Violation::new(at.child_path("user"), rule);
+        found.push(violation.with_value(&Value::from(user.as_str())));
+    }
     let port = at
         .get("port")
         .map_or(Some(22), |port| port.integer(1, 65_535, found));
@@ -223,8 +258,15 @@ fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
     };
     let overrides = map(at, "overrides", found);
     let host_keys = map(at, "hostKeys", found);
+    for (node, place) in &overrides {
+        if !is_place(place) {
+            let rule = "is not host or host:port";
+            let violation = Violation::new(format!("{}.overrides.{node}", at.path), rule);
+            found.push(violation.with_value(&Value::from(place.as_str())));
+        }
+    }
     for (node, line) in &host_keys {
-        if PublicKey::from_openssh(line).is_err() {
+        if public_key_line(line).is_none() {
             let rule = "is not an OpenSSH public key line";
             found.push(Violation::new(format!("{}.hostKeys.{node}", at.path), rule));
         }
@@ -315,7 +357,7 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
         }),
         "command" => {
             let argv = strings(at, "argv", found);
-            if argv.is_empty() {
+            if argv.first().is_none_or(String::is_empty) {
                 let violation = Violation::new(
                     at.child_path("argv"),
                     "is mandatory for the recipe `command`",

@@ -124,9 +124,9 @@ pub(super) async fn offer(
     let record = JobRecord {
         template: wish.clear.seal(state, project, owner)?,
         spec,
+        ignored: ignored(upgrade, &recipe),
         recipe,
         fingerprint: wish.fingerprint,
-        ignored: ignored(upgrade),
         requested_by: call.requested_by(),
         request_id: call.request_id.to_string(),
         accepted_ms: (state.clock)(),
@@ -236,7 +236,7 @@ async fn known_hash(
 }
 
 /// What was sent and has no effect here.
-fn ignored(upgrade: &Upgrade) -> Vec<String> {
+fn ignored(upgrade: &Upgrade, recipe: &Recipe) -> Vec<String> {
     let mut fields = Vec::new();
     if let Some(template) = &upgrade.template {
         let prefixed = |field: String| format!("spec.nodeTemplate.{field}");
@@ -246,6 +246,16 @@ fn ignored(upgrade: &Upgrade) -> Vec<String> {
                 .into_iter()
                 .map(prefixed),
         );
+    }
+    // Only the recipe `kubeadm` empties directories itself; elsewhere there is nothing to retain or not.
+    let field = "spec.nodeTemplate.volumeConfig.volumeResetPolicy";
+    let is_sent = upgrade.template.as_ref().is_some_and(|template| {
+        let policy = |sent: &String| sent.eq_ignore_ascii_case("volumeConfig.volumeResetPolicy");
+        template.fields.iter().any(policy)
+    });
+    let is_listed = |fields: &[String]| fields.iter().any(|f| f.eq_ignore_ascii_case(field));
+    if is_sent && !matches!(recipe, Recipe::Kubeadm { .. }) && !is_listed(&fields) {
+        fields.push(field.to_owned());
     }
     if upgrade.validate_storage {
         fields.push("spec.validateStorage".to_owned());

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::{HeaderMap, header};
-use evenkeel_api::upgrade::Upgrade;
+use evenkeel_api::upgrade::{Upgrade, VALIDATE_STORAGE_LIMIT};
 use evenkeel_api::{ErrorCode, Violation};
 use evenkeel_engine::ids::{NodeName, PoolId, TemplateRevision};
 use evenkeel_engine::sync::TargetNode;
@@ -42,7 +42,7 @@ pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Rec
             found.push(violation.with_way_out(way));
             Recipe::None
         }
-        (Some(Recipe::Script { .. }), None) => {
+        (Some(recipe), None) if !matches!(recipe, Recipe::Command { .. } | Recipe::None) => {
             let violation = Violation::new(
                 "cluster",
                 "has no SSH access to its machines, which its recipe needs",
@@ -101,14 +101,21 @@ pub(super) fn targets(
         list.dedup();
         list
     };
+    let targets: Vec<TargetNode> = meant
+        .into_iter()
+        .filter(|node| !skip.contains(node.id.as_str()))
+        .map(target)
+        .collect();
+    if upgrade.validate_storage && targets.len() > VALIDATE_STORAGE_LIMIT {
+        let rule = format!(
+            "is left out and means {} nodes, at most {VALIDATE_STORAGE_LIMIT} together with validateStorage",
+            targets.len()
+        );
+        let violation = Violation::new("spec.nodeIDs", rule);
+        found.push(violation.with_way_out("leave validateStorage out, or name fewer nodes"));
+    }
     Targets {
-        targets: sorted(
-            meant
-                .into_iter()
-                .filter(|node| !skip.contains(node.id.as_str()))
-                .map(target)
-                .collect(),
-        ),
+        targets: sorted(targets),
         skipped: sorted(skipped.iter().map(|node| target(node)).collect()),
     }
 }
@@ -159,7 +166,8 @@ impl<'a> Known<'a> {
     }
 }
 
-fn is_control_plane(node: &NodeRecord, snapshot: Option<&Snapshot>) -> bool {
+/// Whether the node is seen to belong to the control plane.
+pub(super) fn is_control_plane(node: &NodeRecord, snapshot: Option<&Snapshot>) -> bool {
     let seen = snapshot.and_then(|snapshot| snapshot.nodes.get(&NodeName::new(&node.name)));
     seen.is_some_and(|node| node.control_plane)
 }

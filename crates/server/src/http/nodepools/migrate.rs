@@ -13,7 +13,7 @@ use evenkeel_api::{ErrorCode, Violation};
 use evenkeel_engine::ids::{ClusterId, PoolId};
 use serde_json::{Value, json};
 
-use super::check::require_json;
+use super::check::{is_control_plane, require_json};
 use crate::http::ApiState;
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
@@ -21,6 +21,7 @@ use crate::http::load::{self, DEFAULT_POOL, Stored};
 use crate::http::query::Params;
 use crate::records::{self, NodeRecord, PoolRecord, keys};
 use crate::store::{MAX_TXN_OPS, Txn};
+use crate::sync::board::Snapshot;
 
 /// How often it is done again over records that changed meanwhile.
 const TRIES: usize = 5;
@@ -66,7 +67,8 @@ pub(in crate::http) async fn migrate(
             target,
             as_current,
         };
-        let chosen = Move::choose(&request, &nodes)?;
+        let snapshot = state.board.get(&cluster);
+        let chosen = Move::choose(&request, &nodes, snapshot.as_deref())?;
         plan.refuse_busy(&state, &chosen).await?;
         let txn = plan.txn(&state, &chosen, &nodes).await?;
         if txn.then.is_empty() || state.store.txn(txn).await?.succeeded {
@@ -92,6 +94,7 @@ impl Move<'_> {
     fn choose<'n>(
         request: &MigrateRequest,
         nodes: &'n [Stored<NodeRecord>],
+        snapshot: Option<&Snapshot>,
     ) -> Result<Vec<&'n Stored<NodeRecord>>, ApiError> {
         let by_id: BTreeMap<&str, &Stored<NodeRecord>> = nodes
             .iter()
@@ -101,6 +104,14 @@ impl Move<'_> {
         let mut chosen = Vec::new();
         for (index, id) in request.node_ids.iter().enumerate() {
             match by_id.get(id.as_str()) {
+                Some(node) if is_control_plane(&node.record, snapshot) => found.push(
+                    Violation::new(
+                        format!("nodeList[{index}].nodeID"),
+                        "is a control-plane node, which is in no pool",
+                    )
+                    .with_value(&Value::from(id.as_str()))
+                    .with_way_out("leave it out"),
+                ),
                 Some(node) => chosen.push(*node),
                 None => found.push(
                     Violation::new(

@@ -176,7 +176,17 @@ impl Clear {
     ) -> Result<(), ApiError> {
         match change {
             LoginChange::Keep => Ok(()),
-            LoginChange::Set(login) => self.set_login(state, login).await,
+            LoginChange::Set {
+                login,
+                remove_other,
+            } => {
+                self.set_login(state, login).await?;
+                match login {
+                    LoginSpec::SshKey(_) => self.remove_password = *remove_other,
+                    LoginSpec::Password { .. } => self.remove_keys = *remove_other,
+                }
+                Ok(())
+            }
             LoginChange::Remove {
                 ssh_key,
                 user_password,

@@ -46,7 +46,11 @@ pub(in crate::http) async fn update(
     for _ in 0..TRIES {
         let stored = load::pool(&*state.store, project, &cluster.id, &pool).await?;
         let change = NodePoolUpdate::parse(&body).map_err(ApiError::Invalid)?;
-        if let LoginChange::Set(LoginSpec::SshKey(name)) = &change.login {
+        if let LoginChange::Set {
+            login: LoginSpec::SshKey(name),
+            ..
+        } = &change.login
+        {
             let known =
                 template::keypair(&state, project, name, "spec.nodeTemplate.login.sshKey").await?;
             known.map_err(ApiError::invalid)?;
