@@ -75,6 +75,18 @@ const STEPS: &[Step] = &[
         job: Job::Inside(build_cluster),
     },
     Step {
+        group: Group::Cluster,
+        what: "the played API server against a real one",
+        job: Job::Program(&[
+            "cargo",
+            "test",
+            "-p",
+            "evenkeel-rehearse",
+            "--test",
+            "differential",
+        ]),
+    },
+    Step {
         group: Group::Hosts,
         what: "build the test hosts",
         job: Job::Inside(build_hosts),

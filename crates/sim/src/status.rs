@@ -30,6 +30,8 @@ pub struct Refusal {
     pub name: String,
     /// `details.causes`.
     pub causes: Vec<Cause>,
+    /// `details` is there although it is empty.
+    pub bare_details: bool,
     /// `details.retryAfterSeconds` and the header `Retry-After`.
     pub retry_after_s: Option<u32>,
 }
@@ -163,6 +165,15 @@ impl Refusal {
                 message: problem.to_owned(),
                 field,
             }],
+            ..Self::default()
+        }
+    }
+
+    /// 500 of a number that is none, as Go's `strconv` says it: a Status without a reason.
+    pub fn unparsed(message: String) -> Self {
+        Self {
+            code: 500,
+            message,
             ..Self::default()
         }
     }

@@ -65,8 +65,7 @@ pub(super) fn status(refusal: &Refusal) -> Value {
     if !refusal.reason.is_empty() {
         body["reason"] = refusal.reason.into();
     }
-    // Refusals of these kinds carry details even where they are empty.
-    if !details.is_empty() || (refusal.code == 422 && refusal.kind.is_empty()) {
+    if !details.is_empty() || refusal.bare_details {
         body["details"] = Value::Object(details);
     }
     body

@@ -7,6 +7,7 @@
 mod answer;
 mod read;
 mod render;
+mod rights;
 mod select;
 mod watch;
 mod write;
@@ -203,8 +204,18 @@ async fn handle(
         ["apis", group, "v1"] => return ok(StatusCode::OK, &resources(&format!("{group}/v1"))),
         ["api", "v1", rest @ ..] => ("v1".to_owned(), rest),
         ["apis", group, "v1", rest @ ..] => (format!("{group}/v1"), rest),
+        ["api" | "apis", ..] => return refuse(&nowhere()),
         _ => return text(StatusCode::NOT_FOUND, "404 page not found\n"),
     };
+    if let Some(refusal) = rights::forbidden(&method, &group, rest, &query) {
+        return refusal;
+    }
+    if method != Method::PATCH && !body.is_empty() && !is_json(&headers) {
+        return refuse(&write::unsupported(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ));
+    }
     if let ["namespaces", namespace, "events", name @ ..] = rest
         && ["v1", "events.k8s.io/v1"].contains(&group.as_str())
     {
@@ -213,12 +224,31 @@ async fn handle(
             .await;
     }
     if (group.as_str(), rest) == ("authorization.k8s.io/v1", &["selfsubjectaccessreviews"]) {
-        return write::access_review(&body);
+        return rights::access_review(&body);
     }
     let Some(target) = Target::read(&group, rest) else {
-        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+        return refuse(&nowhere());
     };
     dispatch(&api, &method, &target, &query, &headers, &body).await
+}
+
+/// Whether the body is JSON, as it is taken to be when nothing is said. (YAML and protobuf are not played.)
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    kind.is_none_or(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json")
+}
+
+/// 404 of a path that no resource has.
+fn nowhere() -> Refusal {
+    Refusal {
+        code: 404,
+        reason: "NotFound",
+        message: "the server could not find the requested resource".to_owned(),
+        bare_details: true,
+        ..Refusal::default()
+    }
 }
 
 async fn dispatch(
@@ -236,7 +266,9 @@ async fn dispatch(
         }
         ("GET", None, None, _) => api.list(target, query).await,
         ("GET", Some(name), None, _) => api.get(target, name).await,
-        ("PATCH", Some(name), None, Kind::Nodes) => api.patch_node(name, headers, body).await,
+        ("PATCH", Some(name), None, Kind::Nodes) => {
+            api.patch_node(name, query, headers, body).await
+        }
         ("DELETE", Some(name), None, Kind::Nodes) => api.delete_node(name).await,
         ("DELETE", Some(name), None, Kind::Pods) => api.delete_pod(target, name, query, body).await,
         ("POST", Some(name), Some("eviction"), Kind::Pods) => {

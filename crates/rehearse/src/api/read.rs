@@ -1,6 +1,6 @@
 //! GET: single objects, lists in one piece or in pages.
 
-use super::answer::{failed, ok, refuse};
+use super::answer::{failed, ok, refuse, status};
 use super::select::{Fields, Filter, Query};
 use super::{Api, Kind, Target, render};
 use axum::response::Response;
@@ -10,7 +10,7 @@ use evenkeel_engine::ids::{NodeName, ObjectKey};
 use evenkeel_sim::World;
 use evenkeel_sim::objects::{Node, Pod};
 use evenkeel_sim::status::Refusal;
-use evenkeel_sim::world::Call;
+use evenkeel_sim::world::{Call, Failure};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 /// How many paged lists may be open at once; older ones answer 410.
 const SNAPSHOTS_MAX: usize = 64;
-const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.";
+/// Of a token that goes on with whatever is there now.
+const INCONSISTENT: i64 = -1;
+const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
 /// Lists whose later pages have not been read yet.
 #[derive(Debug, Default)]
@@ -32,9 +34,36 @@ pub(super) struct Snapshots {
 #[derive(Debug, Serialize, Deserialize)]
 struct Continue {
     v: String,
-    rv: u64,
-    start: usize,
+    rv: i64,
+    /// The place of the last object that was shown.
+    start: String,
     snapshot: u64,
+}
+
+impl Continue {
+    fn read(token: &str) -> Result<Self, Refusal> {
+        let bad = |why: &dyn std::fmt::Display| {
+            Refusal::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
+        };
+        let bytes = STANDARD.decode(token).map_err(|error| bad(&error))?;
+        serde_json::from_slice(&bytes).map_err(|error| bad(&error))
+    }
+
+    fn write(&self) -> Value {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        STANDARD.encode(text).into()
+    }
+}
+
+/// What a list is cut from.
+struct Listed {
+    items: Arc<Vec<Value>>,
+    rv: u64,
+    /// Place after which it goes on.
+    after: Option<String>,
+    snapshot: Option<u64>,
 }
 
 pub(super) fn node_fields(node: &Node) -> Fields<'_> {
@@ -62,7 +91,7 @@ pub(super) fn pod_fields(pod: &Pod) -> Fields<'_> {
 /// All objects of a kind that pass, as items of a list.
 pub(super) fn items(world: &World, kind: Kind, filter: &Filter) -> Vec<Value> {
     let none = evenkeel_sim::objects::Map::new();
-    match kind {
+    let mut all: Vec<Value> = match kind {
         Kind::Nodes => {
             let nodes = world
                 .nodes()
@@ -83,14 +112,22 @@ pub(super) fn items(world: &World, kind: Kind, filter: &Filter) -> Vec<Value> {
         }
         Kind::Leases => world
             .nodes()
-            .filter_map(|node| Some((&node.name, world.lease(&node.name).ok()?)))
-            .filter(|(name, _)| {
-                let key = ObjectKey::new("kube-node-lease", name.as_str());
+            .filter_map(|node| Some((node, world.lease(&node.name).ok()?)))
+            .filter(|(node, _)| {
+                let key = ObjectKey::new("kube-node-lease", node.name.as_str());
                 filter.holds(&Fields::of_key(&key, &none))
             })
-            .map(|(name, lease)| render::lease(name, &lease))
+            .map(|(node, lease)| render::lease(world, node, &lease))
             .collect(),
-    }
+    };
+    all.sort_by_cached_key(place);
+    all
+}
+
+/// Lists are in the order of etcd's keys: of `a-b/x` and `a/x` the first comes first.
+fn place(item: &Value) -> String {
+    let text = |key: &str| item["metadata"][key].as_str().unwrap_or_default();
+    format!("{}/{}", text("namespace"), text("name"))
 }
 
 fn one(world: &World, target: &Target, name: &str) -> Result<Value, Refusal> {
@@ -107,7 +144,8 @@ fn one(world: &World, target: &Target, name: &str) -> Result<Value, Refusal> {
             if &*key.namespace != "kube-node-lease" {
                 return Err(Refusal::not_found("leases", "coordination.k8s.io", name));
             }
-            Ok(render::lease(&node, &world.lease(&node)?))
+            let lease = world.lease(&node)?;
+            Ok(render::lease(world, world.node(&node)?.as_ref(), &lease))
         }
     }
 }
@@ -132,54 +170,65 @@ impl Api {
             Ok(filter) => filter,
             Err(refusal) => return refuse(&refusal),
         };
-        let answer = match query.get("continue") {
-            None => {
-                self.call(Call::Read, |world| {
-                    Ok((
-                        Arc::new(items(world, target.kind, &filter)),
-                        world.resource_version(),
-                        0,
-                        None,
-                    ))
-                })
-                .await
-            }
-            Some(token) => {
-                self.call(Call::Read, |world| self.resume(world, token))
-                    .await
-            }
+        let (limit, token) = match (
+            query.number("limit"),
+            query.get("continue").map(Continue::read).transpose(),
+        ) {
+            (Ok(limit), Ok(token)) => (limit as usize, token),
+            (Err(refusal), _) | (_, Err(refusal)) => return refuse(&refusal),
         };
-        let (all, rv, start, snapshot) = match answer {
-            Ok(found) => found,
-            Err(failure) => return failed(&failure),
-        };
-        let limit = match query.number("limit") as usize {
+        let answer = self
+            .call(Call::Read, |world| {
+                self.listed(world, target.kind, &filter, token.as_ref())
+            })
+            .await;
+        match (answer, token) {
+            (Ok(listed), _) => {
+                let body = self.page(target.kind, &listed, limit, filter.selects());
+                ok(StatusCode::OK, &body)
+            }
+            (Err(Failure::Status(refusal)), Some(token)) if refusal.code == 410 => {
+                let mut body = status(&refusal);
+                let go_on = Continue {
+                    rv: INCONSISTENT,
+                    ..token
+                };
+                body["metadata"]["continue"] = go_on.write();
+                ok(StatusCode::GONE, &body)
+            }
+            (Err(failure), _) => failed(&failure),
+        }
+    }
+
+    fn page(&self, kind: Kind, listed: &Listed, limit: usize, selects: bool) -> Value {
+        let all = &listed.items;
+        let start = listed
+            .after
+            .as_ref()
+            .map_or(0, |after| all.partition_point(|item| place(item) <= *after));
+        let end = match limit {
             0 => all.len(),
-            limit => limit,
+            limit => all.len().min(start + limit),
         };
-        let end = all.len().min(start + limit);
-        let mut metadata = json!({"resourceVersion": rv.to_string()});
+        let mut metadata = json!({"resourceVersion": listed.rv.to_string()});
         if end < all.len() {
-            let snapshot = snapshot.unwrap_or_else(|| self.keep(all.clone()));
             let token = Continue {
                 v: "meta.k8s.io/v1".to_owned(),
-                rv,
-                start: end,
-                snapshot,
+                rv: listed.rv as i64,
+                start: place(&all[end - 1]),
+                snapshot: listed.snapshot.unwrap_or_else(|| self.keep(all.clone())),
             };
-            let text = serde_json::to_string(&token).unwrap_or_default();
-            metadata["continue"] = STANDARD.encode(text).into();
-            if !filter.selects() {
+            metadata["continue"] = token.write();
+            if !selects {
                 metadata["remainingItemCount"] = (all.len() - end).into();
             }
         }
-        let body = json!({
-            "kind": format!("{}List", target.kind.kind()),
-            "apiVersion": target.kind.api_version(),
+        json!({
+            "kind": format!("{}List", kind.kind()),
+            "apiVersion": kind.api_version(),
             "metadata": metadata,
             "items": all.get(start..end).unwrap_or_default(),
-        });
-        ok(StatusCode::OK, &body)
+        })
     }
 
     fn keep(&self, items: Arc<Vec<Value>>) -> u64 {
@@ -193,21 +242,35 @@ impl Api {
         id
     }
 
-    fn resume(
+    fn listed(
         &self,
         world: &World,
-        token: &str,
-    ) -> Result<(Arc<Vec<Value>>, u64, usize, Option<u64>), Refusal> {
-        let bad = |why: &str| Refusal::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = STANDARD
-            .decode(token)
-            .map_err(|error| bad(&error.to_string()))?;
-        let token: Continue =
-            serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
+        kind: Kind,
+        filter: &Filter,
+        token: Option<&Continue>,
+    ) -> Result<Listed, Refusal> {
+        let fresh = |after| Listed {
+            items: Arc::new(items(world, kind, filter)),
+            rv: world.resource_version(),
+            after,
+            snapshot: None,
+        };
+        let Some(token) = token else {
+            return Ok(fresh(None));
+        };
+        let after = Some(token.start.clone());
+        let Ok(rv) = u64::try_from(token.rv) else {
+            return Ok(fresh(after));
+        };
         let snapshots = super::lock(&self.snapshots);
         let found = snapshots.open.iter().find(|(id, _)| *id == token.snapshot);
-        match (found, world.events_since(token.rv)) {
-            (Some((id, items)), Ok(_)) => Ok((items.clone(), token.rv, token.start, Some(*id))),
+        match (found, world.events_since(rv)) {
+            (Some((id, items)), Ok(_)) => Ok(Listed {
+                items: items.clone(),
+                rv,
+                after,
+                snapshot: Some(*id),
+            }),
             _ => Err(Refusal::expired(EXPIRED)),
         }
     }

@@ -21,7 +21,7 @@ fn wall(ms: i64, format: &str) -> String {
 }
 
 /// Takes out what the real server leaves out: nulls, empty maps and empty lists.
-fn dense(value: Value) -> Value {
+pub(super) fn dense(value: Value) -> Value {
     match value {
         Value::Object(map) => map
             .into_iter()
@@ -126,6 +126,18 @@ pub(super) fn node(world: &World, node: &Node) -> Value {
     item
 }
 
+/// A Node of which nothing is known, as Go writes it.
+pub(super) fn no_node() -> Value {
+    json!({"spec": {}, "status": {
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+        "nodeInfo": {
+            "machineID": "", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "",
+            "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": "",
+            "operatingSystem": "", "architecture": "",
+        },
+    }})
+}
+
 /// A Pod, as an item of a list.
 pub(super) fn pod(world: &World, pod: &Pod) -> Value {
     let mut annotations = Map::new();
@@ -142,9 +154,6 @@ pub(super) fn pod(world: &World, pod: &Pod) -> Value {
             "false".into(),
         );
     }
-    let volumes = pod
-        .local_data
-        .then(|| json!([{"name": "scratch", "emptyDir": {}}]));
     let phase = match pod.phase {
         PodPhase::Pending => "Pending",
         PodPhase::Running => "Running",
@@ -161,12 +170,15 @@ pub(super) fn pod(world: &World, pod: &Pod) -> Value {
             "message": "Eviction API: evicting",
         }));
     }
-    conditions.push(json!({"type": "Ready", "status": yes(pod.ready)}));
+    // The kubelet is the first to say something of it.
+    if pod.ready || pod.phase != PodPhase::Pending {
+        conditions.push(json!({"type": "Ready", "status": yes(pod.ready)}));
+    }
     conditions.push(json!({"type": "PodScheduled", "status": yes(pod.node.is_some())}));
     let deletion = pod
         .deleting_since
         .map(|at| time(world, at + u64::from(pod.grace_s) * 1000));
-    dense(json!({
+    let mut item = dense(json!({
         "metadata": {
             "name": pod.key.name,
             "namespace": pod.key.namespace,
@@ -181,14 +193,17 @@ pub(super) fn pod(world: &World, pod: &Pod) -> Value {
             "finalizers": pod.finalizer.then(|| json!(["rehearsal.evenkeel.io/stays"])),
         },
         "spec": {
-            "volumes": volumes,
             "containers": [{"name": "main", "image": "registry.example/app:1"}],
             "restartPolicy": "Always",
             "terminationGracePeriodSeconds": pod.grace_s,
             "nodeName": pod.node,
         },
         "status": {"phase": phase, "conditions": conditions},
-    }))
+    }));
+    if pod.local_data {
+        item["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
+    }
+    item
 }
 
 fn owner(pod: &Pod) -> Value {
@@ -294,16 +309,18 @@ pub(super) fn budget(world: &World, budget: &Budget) -> Value {
 }
 
 /// A Lease of kube-node-lease.
-pub(super) fn lease(node: &NodeName, lease: &Lease) -> Value {
+pub(super) fn lease(world: &World, node: &Node, lease: &Lease) -> Value {
     json!({
         "metadata": {
-            "name": node,
+            "name": node.name,
             "namespace": "kube-node-lease",
             "uid": lease.uid,
             "resourceVersion": lease.rv.to_string(),
+            // The kubelet makes it when it registers the node.
+            "creationTimestamp": time(world, node.created_ms),
         },
         "spec": {
-            "holderIdentity": node,
+            "holderIdentity": node.name,
             "leaseDurationSeconds": 40,
             "renewTime": wall(lease.renew_wall_ms, "%Y-%m-%dT%H:%M:%S.%6fZ"),
         },

@@ -37,12 +37,23 @@ impl Query {
         matches!(self.get(key), Some("true" | "1"))
     }
 
-    /// A number; 0 if it is absent or none.
-    pub(super) fn number(&self, key: &str) -> u64 {
-        self.get(key)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0)
+    /// A number; 0 if it is absent.
+    pub(super) fn number(&self, key: &str) -> Result<u64, Refusal> {
+        let Some(text) = self.get(key) else {
+            return Ok(0);
+        };
+        text.parse().map_err(|_| {
+            Refusal::bad_request(format!(
+                "strconv.ParseInt: parsing {text:?}: invalid syntax"
+            ))
+        })
     }
+}
+
+/// A resourceVersion; if it is none, Go's words for that.
+pub(super) fn number(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
 }
 
 fn unescape(text: &str) -> String {
@@ -170,7 +181,10 @@ fn read_labels(text: &str) -> Result<Selector, Refusal> {
     });
     for term in terms.map(str::trim).filter(|term| !term.is_empty()) {
         requirements.push(read_requirement(term).ok_or_else(|| {
-            Refusal::bad_request(format!("unable to parse requirement: found '{term}'"))
+            let found = term.split_whitespace().nth(1).unwrap_or(term);
+            Refusal::bad_request(format!(
+                "unable to parse requirement: found '{found}', expected: in, notin, =, ==, !=, gt, lt"
+            ))
         })?);
     }
     Ok(Selector::All(requirements))

@@ -2,7 +2,7 @@
 
 use super::answer::{refuse, status};
 use super::read::{items, node_fields, pod_fields};
-use super::select::{Fields, Filter, Query};
+use super::select::{Fields, Filter, Query, number};
 use super::{Api, Kind, Target, render};
 use axum::body::Body;
 use axum::response::Response;
@@ -21,6 +21,9 @@ const BOOKMARK_MS: u64 = 60_000;
 /// `--min-request-timeout`: a watch without `timeoutSeconds` lives at least half an hour.
 const DEFAULT_TIMEOUT: Duration = Duration::from_mins(30);
 
+/// How long before its end a watch says where it stands; a shorter one does not.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+
 struct Watch {
     api: Arc<Api>,
     kind: Kind,
@@ -29,6 +32,7 @@ struct Watch {
     opened_ms: u64,
     next_bookmark_ms: Option<u64>,
     deadline: Instant,
+    last_bookmark: Option<Instant>,
     tick: tokio::sync::watch::Receiver<u64>,
     first: Vec<u8>,
     over: bool,
@@ -47,11 +51,13 @@ impl Api {
             Err(refusal) => return refuse(&refusal),
         };
         let from = query.get("resourceVersion").unwrap_or("0");
-        let Ok(from) = from.parse::<u64>() else {
-            let problem = format!(
-                "Invalid value: {from:?}: strconv.ParseUint: parsing {from:?}: invalid syntax"
-            );
-            return refuse(&Refusal::invalid("", "", "", "resourceVersion", &problem));
+        let (from, lifetime) = match (number(from), query.number("timeoutSeconds")) {
+            (Ok(from), Ok(seconds)) => (from, seconds),
+            (Err(why), _) => {
+                let message = format!("resourceVersion: Invalid value: {from:?}: {why}");
+                return refuse(&Refusal::unparsed(message));
+            }
+            (_, Err(refusal)) => return refuse(&refusal),
         };
         let world = self.world();
         let mut first = Vec::new();
@@ -65,7 +71,7 @@ impl Api {
                     &render::typed(target.kind.api_version(), target.kind.kind(), item),
                 );
             }
-            if query.is("sendInitialEvents") && query.is("allowWatchBookmarks") {
+            if query.is("allowWatchBookmarks") {
                 let mut mark = bookmark(target.kind, rv);
                 mark["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
                 line(&mut first, "BOOKMARK", &mark);
@@ -73,7 +79,7 @@ impl Api {
         }
         let opened_ms = world.now();
         drop(world);
-        let lifetime = match query.number("timeoutSeconds") {
+        let lifetime = match lifetime {
             0 => DEFAULT_TIMEOUT,
             seconds => Duration::from_secs(seconds),
         };
@@ -87,6 +93,10 @@ impl Api {
                 .is("allowWatchBookmarks")
                 .then_some(opened_ms + BOOKMARK_MS),
             deadline: Instant::now() + lifetime,
+            last_bookmark: lifetime
+                .checked_sub(LAST_BOOKMARK)
+                .filter(|wait| query.is("allowWatchBookmarks") && !wait.is_zero())
+                .map(|wait| Instant::now() + wait),
             tick: self.tick.clone(),
             first,
             over: false,
@@ -126,18 +136,16 @@ impl Watch {
             if !out.is_empty() {
                 return Some(Ok(out.into()));
             }
-            match tokio::time::timeout_at(self.deadline, self.tick.changed()).await {
+            let due = self.last_bookmark.unwrap_or(self.deadline);
+            match tokio::time::timeout_at(due, self.tick.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return None,
-                Err(_) => {
-                    // kube-apiserver says where it stood before it ends a watch.
-                    self.over = true;
+                Err(_) if self.last_bookmark.take().is_some() => {
                     let mut out = Vec::new();
-                    if self.next_bookmark_ms.is_some() {
-                        line(&mut out, "BOOKMARK", &bookmark(self.kind, self.rv));
-                    }
+                    line(&mut out, "BOOKMARK", &bookmark(self.kind, self.rv));
                     return Some(Ok(out.into()));
                 }
+                Err(_) => return None,
             }
         }
     }
@@ -206,10 +214,14 @@ impl Watch {
 }
 
 fn bookmark(kind: Kind, rv: u64) -> Value {
-    let metadata = json!({"resourceVersion": rv.to_string(), "creationTimestamp": null});
-    render::typed(
-        kind.api_version(),
-        kind.kind(),
-        json!({"metadata": metadata}),
-    )
+    let mut item = match kind {
+        Kind::Nodes => render::no_node(),
+        Kind::Pods => json!({"spec": {"containers": null}, "status": {}}),
+        Kind::Budgets => json!({"spec": {}, "status": {
+            "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0,
+        }}),
+        Kind::Leases => json!({"spec": {}}),
+    };
+    item["metadata"] = json!({"resourceVersion": rv.to_string()});
+    render::typed(kind.api_version(), kind.kind(), item)
 }

@@ -2,9 +2,10 @@
 
 use super::answer::{failed, ok, refuse};
 use super::{Api, Target, lock, render};
-use crate::api::select::Query;
+use crate::api::select::{Query, number};
 use axum::response::Response;
 use evenkeel_engine::ids::{NodeName, ObjectKey, Uid};
+use evenkeel_sim::World;
 use evenkeel_sim::history::Actor;
 use evenkeel_sim::objects::{Node, Taint};
 use evenkeel_sim::status::Refusal;
@@ -16,20 +17,8 @@ use std::collections::BTreeMap;
 /// How many Events are kept for whoever wants to look.
 const EVENTS_MAX: usize = 1000;
 
-/// What deploy/rbac.yaml grants.
-const GRANTED: &[(&str, &str, &[&str])] = &[
-    ("", "nodes", &["get", "list", "watch", "patch"]),
-    ("", "pods", &["list", "watch", "delete"]),
-    ("", "pods/eviction", &["create"]),
-    ("policy", "poddisruptionbudgets", &["list", "watch"]),
-    ("coordination.k8s.io", "leases", &["get"]),
-    ("", "events", &["create", "patch"]),
-    (
-        "authorization.k8s.io",
-        "selfsubjectaccessreviews",
-        &["create"],
-    ),
-];
+/// What the server says to a PATCH that is none.
+const NO_PATCH: &str = "415: Unsupported Media Type";
 
 /// How a patch is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +26,17 @@ enum PatchKind {
     Merge,
     Strategic,
     Json,
+}
+
+/// 415.
+pub(super) fn unsupported(message: &str) -> Refusal {
+    Refusal {
+        code: 415,
+        reason: "UnsupportedMediaType",
+        message: message.to_owned(),
+        bare_details: message == NO_PATCH,
+        ..Refusal::default()
+    }
 }
 
 fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, Refusal> {
@@ -48,16 +48,7 @@ fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, Refusal> {
         "application/merge-patch+json" => Ok(PatchKind::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
         "application/json-patch+json" => Ok(PatchKind::Json),
-        _ => Err(Refusal {
-            code: 415,
-            reason: "UnsupportedMediaType",
-            message:
-                "the body of the request was in an unknown format - accepted media types include: \
-                      application/json-patch+json, application/merge-patch+json, \
-                      application/strategic-merge-patch+json, application/apply-patch+yaml"
-                    .to_owned(),
-            ..Refusal::default()
-        }),
+        _ => Err(unsupported(NO_PATCH)),
     }
 }
 
@@ -79,15 +70,18 @@ fn patched(mut object: Value, kind: PatchKind, body: &[u8]) -> Result<Value, Ref
             json_patch::merge(&mut object, &patch);
         }
         PatchKind::Json => {
-            let patch: json_patch::Patch =
-                serde_json::from_slice(body).map_err(|error| bad(&error))?;
-            json_patch::patch(&mut object, &patch).map_err(|_| Refusal {
+            let invalid = || Refusal {
                 code: 422,
                 reason: "Invalid",
                 message: "the server rejected our request due to an error in our request"
                     .to_owned(),
+                bare_details: true,
                 ..Refusal::default()
-            })?;
+            };
+            let list: Vec<Value> = serde_json::from_slice(body).map_err(|error| bad(&error))?;
+            let patch: json_patch::Patch =
+                serde_json::from_value(list.into()).map_err(|_| invalid())?;
+            json_patch::patch(&mut object, &patch).map_err(|_| invalid())?;
         }
     }
     Ok(object)
@@ -123,7 +117,7 @@ fn differences(
 }
 
 /// What a patched document asks for, seen from the node that it was made from.
-fn wanted(node: &Node, after: &Value) -> (Precondition, NodeChange) {
+fn wanted(node: &Node, after: &Value) -> Result<(Precondition, NodeChange), Refusal> {
     let text = |path: &str| {
         after
             .pointer(path)
@@ -134,6 +128,9 @@ fn wanted(node: &Node, after: &Value) -> (Precondition, NodeChange) {
         uid: text("/metadata/uid").map(Uid::new),
         resource_version: text("/metadata/resourceVersion").map(str::to_owned),
     };
+    if let Some(version) = &precondition.resource_version {
+        number(version).map_err(Refusal::unparsed)?;
+    }
     let word = |taint: &Value, key: &str| taint[key].as_str().unwrap_or_default().to_owned();
     let taints = after
         .pointer("/spec/taints")
@@ -156,7 +153,7 @@ fn wanted(node: &Node, after: &Value) -> (Precondition, NodeChange) {
         labels: differences(&node.labels, after.pointer("/metadata/labels")),
         taints: Some(taints.unwrap_or_default()),
     };
-    (precondition, change)
+    Ok((precondition, change))
 }
 
 /// Reads `DeleteOptions`, of a body or of an Eviction.
@@ -181,7 +178,7 @@ fn delete_options(options: Option<&Value>, query: &Query) -> DeleteOptions {
     }
 }
 
-fn parse(body: &[u8]) -> Result<Value, Refusal> {
+pub(super) fn parse(body: &[u8]) -> Result<Value, Refusal> {
     if body.is_empty() {
         return Ok(Value::Null);
     }
@@ -197,9 +194,11 @@ impl Api {
     pub(super) async fn patch_node(
         &self,
         name: &str,
+        query: &Query,
         headers: &HeaderMap,
         body: &[u8],
     ) -> Response {
+        let dry_run = query.get("dryRun") == Some("All");
         let kind = match patch_kind(headers) {
             Ok(kind) => kind,
             Err(refusal) => return refuse(&refusal),
@@ -209,7 +208,9 @@ impl Api {
             .call(Call::Write, |world| {
                 let node = world.node(&name)?;
                 let after = patched(render::node(world, &node), kind, body)?;
-                let (precondition, change) = wanted(&node, &after);
+                let (precondition, change) = wanted(&node, &after)?;
+                let mut copy = dry_run.then(|| world.clone());
+                let world = copy.as_mut().unwrap_or(world);
                 let node = world.patch_node(Actor::Us, &name, &precondition, &change)?;
                 Ok(render::typed("v1", "Node", render::node(world, &node)))
             })
@@ -310,12 +311,12 @@ impl Api {
         };
         let events = self.events.clone();
         let answer = self
-            .call(Call::Write, |_| {
+            .call(Call::Write, |world| {
                 let mut events = lock(&events);
                 match (method, name) {
                     (&Method::POST, None) => Ok((
                         StatusCode::CREATED,
-                        add_event(&mut events, group, namespace, event),
+                        add_event(world, &mut events, group, namespace, event)?,
                     )),
                     (&Method::PATCH, Some(name)) => {
                         let found = events.iter_mut().find(|e| e["metadata"]["name"] == name);
@@ -340,46 +341,57 @@ impl Api {
     }
 }
 
-/// POST of a SelfSubjectAccessReview: exactly the shipped ClusterRole's rights are granted.
-pub(super) fn access_review(body: &[u8]) -> Response {
-    let review = match parse(body) {
-        Ok(value) => value,
-        Err(refusal) => return refuse(&refusal),
-    };
-    let asked = &review["spec"]["resourceAttributes"];
-    let text = |key: &str| asked[key].as_str().unwrap_or_default();
-    let resource = match text("subresource") {
-        "" => text("resource").to_owned(),
-        sub => format!("{}/{sub}", text("resource")),
-    };
-    let allowed = GRANTED.iter().any(|(group, granted, verbs)| {
-        *group == text("group") && *granted == resource && verbs.contains(&text("verb"))
-    });
-    let mut answer = json!({
-        "kind": "SelfSubjectAccessReview",
-        "apiVersion": "authorization.k8s.io/v1",
-        "metadata": {},
-        "spec": review["spec"],
-        "status": {"allowed": allowed},
-    });
-    if allowed {
-        answer["status"]["reason"] = "RBAC: allowed by ClusterRoleBinding \"evenkeel\"".into();
+/// Stores an Event, with what the server adds to it.
+fn add_event(
+    world: &World,
+    events: &mut Vec<Value>,
+    group: &str,
+    namespace: &str,
+    mut event: Value,
+) -> Result<Value, Refusal> {
+    let named = event["metadata"]["namespace"].as_str();
+    if named.is_some_and(|named| !named.is_empty() && named != namespace) {
+        return Err(Refusal::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
-    ok(StatusCode::CREATED, &answer)
-}
-
-fn add_event(events: &mut Vec<Value>, group: &str, namespace: &str, mut event: Value) -> Value {
-    if event["metadata"]["name"].as_str().is_none_or(str::is_empty) {
-        let base = event["metadata"]["generateName"]
-            .as_str()
-            .unwrap_or("event.")
-            .to_owned();
-        event["metadata"]["name"] = format!("{base}{}", events.len()).into();
+    let number = events.len() + 1;
+    let name = match event["metadata"]["name"].as_str() {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => {
+            let base = event["metadata"]["generateName"].as_str();
+            format!("{}{number}", base.unwrap_or("event."))
+        }
+    };
+    let meta = |event: &Value, key: &str| event["metadata"][key].as_str().map(str::to_owned);
+    let taken = |event: &Value| {
+        meta(event, "name").as_deref() == Some(&name)
+            && meta(event, "namespace").as_deref() == Some(namespace)
+    };
+    if events.iter().any(taken) {
+        return Err(Refusal::already_exists("events", "", &name));
     }
+    event["metadata"]["name"] = name.into();
     event["metadata"]["namespace"] = namespace.into();
+    event["metadata"]["uid"] = format!("00000000-0000-4000-8000-{number:012x}").into();
+    event["metadata"]["resourceVersion"] = number.to_string().into();
+    event["metadata"]["creationTimestamp"] = render::time(world, world.now()).into();
+    // What Go writes although it is empty.
+    for (key, empty) in [
+        ("source", json!({})),
+        ("firstTimestamp", Value::Null),
+        ("lastTimestamp", Value::Null),
+        ("eventTime", Value::Null),
+        ("reportingComponent", json!("")),
+        ("reportingInstance", json!("")),
+    ] {
+        if event.get(key).is_none() {
+            event[key] = empty;
+        }
+    }
     let event = render::typed(group, "Event", event);
     if events.len() < EVENTS_MAX {
         events.push(event.clone());
     }
-    event
+    Ok(event)
 }

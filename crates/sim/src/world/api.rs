@@ -135,13 +135,10 @@ impl World {
             && *uid != node.uid
         {
             let problem = format!("Invalid value: \"{uid}\": field is immutable");
-            return Err(Refusal::invalid(
-                "Node",
-                "",
-                name.as_str(),
-                "metadata.uid",
-                &problem,
-            ));
+            let mut refusal = Refusal::invalid("Node", "", name.as_str(), "metadata.uid", &problem);
+            // Two validations of the real server find it.
+            refusal.causes.extend(refusal.causes.clone());
+            return Err(refusal);
         }
         let mut after = node.as_ref().clone();
         if let Some(value) = change.unschedulable {

@@ -2,10 +2,11 @@
 
 use super::{Task, World};
 use crate::history::{Actor, Happened};
-use crate::objects::{Kind, Limit, Pod, Workload};
+use crate::objects::{Kind, Limit, Pod, Workload, ZONE_LABEL};
 use evenkeel_engine::facts::{Owner, PodPhase, Readiness};
 use evenkeel_engine::ids::{NodeName, ObjectKey, Uid};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl World {
     /// The disruption controller's turn for one budget (`pkg/controller/disruption`).
@@ -207,11 +208,19 @@ impl World {
             self.later_between(5, 50, Task::Schedule);
             return;
         }
+        let zone = self
+            .nodes
+            .get(node)
+            .and_then(|n| n.labels.get(ZONE_LABEL).cloned());
         if self.nodes.get(node).is_some_and(|n| n.unschedulable) && pod.owner != Owner::DaemonSet {
             self.coverage.bound_after_cordon += 1;
         }
         let mut pod = pod.as_ref().clone();
         pod.node = Some(node.clone());
+        if let Some(zone) = zone {
+            // Admission copies the topology to bound pods (PodTopologyLabels, Kubernetes 1.35).
+            Arc::make_mut(&mut pod.labels).insert(ZONE_LABEL.to_owned(), zone);
+        }
         let pod = self.put_pod(pod);
         if pod.phase == PodPhase::Pending {
             self.later(
