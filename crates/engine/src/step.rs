@@ -167,21 +167,21 @@ fn keep_out(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) {
     let Some(entry) = ctx.index.node(&work.name) else {
         return;
     };
-    if ours(sync, &entry.seen).is_none() {
+    // The cordon first: an open node with our mark is one that a person has opened.
+    if !entry.seen.unschedulable {
+        plan.emit(
+            ctx,
+            Action::Cordon {
+                node: work.name.clone(),
+            },
+        );
+    } else if ours(sync, &entry.seen).is_none() {
         plan.emit(
             ctx,
             Action::Claim {
                 node: work.name.clone(),
                 job: sync.spec.job.clone(),
                 was_unschedulable: work.was_unschedulable,
-            },
-        );
-    }
-    if !entry.seen.unschedulable {
-        plan.emit(
-            ctx,
-            Action::Cordon {
-                node: work.name.clone(),
             },
         );
     }

@@ -38,8 +38,9 @@ pub(super) fn draining(
             "held",
         );
     }
-    // A person took our mark away: nothing goes on before it is back.
-    if ours(sync, seen).is_none() {
+    // A person took our mark away: nothing goes on before it is back. A Node that its kubelet made anew during the
+    // reset is cordoned first.
+    if ours(sync, seen).is_none() && (seen.unschedulable || work.attempt == 0) {
         let action = Action::Claim {
             node: work.name.clone(),
             job: sync.spec.job.clone(),

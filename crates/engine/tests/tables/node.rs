@@ -173,6 +173,17 @@ fn people_who_cordon_uncordon_and_hold() {
             reason: SkipReason::Held
         }
     );
+    // A Node that its kubelet made anew during the reset is open, too: that is nobody's wish.
+    let mut case = Case::new(1, 1).spec(|s| s.named = true);
+    let since = NOW;
+    case.in_hand(1, Phase::Resetting { since }, |w| {
+        (w.attempt, w.was_unschedulable) = (1, true)
+    });
+    case.node(1, |n| (n.mark, n.unschedulable) = (None, false));
+    assert_eq!(verbs(&case.turn())[0], "cordon n1");
+    case.node(1, |n| n.unschedulable = true);
+    assert_eq!(verbs(&case.turn())[0], "claim n1");
+    assert!(case.work(1).was_unschedulable);
     // A named node that was cordoned before us, and that a person opened since, ends open.
     let mut case = Case::new(1, 1).spec(|s| s.named = true);
     case.in_hand(1, Phase::Resetting { since: NOW }, |w| {
@@ -770,12 +781,10 @@ fn one_write_to_a_node_at_a_time() {
     case.in_hand(1, Phase::Resetting { since: NOW }, |w| w.attempt = 1);
     case.node(1, |n| (n.mark, n.unschedulable) = (None, false));
     let plan = case.turn();
-    assert!(
-        verbs(&plan).contains(&"claim n1".to_owned())
-            && !verbs(&plan).contains(&"cordon n1".to_owned())
-    );
-    let claim = plan.actions[0].clone();
-    case.ledger.start(&claim, case.now);
+    assert!(verbs(&plan).contains(&"cordon n1".to_owned()));
+    assert!(!verbs(&plan).contains(&"claim n1".to_owned()));
+    let cordon = plan.actions[0].clone();
+    case.ledger.start(&cordon, case.now);
     assert!(
         !verbs(&case.turn())
             .iter()
