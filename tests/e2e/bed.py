@@ -37,12 +37,13 @@ def wait_for(what, probe, limit, every=0.2):
 class Bed:
     """A real control plane and SSH hosts."""
 
-    def __init__(self, state, hosts):
+    def __init__(self, state, hosts=0, real=0):
         self.state = pathlib.Path(state)
+        kind = ["--real-nodes", real] if real else ["--hosts", hosts]
         self.facts = json.loads(
-            run(XTASK, "testbed", "up", "--state-dir", self.state, "--hosts", hosts, limit=300, cwd=ROOT).stdout
+            run(XTASK, "testbed", "up", "--state-dir", self.state, *kind, limit=400, cwd=ROOT).stdout
         )
-        self.hosts = {host["node"]: host for host in self.facts["hosts"]}
+        self.hosts = {host["node"]: host for host in self.facts["real_nodes" if real else "hosts"]}
 
     def down(self):
         run(XTASK, "testbed", "down", "--state-dir", self.state, limit=120, cwd=ROOT)

@@ -35,14 +35,15 @@ def create_pool(api, cluster, name):
     return api.create_node_pool(cce.CreateNodePoolRequest(cluster_id=cluster, body=body))
 
 
-def update_pool(api, cluster, pool, name, *, pre=None, post=None, wait=None, key=None, password=None):
+def update_pool(api, cluster, pool, name, *, pre=None, post=None, wait=None, key=None, password=None, max_pods=None):
     login = None
     if key or password:
         login = cce.Login(
             ssh_key=key, user_password=cce.UserPassword(username="root", password=password) if password else None
         )
     extend = cce.NodeExtendParam(
-        alpha_cce_pre_install=b64(pre) if pre else None, alpha_cce_post_install=b64(post) if post else None
+        alpha_cce_pre_install=b64(pre) if pre else None, alpha_cce_post_install=b64(post) if post else None,
+        max_pods=max_pods,
     )
     spec = cce.NodePoolSpecUpdate(
         ignore_initial_node_count=True,
