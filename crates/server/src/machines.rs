@@ -209,7 +209,8 @@ impl Fleet {
         };
         let binary = self.binary.get().await?;
         let needs: Vec<String> = kubeadm::NEEDS.iter().map(|&n| n.to_owned()).collect();
-        probe::over_ssh(access, &binary, target, &brief.template.login, &needs).await?;
+        let login = &brief.template.login;
+        probe::over_ssh(access, &binary, target, login, &needs, brief.epoch).await?;
         let kubelet = probe::kubelet_version(access).await?;
         let Some(joiner) = &brief.joiner else {
             return Err(Fault::permanent(
@@ -267,7 +268,8 @@ impl Machines for Fleet {
         match (&brief.recipe, &brief.ssh) {
             (_, Some(access)) => {
                 let binary = self.binary.get().await?;
-                probe::over_ssh(access, &binary, target, &brief.template.login, needs).await
+                let login = &brief.template.login;
+                probe::over_ssh(access, &binary, target, login, needs, brief.epoch).await
             }
             (Recipe::Script { .. } | Recipe::Kubeadm { .. }, None) => Err(no_ssh(target)),
             (_, None) => Ok(()),

@@ -49,6 +49,7 @@ impl Lab {
             ssh: None,
             template: ClearTemplate::default(),
             joiner: None,
+            epoch: None,
             facts_env: BTreeMap::from([("EVENKEEL_RACK".to_owned(), "r 7; id".to_owned())]),
         };
         Self {

@@ -42,17 +42,25 @@ impl Book for StoreBook {
             Recipe::Kubeadm { .. } => Some(self.joiner(&project, &cluster).await?),
             Recipe::Script { .. } | Recipe::Command { .. } | Recipe::None => None,
         };
+        let leader = keys::leader(&project, &cluster_id);
+        let leader = self
+            .store
+            .get(&leader, None)
+            .await
+            .map_err(|e| Fault::transient(chain(&e)))?;
+        let epoch = leader.map(|kv| kv.create_revision);
         let facts_env = BTreeMap::from([
-            ("EVENKEEL_PROJECT".to_owned(), project),
+            ("EVENKEEL_PROJECT".to_owned(), project.clone()),
             ("EVENKEEL_CLUSTER".to_owned(), cluster_id.to_string()),
             ("EVENKEEL_CLUSTER_NAME".to_owned(), cluster.name),
             ("EVENKEEL_POOL".to_owned(), record.spec.pool.to_string()),
         ]);
         Ok(Brief {
-            recipe: record.recipe,
+            recipe: self.recipe(&project, &cluster_id, record.recipe)?,
             ssh,
             template,
             joiner,
+            epoch,
             facts_env,
         })
     }
@@ -103,6 +111,17 @@ impl StoreBook {
         std::str::from_utf8(&bytes)
             .map(SecretString::from)
             .map_err(|_| Fault::permanent("a sealed text is not UTF-8"))
+    }
+
+    /// The recipe with its commands in clear.
+    fn recipe(&self, project: &str, cluster: &ClusterId, sealed: Recipe) -> Result<Recipe, Fault> {
+        let place = vault::recipe(project, cluster);
+        sealed.map_commands(|command| {
+            let sealed: Sealed = serde_json::from_str(&command)
+                .map_err(|_| Fault::permanent("a command of the recipe is not sealed; set it again with `evenkeel cluster set-machines`"))?;
+            let clear = self.open(&place, &sealed)?;
+            Ok(clear.expose_secret().to_owned())
+        })
     }
 
     async fn joiner(

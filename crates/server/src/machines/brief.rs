@@ -30,6 +30,8 @@ pub struct Brief {
     pub template: ClearTemplate,
     /// The cluster's side of a join; `None` unless the recipe is `kubeadm`.
     pub joiner: Option<Arc<dyn Joiner>>,
+    /// The epoch that orders are given with at present; `None` if nobody holds the cluster.
+    pub epoch: Option<u64>,
     /// More facts for the `command` recipe, by variable name. No secrets.
     pub facts_env: BTreeMap<String, String>,
 }

@@ -173,6 +173,7 @@ mod tests {
                 ..ClearTemplate::default()
             },
             joiner: None,
+            epoch: None,
             facts_env: BTreeMap::new(),
         }
     }

@@ -5,7 +5,7 @@ use super::push::{self, NodeBinary};
 use super::ssh::Session;
 use super::{host::Host, order};
 use crate::sync::ports::{Fault, Target};
-use evenkeel_node::protocol::{Facts, PROTOCOL, Verb};
+use evenkeel_node::protocol::{Facts, PROTOCOL, STATE_DIR, Verb};
 use std::time::Duration;
 
 /// Room for journal, scripts and 4 MiB of output, and a margin for what the system writes meanwhile.
@@ -21,6 +21,7 @@ pub(super) async fn over_ssh(
     target: &Target,
     login: &ClearLogin,
     needs: &[String],
+    epoch: Option<u64>,
 ) -> Result<(), Fault> {
     let user = if login.is_wanted() {
         Some(order::login_user(&login.user)?)
@@ -31,6 +32,7 @@ pub(super) async fn over_ssh(
     let host = push::ensure(session, access.sudo, binary).await?;
     let facts: Facts = host.verb(Verb::Probe { user }, b"").await?;
     judge(host.peer(), target, login, &facts)?;
+    not_fenced(host.peer(), epoch, &facts)?;
     let missing = missing_commands(&host, needs, login, &facts).await?;
     if !missing.is_empty() {
         return Err(Fault::permanent(format!(
@@ -92,6 +94,20 @@ fn judge(peer: &str, target: &Target, login: &ClearLogin, facts: &Facts) -> Resu
         )));
     }
     Ok(())
+}
+
+/// A host that has seen a higher epoch refuses every order; after the drain would be too late to learn it.
+fn not_fenced(peer: &str, epoch: Option<u64>, facts: &Facts) -> Result<(), Fault> {
+    if epoch.is_none_or(|epoch| facts.epoch_seen <= epoch) {
+        return Ok(());
+    }
+    Err(Fault::permanent(format!(
+        "host {peer} has seen a newer controller (epoch {} there, {} here); let that one do it, or, if this \
+         controller was restored from a backup or set up anew and no other one is at work, remove \
+         {STATE_DIR}/fence.json there",
+        facts.epoch_seen,
+        epoch.unwrap_or_default()
+    )))
 }
 
 fn same_machine(peer: &str, target: &Target, facts: &Facts) -> Result<(), Fault> {

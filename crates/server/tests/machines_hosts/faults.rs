@@ -249,6 +249,18 @@ async fn an_older_controller_and_a_second_order_are_refused() {
     let mut older = lab.order(2, Stage::Reset);
     older.epoch = 8;
     assert!(permanent(lab.run(&older).await.0).contains("newer controller"));
+    for (epoch, fits) in [(8, false), (9, true), (10, true)] {
+        lab.change(|brief| brief.epoch = Some(epoch));
+        let probed = lab.probe().await;
+        assert_eq!(
+            probed.is_ok(),
+            fits,
+            "before the cordon: {epoch} {probed:?}"
+        );
+        if !fits {
+            assert!(permanent(probed).contains("fence.json"));
+        }
+    }
 
     lab.script("sleep 3".into(), 20);
     let mut first = lab.order(2, Stage::Reset);

@@ -366,6 +366,7 @@ impl Lab {
             ssh: Some(ssh),
             template,
             joiner: None,
+            epoch: None,
             facts_env: BTreeMap::new(),
         };
         let book = Arc::new(TestBook(Mutex::new(brief)));
