@@ -17,4 +17,4 @@ until state=$(ready) && [ "$state" != True ]; do
   sleep 0.5
 done
 # cgroup v1 fails kubeadm's system verification; kubelet is configured to accept it.
-@JOIN@ --ignore-preflight-errors=SystemVerification
+@JOIN@ --ignore-preflight-errors=@IGNORED@

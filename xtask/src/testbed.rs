@@ -106,6 +106,10 @@ pub struct Testbed {
     /// Words before a command that is to run where the nodes' own addresses are reachable. Nothing
     /// needs them: the addresses in this description answer on this machine's loopback.
     pub exec_prefix: Vec<String>,
+    /// Images that the real nodes hold, by what they are for.
+    pub images: BTreeMap<String, String>,
+    /// Errors of `kubeadm join`'s preflight that do not matter here.
+    pub preflight_ignored: Vec<String>,
     pub processes: Vec<Process>,
     /// Milliseconds that each step of the start took.
     pub took_ms: BTreeMap<String, u64>,
@@ -196,6 +200,8 @@ fn prepare(dir: &Path, options: &Options) -> Result<Testbed> {
         real_nodes: Vec::new(),
         network: None,
         exec_prefix: Vec::new(),
+        images: BTreeMap::new(),
+        preflight_ignored: Vec::new(),
         processes: Vec::new(),
         took_ms: BTreeMap::new(),
     })

@@ -300,6 +300,10 @@ fn grant(bed: &Testbed, options: &Options) -> Result<()> {
     };
     let mut files = vec![source("cluster/rbac.yaml")];
     files.extend(role);
+    if bed.network.is_some() {
+        files.push(workspace_root().join("deploy/rbac-kubeadm.yaml"));
+        files.push(source("cluster/rbac-kubeadm.yaml"));
+    }
     for file in files {
         let text = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
         bed.kubectl_as("admin", &["create", "--validate=false", "-f", "-"], &text)?;

@@ -67,6 +67,8 @@ pub fn prepare(bed: &mut Testbed, options: &Options, base: &Path) -> Result<()> 
     let network = Network::of(&bed.state_dir, options.real_nodes);
     bed.exec_prefix = network.exec_prefix();
     bed.network = Some(network.clone());
+    bed.images = layer::images();
+    bed.preflight_ignored = vec![cluster::PREFLIGHT_IGNORED.to_owned()];
     // Names are derived from the state directory, so what fails halfway is found again.
     bed.save()?;
     network.make()?;

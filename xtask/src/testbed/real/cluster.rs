@@ -14,12 +14,17 @@ use super::network::GATEWAY;
 use crate::gobuild;
 use crate::run::{self, wait_for};
 
+/// What kubeadm's preflight is to ignore: its system verification fails on cgroup v1.
+pub const PREFLIGHT_IGNORED: &str = "SystemVerification";
 const KUBEADM_LIMIT: Duration = Duration::from_mins(2);
 /// Half a second on an idle machine.
 const SIGN_LIMIT: Duration = Duration::from_mins(1);
 
 /// Before the API server starts: its certificates, in the state directory.
-pub fn prepare(bed: &Testbed, port: u16) -> Result<()> {
+pub fn prepare(bed: &mut Testbed, port: u16) -> Result<()> {
+    if let Some(network) = &mut bed.network {
+        network.join_endpoint = format!("{GATEWAY}:{port}");
+    }
     let template = fs::read_to_string(source("node/kubeadm.yaml")).context("read kubeadm.yaml")?;
     let text = template
         .replace("@ADDRESS@", GATEWAY)
@@ -129,7 +134,8 @@ pub fn renew_token(bed: &Testbed) -> Result<()> {
     let text = template
         .replace("@ENDPOINT@", endpoint)
         .replace("@TOKEN@", token)
-        .replace("@JOIN@", join);
+        .replace("@JOIN@", join)
+        .replace("@IGNORED@", PREFLIGHT_IGNORED);
     for node in &bed.real_nodes {
         let opt = node.dir.join("opt");
         fs::copy(authority(bed), opt.join("ca.crt")).context("copy the CA certificate")?;
@@ -151,7 +157,8 @@ fn inside_kubeconfig(bed: &Testbed) -> Result<PathBuf> {
         .get("admin")
         .context("there is no admin yet")?;
     let inside = bed.state_dir.join("secrets/inside.kubeconfig");
-    let text = fs::read_to_string(outside)?.replace("https://127.0.0.1:", &format!("https://{GATEWAY}:"));
+    let text =
+        fs::read_to_string(outside)?.replace("https://127.0.0.1:", &format!("https://{GATEWAY}:"));
     fs::write(&inside, text)?;
     Ok(inside)
 }
@@ -163,8 +170,6 @@ fn kubeadm(bed: &Testbed, arguments: &[&str]) -> Result<String> {
         .args(&bed.exec_prefix[1..])
         .arg(program)
         .args(arguments);
-    command
-        .env("HOME", &bed.state_dir)
-        .env_remove("KUBECONFIG");
+    command.env("HOME", &bed.state_dir).env_remove("KUBECONFIG");
     run::output(&mut command, KUBEADM_LIMIT)
 }

@@ -1,6 +1,7 @@
 //! What real nodes have besides their base system: the Kubernetes binaries, the units and settings
 //! of `testbed/node/layer`, and two container images, made here because there is no registry.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,17 @@ const PAUSE: &str = "trap 'exit 0' TERM INT; while :; do sleep 2147483647 & wait
 
 /// The pods' image: ends on SIGTERM, and serves its /etc (its host name among others) on port 8080.
 const APP: &str = "trap 'exit 0' TERM; httpd -p 8080 -h /etc; while :; do sleep 1 & wait $!; done";
+
+/// Names of the images, by what they are for: `pause` and `app`.
+pub fn images() -> BTreeMap<String, String> {
+    ["pause", "app"]
+        .map(|name| (name.to_owned(), image(name)))
+        .into()
+}
+
+fn image(name: &str) -> String {
+    format!("testbed.local/{name}:1")
+}
 
 /// Makes the layer of a bed in its state directory.
 pub fn make(state_dir: &Path, base: &Path) -> Result<PathBuf> {
@@ -107,11 +119,11 @@ fn add_image(images: &Path, root: &Path, layer: &str, name: &str, command: &[&st
     let file = format!("{}.json", hex::encode(Sha256::digest(config.as_bytes())));
     fs::write(root.join(&file), config)?;
     let manifest = json!([{
-        "Config": file, "RepoTags": [format!("testbed.local/{name}:1")], "Layers": ["layer.tar"],
+        "Config": file, "RepoTags": [image(name)], "Layers": ["layer.tar"],
     }]);
     fs::write(root.join("manifest.json"), manifest.to_string())?;
-    let image = images.join(format!("{name}.tar"));
-    tar(&image, root, &["manifest.json", &file, "layer.tar"])
+    let archive = images.join(format!("{name}.tar"));
+    tar(&archive, root, &["manifest.json", &file, "layer.tar"])
 }
 
 fn tar(to: &Path, from: &Path, what: &[&str]) -> Result<()> {

@@ -29,8 +29,8 @@ const NAME_DIGITS: usize = 8;
 pub struct Network {
     /// The control plane's namespace below /run/netns; the nodes' are called `<this>-<number>`.
     pub netns: String,
-    /// Where nodes reach the API server's port.
-    pub gateway: String,
+    /// Where nodes reach the API server, `HOST:PORT`. Empty until its port is chosen.
+    pub join_endpoint: String,
     nodes: u8,
 }
 
@@ -39,7 +39,7 @@ impl Network {
         let digest = hex::encode(Sha256::digest(state_dir.as_os_str().as_encoded_bytes()));
         Self {
             netns: format!("evk{}", &digest[..NAME_DIGITS]),
-            gateway: GATEWAY.to_owned(),
+            join_endpoint: String::new(),
             nodes,
         }
     }
