@@ -201,7 +201,7 @@ async fn set_up(both: &mut Both) {
     let names = || (0..=DISRUPTED_MAX).map(|n| format!("gone-{n}"));
     let at = both.with_world(|world| world.now());
     status(both, "crowded", |s| {
-        s.disrupted = names().map(|name| (name, at)).collect()
+        s.disrupted = names().map(|name| (name, at)).collect();
     })
     .await;
     row(
@@ -212,7 +212,7 @@ async fn set_up(both: &mut Both) {
     )
     .await;
     status(both, "enough", |s| {
-        (s.allowed, s.current, s.desired) = (0, 2, 1)
+        (s.allowed, s.current, s.desired) = (0, 2, 1);
     })
     .await;
     row(
