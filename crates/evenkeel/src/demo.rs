@@ -107,16 +107,19 @@ fn in_a_directory(args: &DemoArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// SIGTERM and ctrl-c end the demo; they are the only way to end one that stays, so there that is success.
+/// SIGTERM, ctrl-c and a closed terminal end the demo; they are the only way to end one that stays, so there that is
+/// success.
 async fn until_stopped(args: &DemoArgs, directory: &TempDir) -> anyhow::Result<Exit> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let stopped = if args.stay { Exit::Done } else { Exit::Failed };
     tokio::select! {
         done = run(args, directory) => done,
         _ = term.recv() => Ok(stopped),
         _ = interrupt.recv() => Ok(stopped),
+        _ = hangup.recv() => Ok(stopped),
     }
 }
 

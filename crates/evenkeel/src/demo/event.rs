@@ -193,25 +193,22 @@ impl Event {
 
 impl Start {
     fn plain(&self) -> String {
-        let runs: Vec<String> = self
-            .workloads
-            .iter()
-            .map(|(name, what)| match self.budgets.get(name) {
-                Some(limit) => format!("{name} ({what}, {limit})"),
-                None => format!("{name} ({what})"),
-            })
-            .collect();
-        format!(
-            "A played cluster of {} nodes with {} pods: {}.\n\
-             Its pool gets a new configuration; at most {} nodes may be out of service at once.\n\
-             Server, actor, Kubernetes client and SSH client are the real ones; the cluster's time runs {} times as fast \
-             as yours.",
-            self.nodes.len(),
-            self.pods.len(),
-            runs.join(", "),
-            self.max_unavailable,
-            self.time_scale,
-        )
+        let (nodes, pods) = (self.nodes.len(), self.pods.len());
+        let mut text = format!("A played cluster of {nodes} nodes with {pods} pods:\n");
+        for (name, what) in &self.workloads {
+            let budget = self.budgets.get(name);
+            let budget = budget.map(|limit| format!("  budget: {limit}"));
+            let row = format!("  {name:<12} {what:<18}{}", budget.unwrap_or_default());
+            text.push_str(row.trim_end());
+            text.push('\n');
+        }
+        text.push_str(&format!(
+            "Its pool gets a new configuration; at most {} may be out of service at once.\n\
+             Server, actor, Kubernetes client and SSH client are the real ones.\n\
+             The cluster's time runs {} times as fast as yours.",
+            self.max_unavailable, self.time_scale,
+        ));
+        text
     }
 }
 
@@ -222,7 +219,7 @@ impl Report {
         let per_workload: Vec<String> = seen
             .workloads
             .iter()
-            .map(|(name, of)| format!("{name} {} of {}", of.moves, of.pods))
+            .map(|(name, of)| format!("{name} {} ({} pods)", of.moves, of.pods))
             .collect();
         let once = match seen.scripts_repeated {
             0 => "none of them twice".to_owned(),
@@ -250,13 +247,11 @@ impl Report {
             (
                 "pods moved",
                 format!(
-                    "{} by eviction, {} by deletion; {:.2} moves per pod ({})",
-                    seen.evictions,
-                    seen.pods_deleted,
-                    seen.moves_per_pod,
-                    per_workload.join(", ")
+                    "{} by eviction, {} by deletion; {:.2} moves per pod",
+                    seen.evictions, seen.pods_deleted, seen.moves_per_pod
                 ),
             ),
+            ("moves", per_workload.join(", ")),
             (
                 "evictions",
                 format!(
