@@ -269,7 +269,8 @@ pub struct ClusterRecord {
     pub kubeconfig: Sealed,
     /// How its machines are reached; none yet after `cluster add`.
     pub machines: Option<MachineSettings>,
-    /// What a reset is; none by default, so an upgrade is refused until one is chosen.
+    /// What a reset is; none by default, so an upgrade is refused until one is chosen. Its commands are sealed
+    /// ([`Recipe::map_commands`]).
     pub recipe: Option<Recipe>,
     /// Time limits of its synchronizations.
     #[serde(default)]
@@ -353,6 +354,36 @@ pub enum Recipe {
     },
     /// Nothing is reset: cordon, drain and back. Jobs say so.
     None,
+}
+
+impl Recipe {
+    /// The same recipe with every text changed that may hold a secret: the commands, and the arguments of the
+    /// program. In the store these are sealed.
+    pub fn map_commands<E>(
+        self,
+        mut change: impl FnMut(String) -> Result<String, E>,
+    ) -> Result<Self, E> {
+        Ok(match self {
+            Self::Script {
+                teardown,
+                install,
+                limit_s,
+                needs,
+            } => Self::Script {
+                teardown: change(teardown)?,
+                install: change(install)?,
+                limit_s,
+                needs,
+            },
+            Self::Command { mut argv, limit_s } => {
+                for argument in argv.iter_mut().skip(1) {
+                    *argument = change(std::mem::take(argument))?;
+                }
+                Self::Command { argv, limit_s }
+            }
+            other @ (Self::Kubeadm { .. } | Self::None) => other,
+        })
+    }
 }
 
 /// A node pool.
@@ -446,7 +477,7 @@ pub struct JobRecord {
     pub spec: SyncSpec,
     /// What is applied on the hosts; taken from the pool, or from the request for `DefaultPool`.
     pub template: Template,
-    /// The recipe at acceptance.
+    /// The recipe at acceptance; its commands are sealed as in the cluster's record.
     pub recipe: Recipe,
     /// Hash over the normalized request: an identical one gets this job again.
     pub fingerprint: String,

@@ -9,6 +9,7 @@ use evenkeel_engine::ids::{ClusterId, JobId, PoolId};
 use super::ApiState;
 use super::error::ApiError;
 use super::replay::ReplayKey;
+use crate::records::Recipe;
 use crate::secrets::{Sealed, SecretContext};
 
 /// Version of every secret here: a record is replaced as a whole, never one of its secrets alone.
@@ -27,6 +28,11 @@ pub fn kubeconfig<'a>(project: &'a str, cluster: &'a ClusterId) -> SecretContext
 /// The controller's private key for a cluster's machines.
 pub fn private_key<'a>(project: &'a str, cluster: &'a ClusterId) -> SecretContext<'a> {
     at(project, "cluster", cluster.as_str(), "privateKey")
+}
+
+/// The commands of a cluster's recipe. The copies in its jobs stay bound to the cluster.
+pub fn recipe<'a>(project: &'a str, cluster: &'a ClusterId) -> SecretContext<'a> {
+    at(project, "cluster", cluster.as_str(), "recipe")
 }
 
 /// A secret of a template.
@@ -97,6 +103,21 @@ pub(super) fn seal(
 ) -> Result<Sealed, ApiError> {
     let sealed = state.secrets.seal(place, clear.as_bytes());
     sealed.map_err(|error| ApiError::internal("a secret could not be sealed", error))
+}
+
+/// Seals the commands of a recipe.
+pub(super) fn seal_recipe(
+    state: &ApiState,
+    project: &str,
+    cluster: &ClusterId,
+    clear: Recipe,
+) -> Result<Recipe, ApiError> {
+    let place = recipe(project, cluster);
+    clear.map_commands(|command| {
+        let sealed = seal(state, &place, &command)?;
+        serde_json::to_string(&sealed)
+            .map_err(|error| ApiError::internal("a sealed command could not be written", error))
+    })
 }
 
 /// Opens a text that was sealed for its place.

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use evenkeel_engine::ids::{ClusterId, NodeId, PoolId};
+use evenkeel_server::http::vault;
 use evenkeel_server::records::{ClusterRecord, NodeRecord, PoolRecord, Recipe, keys};
 use serde_json::{Value, json};
 
@@ -507,6 +508,28 @@ async fn clusters_are_registered_and_get_their_machines() {
         Some(Recipe::Script { limit_s: 60, .. })
     ));
     assert_eq!(record.policy.settle.0, 1000);
+    for (key, value) in world.dump().await {
+        let text = String::from_utf8_lossy(&value).into_owned();
+        assert!(!text.contains("canary-install"), "in clear in {key}");
+    }
+    let cluster = ClusterId::new(&id);
+    let place = vault::recipe(PROJECT, &cluster);
+    let opened = record.recipe.unwrap().map_commands(|command| {
+        let clear = world
+            .keys
+            .unseal(&place, &serde_json::from_str(&command).unwrap());
+        clear.map(|clear| String::from_utf8(clear.to_vec()).unwrap())
+    });
+    let Ok(Recipe::Script {
+        teardown, install, ..
+    }) = opened
+    else {
+        panic!("not the recipe that was set");
+    };
+    assert_eq!(
+        (&*teardown, &*install),
+        ("canary-teardown", "canary-install")
+    );
     let more = json!({ "policy": { "drain_tries": 7 } }).to_string();
     assert_eq!(
         world.call("PUT", &machines, &more).await.json["policy"]["settle"],

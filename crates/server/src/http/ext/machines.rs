@@ -122,7 +122,8 @@ impl Asked {
                 Some(access.settings(state, project, &old.id, old.machines.as_ref())?);
         }
         if let Some(recipe) = &self.recipe {
-            record.recipe = Some(recipe.clone());
+            let sealed = vault::seal_recipe(state, project, &old.id, recipe.clone())?;
+            record.recipe = Some(sealed);
         }
         if let Some(policy) = &self.policy {
             record.policy = overlaid(&old.policy, policy)?;
