@@ -3,6 +3,8 @@
 //! Every key of a tenant begins with its project, so an id of another project is a missing id. Clear-text secrets
 //! never stand here: they are [`Sealed`].
 
+pub mod keys;
+
 use crate::secrets::Sealed;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, PoolId, TemplateRevision};
 use evenkeel_engine::sync::{Policy, SyncSpec};
@@ -68,129 +70,6 @@ pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, RecordE
         });
     }
     serde_json::from_value(envelope.data).map_err(malformed)
-}
-
-/// Keys. A trailing slash makes a prefix for lists and watches.
-pub mod keys {
-    use super::{ClusterId, JobId, NodeId, PoolId};
-    use evenkeel_engine::ids::NodeName;
-
-    /// Tenants, by id.
-    pub fn project(project: &str) -> String {
-        format!("projects/{project}")
-    }
-    /// Access keys, by AK (global: the AK names the project).
-    pub fn access_key(ak: &str) -> String {
-        format!("access-keys/{ak}")
-    }
-    /// Users, by name (global: the name of the domain is ours alone).
-    pub fn user(name: &str) -> String {
-        format!("users/{name}")
-    }
-    /// Tokens, by the SHA-256 of their text.
-    pub fn token(sha256_hex: &str) -> String {
-        format!("tokens/{sha256_hex}")
-    }
-    /// The first answer to a signed mutating call.
-    pub fn replay(ak: &str, signature: &str) -> String {
-        format!("replay/{ak}/{signature}")
-    }
-    /// Key pairs of a project.
-    pub fn keypair(project: &str, name: &str) -> String {
-        format!("p/{project}/keypairs/{name}")
-    }
-    /// Clusters of a project (prefix).
-    pub fn clusters(project: &str) -> String {
-        format!("p/{project}/clusters/")
-    }
-    /// A cluster.
-    pub fn cluster(project: &str, cluster: &ClusterId) -> String {
-        format!("p/{project}/clusters/{cluster}")
-    }
-    /// Everything inside a cluster (prefix).
-    pub fn inside(project: &str, cluster: &ClusterId) -> String {
-        format!("p/{project}/in/{cluster}/")
-    }
-    /// Pools of a cluster (prefix).
-    pub fn pools(project: &str, cluster: &ClusterId) -> String {
-        format!("p/{project}/in/{cluster}/pools/")
-    }
-    /// A pool.
-    pub fn pool(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
-        format!("p/{project}/in/{cluster}/pools/{pool}")
-    }
-    /// Nodes of a cluster (prefix).
-    pub fn nodes(project: &str, cluster: &ClusterId) -> String {
-        format!("p/{project}/in/{cluster}/nodes/")
-    }
-    /// A node.
-    pub fn node(project: &str, cluster: &ClusterId, node: &NodeId) -> String {
-        format!("p/{project}/in/{cluster}/nodes/{node}")
-    }
-    /// Headers of a cluster's jobs (prefix).
-    pub fn jobs(project: &str, cluster: &ClusterId) -> String {
-        format!("p/{project}/in/{cluster}/jobs/")
-    }
-    /// A job's immutable header.
-    pub fn job(project: &str, cluster: &ClusterId, job: &JobId) -> String {
-        format!("p/{project}/in/{cluster}/jobs/{job}")
-    }
-    /// A job's verdict.
-    pub fn job_state(project: &str, cluster: &ClusterId, job: &JobId) -> String {
-        format!("p/{project}/in/{cluster}/states/{job}")
-    }
-    /// Touched nodes of a job (prefix).
-    pub fn works(project: &str, cluster: &ClusterId, job: &JobId) -> String {
-        format!("p/{project}/in/{cluster}/works/{job}/")
-    }
-    /// A touched node of a job.
-    pub fn work(project: &str, cluster: &ClusterId, job: &JobId, node: &NodeName) -> String {
-        format!("p/{project}/in/{cluster}/works/{job}/{node}")
-    }
-    /// The running synchronization of a pool: its absence is the right to start one.
-    pub fn active(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
-        format!("p/{project}/in/{cluster}/active/{pool}")
-    }
-    /// The cluster's clock.
-    pub fn clock(project: &str, cluster: &ClusterId) -> String {
-        format!("p/{project}/in/{cluster}/clock")
-    }
-    /// The acting replica; its create revision is the epoch.
-    pub fn leader(project: &str, cluster: &ClusterId) -> String {
-        format!("p/{project}/in/{cluster}/leader")
-    }
-    /// Running synchronizations of a cluster, by pool (prefix).
-    pub fn actives(project: &str, cluster: &ClusterId) -> String {
-        format!("p/{project}/in/{cluster}/active/")
-    }
-    /// The right to a pool name.
-    pub fn pool_name(project: &str, cluster: &ClusterId, name: &str) -> String {
-        format!("p/{project}/pool-names/{cluster}/{name}")
-    }
-    /// The right to a cluster name.
-    pub fn cluster_name(project: &str, name: &str) -> String {
-        format!("p/{project}/cluster-names/{name}")
-    }
-    /// Rewritten whenever nodes enter or leave a pool: fences an acceptance against a migration.
-    pub fn membership(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
-        format!("p/{project}/membership/{cluster}/{pool}")
-    }
-    /// The template that was last asked for in `DefaultPool`.
-    pub fn default_template(project: &str, cluster: &ClusterId) -> String {
-        format!("p/{project}/default-templates/{cluster}")
-    }
-    /// Key pairs of a project (prefix).
-    pub fn keypairs(project: &str) -> String {
-        format!("p/{project}/keypairs/")
-    }
-    /// Where jobs whose ids begin like this live (prefix).
-    pub fn job_indexes(project: &str, start: &str) -> String {
-        format!("p/{project}/job-index/{start}")
-    }
-    /// Where a job of a project lives.
-    pub fn job_index(project: &str, job: &JobId) -> String {
-        format!("p/{project}/job-index/{job}")
-    }
 }
 
 /// A tenant.
