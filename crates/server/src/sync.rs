@@ -6,6 +6,7 @@ pub mod board;
 pub mod clock;
 pub mod commit;
 pub mod enrol;
+mod lease;
 pub mod points;
 pub mod ports;
 pub mod state;

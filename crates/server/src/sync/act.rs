@@ -234,3 +234,18 @@ async fn follow(
         }
     }
 }
+
+/// The node that an action is about, where it is about one.
+pub(super) fn node_of(action: &Action) -> Option<&NodeName> {
+    match action {
+        Action::Claim { node, .. }
+        | Action::Cordon { node }
+        | Action::Lift { node }
+        | Action::Release { node, .. }
+        | Action::Confirm { node }
+        | Action::Probe { node, .. }
+        | Action::Host { node, .. }
+        | Action::Heartbeat { node } => Some(node),
+        Action::Evict { .. } | Action::Delete { .. } => None,
+    }
+}

@@ -7,29 +7,26 @@ use super::act::{self, About, Hands, News};
 use super::board::{Board, Snapshot};
 use super::clock::{ClusterClock, WallClock};
 use super::commit::{self, Committed};
+use super::lease::{LEASE_RENEW, take_lease};
 use super::points::Points;
 use super::ports::{Cluster, Listed, Machines, Seen};
 use super::state::{self, State, StateError};
 use super::{chain, enrol};
 use crate::records::keys;
-use crate::store::{LeaseId, Revision, Store, StoreError, Txn};
+use crate::store::{LeaseId, Store, StoreError};
 use evenkeel_engine::action::Action;
 use evenkeel_engine::check;
 use evenkeel_engine::facts::NodeSeen;
 use evenkeel_engine::ids::{ClusterId, NodeName};
 use evenkeel_engine::plan::{Ctx, Plan, plan};
 use evenkeel_engine::sync::Sync;
-use evenkeel_engine::time::{Span, Time};
+use evenkeel_engine::time::Time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// The lease on a cluster. A dead replica is replaced within this time.
-const LEASE_TTL: Duration = Duration::from_secs(15);
-/// Renewed three times within its life.
-const LEASE_RENEW: Duration = Duration::from_secs(5);
 /// The loop looks at everything again after this time even if nothing woke it (L6).
 const RESYNC: Duration = Duration::from_secs(30);
 /// Turns in a row without looking for news: a node passes at most about ten phases without waiting for anything.
@@ -158,32 +155,6 @@ async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
     actor.turns(seen, stored, news).await
 }
 
-async fn take_lease(setup: &Setup) -> Result<(LeaseId, Revision), ActorError> {
-    let key = keys::leader(&setup.project, &setup.cluster);
-    let store = &setup.store;
-    if setup.exclusive {
-        store
-            .txn(Txn::new().delete(&key))
-            .await
-            .map_err(ActorError::Store)?;
-    }
-    loop {
-        let lease = store
-            .lease_grant(LEASE_TTL)
-            .await
-            .map_err(ActorError::Store)?;
-        let txn = Txn::new()
-            .when_absent(&key)
-            .put_leased(&key, b"actor".to_vec(), lease);
-        let taken = store.txn(txn).await.map_err(ActorError::Store)?;
-        if taken.succeeded {
-            return Ok((lease, taken.revision));
-        }
-        store.lease_revoke(lease).await.map_err(ActorError::Store)?;
-        tokio::time::sleep(LEASE_RENEW).await;
-    }
-}
-
 struct Actor<'a> {
     setup: &'a Setup,
     state: State,
@@ -255,6 +226,7 @@ impl Actor<'_> {
             .enrol(
                 &*store,
                 &mut self.state,
+                self.hands.epoch,
                 self.clock.now(),
                 (self.setup.wall)(),
             )
@@ -305,7 +277,7 @@ impl Actor<'_> {
 
     fn start(&mut self, action: Action, now: Time) {
         self.state.ledger.start(&action, now);
-        let about = node_of(&action).map_or(
+        let about = act::node_of(&action).map_or(
             About {
                 seen: None,
                 record: None,
@@ -356,6 +328,9 @@ impl Actor<'_> {
 
     async fn take_batch(&mut self, batch: crate::store::Batch) -> Result<(), ActorError> {
         for event in &batch.events {
+            if self.state.is_node(event.key()) {
+                self.enrol.stir();
+            }
             match self.state.take_event(event) {
                 Ok(Some(job)) => {
                     let store = self.setup.store.clone();
@@ -379,11 +354,16 @@ impl Actor<'_> {
         for item in batch {
             match item {
                 Seen::Node(node) => {
+                    let before = self.state.index.node(&node.name);
+                    if before.is_none_or(|e| !enrol::same_machine(&e.seen, &node)) {
+                        self.enrol.stir();
+                    }
                     Arc::make_mut(&mut self.nodes)
                         .insert(node.name.clone(), Arc::new(node.clone()));
                     self.state.index.see_node(node, now);
                 }
                 Seen::NodeGone(name) => {
+                    self.enrol.stir();
                     Arc::make_mut(&mut self.nodes).remove(&name);
                     self.state.index.lose_node(&name);
                 }
@@ -398,6 +378,7 @@ impl Actor<'_> {
                     self.state.ledger.forget_budget(&key);
                 }
                 Seen::Relisted(Listed::Nodes(all)) => {
+                    self.enrol.stir();
                     self.nodes = Arc::new(
                         all.iter()
                             .map(|n| (n.name.clone(), Arc::new(n.clone())))
@@ -459,7 +440,9 @@ impl Actor<'_> {
                 }
             }
             _ => {
-                let Some(node) = node_of(action) else { return };
+                let Some(node) = act::node_of(action) else {
+                    return;
+                };
                 let held = |s: &Sync| s.work(node).is_some_and(|w| w.phase.is_active());
                 if !self.state.syncs.values().any(held) {
                     self.state.ledger.forget_node(node);
@@ -492,20 +475,3 @@ impl Actor<'_> {
         true
     }
 }
-
-fn node_of(action: &Action) -> Option<&NodeName> {
-    match action {
-        Action::Claim { node, .. }
-        | Action::Cordon { node }
-        | Action::Lift { node }
-        | Action::Release { node, .. }
-        | Action::Confirm { node }
-        | Action::Probe { node, .. }
-        | Action::Host { node, .. }
-        | Action::Heartbeat { node } => Some(node),
-        Action::Evict { .. } | Action::Delete { .. } => None,
-    }
-}
-
-/// Clock records of a quiet job are at most this old, so that a restart loses no more.
-pub const CLOCK_EVERY: Span = Span::mins(1);

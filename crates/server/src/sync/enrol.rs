@@ -2,7 +2,8 @@
 
 use super::state::{DEFAULT_POOL, State};
 use crate::records::{self, NodeRecord, keys};
-use crate::store::{Store, StoreError, Txn};
+use crate::store::{Revision, Store, StoreError, Txn};
+use evenkeel_engine::facts::NodeSeen;
 use evenkeel_engine::ids::{NodeId, NodeName, PoolId};
 use evenkeel_engine::time::{Span, Time};
 use std::collections::BTreeMap;
@@ -10,27 +11,48 @@ use std::collections::BTreeMap;
 /// A node whose Node object stays away for this long, and which no job holds, has left: longer than any reset's
 /// time between leaving and joining again.
 const LEFT_AFTER: Span = Span::mins(60);
-/// Nodes per commit: a transaction holds 128 steps.
+/// The whole cluster is looked at again after this: absences have to be noticed without any news.
+const LOOK_EVERY: Span = Span::mins(1);
+/// Nodes per commit: a transaction holds 128 compares.
 const BATCH: usize = 100;
+
+/// Whether two views of a node show the same object on the same machine.
+pub(super) fn same_machine(a: &NodeSeen, b: &NodeSeen) -> bool {
+    a.uid == b.uid
+        && a.machine_id == b.machine_id
+        && a.system_uuid == b.system_uuid
+        && a.internal_ip == b.internal_ip
+}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Enrol {
     absent: BTreeMap<NodeName, Time>,
+    looked: Option<Time>,
 }
 
 impl Enrol {
-    /// Brings the records in line with what is seen. Does nothing while the view is not live.
+    /// Something about nodes has changed: look at the next turn.
+    pub fn stir(&mut self) {
+        self.looked = None;
+    }
+
+    /// Brings the records in line with what is seen, as the actor of `epoch`. Does nothing while the view is not
+    /// live, and looks at the whole cluster only if something was stirred or a minute has passed.
     pub async fn enrol(
         &mut self,
         store: &dyn Store,
         state: &mut State,
+        epoch: Revision,
         now: Time,
         wall_ms: i64,
     ) -> Result<(), StoreError> {
-        if !state.index.live() {
+        let fresh_look = |at: Time| now - at < LOOK_EVERY;
+        if !state.index.live() || self.looked.is_some_and(fresh_look) {
             return Ok(());
         }
+        self.looked = Some(now);
+        let leader = keys::leader(&state.project, &state.cluster);
         let fresh: Vec<NodeRecord> = state
             .index
             .nodes()
@@ -50,7 +72,8 @@ impl Enrol {
             })
             .collect();
         if !fresh.is_empty() {
-            let mut txn = Txn::new();
+            // A replica that was replaced must not give a node a second id.
+            let mut txn = Txn::new().when_create_revision(leader, epoch);
             for record in &fresh {
                 let key = keys::node(&state.project, &state.cluster, &record.id);
                 txn = txn.when_absent(&key).put(key, records::encode(record));
@@ -58,6 +81,7 @@ impl Enrol {
             store.txn(txn).await?;
             self.reread(store, state, fresh.iter().map(|r| &r.id))
                 .await?;
+            self.stir();
         }
         self.refresh(store, state, wall_ms).await?;
         self.forget(store, state, now).await
@@ -65,7 +89,7 @@ impl Enrol {
 
     /// Keeps what leads to a machine up to date. Another machine under a node's name carries nothing of ours.
     async fn refresh(
-        &self,
+        &mut self,
         store: &dyn Store,
         state: &mut State,
         wall_ms: i64,
@@ -97,6 +121,9 @@ impl Enrol {
                 .when_mod_revision(&key, *revision)
                 .put(key, records::encode(record));
             store.txn(txn).await?;
+        }
+        if changed.len() == BATCH {
+            self.stir();
         }
         self.reread(store, state, changed.iter().map(|(r, _)| &r.id))
             .await

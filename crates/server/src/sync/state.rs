@@ -185,6 +185,11 @@ impl State {
         Ok(None)
     }
 
+    /// Whether a key is that of a node's record.
+    pub(super) fn is_node(&self, key: &str) -> bool {
+        key.starts_with(&keys::nodes(&self.project, &self.cluster))
+    }
+
     fn lose_record(&mut self, key: &str) {
         let pools = keys::pools(&self.project, &self.cluster);
         let nodes = keys::nodes(&self.project, &self.cluster);
