@@ -4,6 +4,7 @@ use crate::support::*;
 use evenkeel_engine::ids::{ClusterId, NodeId, PoolId};
 use evenkeel_server::http::vault;
 use evenkeel_server::records::{ClusterRecord, NodeRecord, PoolRecord, Recipe, keys};
+use evenkeel_server::store::Store;
 use serde_json::{Value, json};
 
 fn pools() -> String {
@@ -530,6 +531,14 @@ async fn clusters_are_registered_and_get_their_machines() {
         (&*teardown, &*install),
         ("canary-teardown", "canary-install")
     );
+    let argv = json!(["/opt/reset", "--token", "canary-argument"]);
+    let body = json!({ "recipe": { "type": "command", "argv": argv } });
+    let set = world.call("PUT", &machines, &body.to_string()).await;
+    assert_eq!(set.json["recipe"], "command", "{}", set.text);
+    let key = keys::cluster(PROJECT, &cluster);
+    let stored = world.store.get(&key, None).await.unwrap().unwrap();
+    let stored = String::from_utf8_lossy(&stored.value).into_owned();
+    assert!(stored.contains("/opt/reset") && !stored.contains("canary-argument"));
     let more = json!({ "policy": { "drain_tries": 7 } }).to_string();
     assert_eq!(
         world.call("PUT", &machines, &more).await.json["policy"]["settle"],
