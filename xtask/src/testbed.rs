@@ -346,7 +346,11 @@ impl Testbed {
         self.processes
             .iter()
             .chain(self.hosts.iter().map(|host| &host.init))
-            .chain(self.real_nodes.iter().filter_map(|node| node.holder.as_ref()))
+            .chain(
+                self.real_nodes
+                    .iter()
+                    .filter_map(|node| node.holder.as_ref()),
+            )
     }
 
     /// Runs kubectl as `admin`; its stdout.

@@ -245,7 +245,7 @@ fn a_reinstalled_node_joins(bed: &mut Testbed, number: u8) {
     bed.kubectl(&["uncordon", &node.node]).unwrap();
 }
 
-/// Three drains moved at least one pod each, through the eviction API and one at a time.
+/// The drains of the first and the last node moved at least one pod each, through the eviction API.
 fn pods_were_evicted(bed: &Testbed) {
     let log = fs::read_to_string(&bed.audit_log).unwrap();
     let mut answers: BTreeMap<u64, usize> = BTreeMap::new();
@@ -260,7 +260,7 @@ fn pods_were_evicted(bed: &Testbed) {
         }
     }
     eprintln!("evictions by answer: {answers:?}");
-    assert!(answers.get(&201).is_some_and(|count| *count >= 3));
+    assert!(answers.get(&201).is_some_and(|count| *count >= 2));
 }
 
 fn runs(pid: u32) -> bool {

@@ -73,7 +73,10 @@ pub fn start_all(bed: &mut Testbed, options: &Options, base: &Path, keeper: &Pat
 }
 
 /// Runs `job` for every item in a thread of its own; answers in the order of the items.
-pub(super) fn at_once<T: Send, R: Send>(items: Vec<T>, job: impl Fn(T) -> Result<R> + Sync) -> Vec<Result<R>> {
+pub(super) fn at_once<T: Send, R: Send>(
+    items: Vec<T>,
+    job: impl Fn(T) -> Result<R> + Sync,
+) -> Vec<Result<R>> {
     thread::scope(|scope| {
         let job = &job;
         let running: Vec<_> = items
