@@ -165,6 +165,14 @@ async fn a_job_without_a_reset_says_so_in_every_state() {
         params["ignoredFields"].as_str().unwrap().contains(field),
         "nothing is emptied, so nothing is retained: {params}"
     );
+    let pool = world
+        .get(&format!("/clusters/{CLUSTER}/nodepools/DefaultPool"))
+        .await;
+    assert_eq!(
+        pool.json["status"]["configurationSyncedNodeCount"], 0,
+        "none carries what the running job brings: {}",
+        pool.text
+    );
     let cluster = ClusterId::new(CLUSTER);
     let key = keys::job_state(PROJECT, &cluster, &JobId::new(&job));
     let at = Time(1_000_001);

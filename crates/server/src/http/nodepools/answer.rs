@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_api::meta::wire_time;
 use evenkeel_api::nodepool::{NodePool, NodePoolMetadata, NodePoolSpec, api_version};
-use evenkeel_engine::ids::{ClusterId, JobId, NodeName, PoolId};
+use evenkeel_engine::ids::{ClusterId, JobId, NodeName, PoolId, TemplateRevision};
 
 use super::template::Clear;
 use crate::http::auth::Call;
@@ -14,7 +14,7 @@ use crate::http::error::ApiError;
 use crate::http::load::{self, DEFAULT_POOL};
 use crate::http::vault::TemplateOwner;
 use crate::http::{ApiState, nodes};
-use crate::records::{NodeRecord, PoolRecord, keys};
+use crate::records::{JobRecord, NodeRecord, PoolRecord, keys};
 use crate::sync::board::Snapshot;
 
 /// Label that answers add to `k8sTags`; clients hide keys of this family.
@@ -25,6 +25,8 @@ pub(super) struct Scene {
     project: String,
     nodes: Vec<NodeRecord>,
     active: BTreeMap<PoolId, JobId>,
+    /// What the running job brings to `DefaultPool`, which declares nothing itself.
+    default_revision: Option<TemplateRevision>,
     in_hand: BTreeMap<NodeName, JobId>,
     snapshot: Option<Arc<Snapshot>>,
     now_ms: i64,
@@ -40,7 +42,19 @@ impl Scene {
         let nodes = load::list::<NodeRecord>(&*state.store, &keys::nodes(project, cluster)).await?;
         let actives = load::list::<JobId>(&*state.store, &keys::actives(project, cluster)).await?;
         let pool_of = |key: &str| PoolId::new(key.rsplit('/').next().unwrap_or_default());
+        let in_default = actives
+            .iter()
+            .find(|active| pool_of(&active.key).as_str() == DEFAULT_POOL);
+        let default_revision = match in_default {
+            None => None,
+            Some(active) => {
+                let key = keys::job(project, cluster, &active.record);
+                let job = load::find::<JobRecord>(&*state.store, key).await?;
+                job.map(|job| job.record.spec.revision)
+            }
+        };
         Ok(Self {
+            default_revision,
             project: project.to_owned(),
             nodes: nodes.into_iter().map(|node| node.record).collect(),
             active: actives
@@ -105,7 +119,9 @@ impl Scene {
     pub(super) fn default_pool(&self) -> NodePool {
         let id = PoolId::new(DEFAULT_POOL);
         let nodes = self.nodes_of(&id);
-        let status = convert::pool_status(self.view(), &nodes, None, self.active.get(&id), None);
+        let declared = self.default_revision.as_ref();
+        let active = self.active.get(&id);
+        let status = convert::pool_status(self.view(), &nodes, declared, active, None);
         let count = nodes.len() as i32;
         NodePool {
             kind: "NodePool".to_owned(),
