@@ -374,7 +374,9 @@ impl Ledger {
                 .map(|(k, _)| k.clone())
                 .chain(self.done.range(range).map(|(k, _)| k.clone()))
                 .collect();
-            keys.iter().for_each(|key| self.forget(key));
+            for key in &keys {
+                self.forget(key);
+            }
         }
     }
 

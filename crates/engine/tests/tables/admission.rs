@@ -44,12 +44,12 @@ fn scene(max: u32, nodes: &str, canary: bool, named: bool) -> Case {
             'h' => case.node(n, |node| node.hold = true),
             'i' | 'I' => {
                 case.in_hand(n, Phase::Resetting { since: NOW }, |w| {
-                    w.was_available = *letter == 'i'
+                    w.was_available = *letter == 'i';
                 });
             }
             'd' | 'D' => {
                 case.stands(n, Phase::Done { at: NOW }, |w| {
-                    w.was_available = *letter == 'd'
+                    w.was_available = *letter == 'd';
                 });
             }
             'f' => case.in_hand(n, cordoned(Left::Cordoned), |w| w.attempt = 2),
@@ -380,6 +380,10 @@ fn the_one_that_can_be_drained_at_once_goes_first() {
 
 /// While the slots are full, a turn does not look at the pool; while only sick nodes may go, it looks at those.
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the cost of a decision is what is tested"
+)]
 fn a_turn_with_full_slots_costs_no_more_in_a_large_pool() {
     let cost = |count: usize, canary: bool| {
         let mut case = Case::new(count, 20).spec(|spec| spec.proven = !canary);

@@ -33,6 +33,10 @@ fn host(stage: Stage, attempt: u32) -> Action {
     }
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "it is passed on as an action's result"
+)]
 fn ended(ok: bool) -> Result<Answer, FaultSeen> {
     Ok(Answer::Host(if ok {
         HostState::Succeeded {
@@ -177,7 +181,7 @@ fn people_who_cordon_uncordon_and_hold() {
     let mut case = Case::new(1, 1).spec(|s| s.named = true);
     let since = NOW;
     case.in_hand(1, Phase::Resetting { since }, |w| {
-        (w.attempt, w.was_unschedulable) = (1, true)
+        (w.attempt, w.was_unschedulable) = (1, true);
     });
     case.node(1, |n| (n.mark, n.unschedulable) = (None, false));
     assert_eq!(verbs(&case.turn())[0], "cordon n1");
@@ -187,7 +191,7 @@ fn people_who_cordon_uncordon_and_hold() {
     // A named node that was cordoned before us, and that a person opened since, ends open.
     let mut case = Case::new(1, 1).spec(|s| s.named = true);
     case.in_hand(1, Phase::Resetting { since: NOW }, |w| {
-        (w.attempt, w.was_unschedulable) = (1, true)
+        (w.attempt, w.was_unschedulable) = (1, true);
     });
     case.node(1, |n| n.unschedulable = false);
     case.settle();
@@ -740,7 +744,7 @@ fn releases() {
         };
         case.in_hand(1, phase, |w| w.was_unschedulable = before);
         case.node(1, |n| {
-            (n.mark, n.unschedulable) = (marked.then(mark), cordoned)
+            (n.mark, n.unschedulable) = (marked.then(mark), cordoned);
         });
         if acknowledged {
             let release = Action::Release {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 /// A call to the API server that takes longer is given up: the answer no longer matters, the next observation does.
 const API_LIMIT: Duration = Duration::from_secs(30);
 /// A probe connects, pushes the host binary once, and reads a page of facts.
-const PROBE_LIMIT: Duration = Duration::from_secs(120);
+const PROBE_LIMIT: Duration = Duration::from_mins(2);
 /// Progress reports that wait for the actor; more would only be older.
 const PROGRESS_QUEUE: usize = 16;
 

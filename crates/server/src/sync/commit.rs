@@ -109,6 +109,10 @@ pub async fn commit(
 
 /// What a node carries after this standing: the job's revision once the reset was carried through, nothing known
 /// once it was begun and not ended, and no change otherwise.
+#[expect(
+    clippy::option_option,
+    reason = "no change, or a new value that may be none"
+)]
 fn applied(state: &State, job: &JobId, work: &Work) -> Option<Option<TemplateRevision>> {
     let spec = &state.syncs.get(job)?.spec;
     match &work.phase {

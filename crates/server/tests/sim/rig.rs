@@ -91,7 +91,7 @@ impl Rig {
                 let inner = self.lock();
                 inner.world.next_at().map(|at| inner.instant(at))
             };
-            let far = Instant::now() + Duration::from_secs(3600);
+            let far = Instant::now() + Duration::from_hours(1);
             tokio::select! {
                 biased;
                 () = self.poke.notified() => {}

@@ -24,10 +24,10 @@ use tokio::task::JoinHandle;
 pub const PROJECT: &str = "p";
 const CLUSTER: &str = "c";
 /// Longest run, in virtual time after the faults: a pool of twelve nodes, one by one, every limit used up.
-const RUN_LIMIT: Duration = Duration::from_secs(3 * 3600);
+const RUN_LIMIT: Duration = Duration::from_hours(3);
 /// After the last verdict: leftovers of lost answers are cleared away within this, then nothing moves any more.
-const SETTLE: Duration = Duration::from_secs(180);
-const REST: Duration = Duration::from_secs(300);
+const SETTLE: Duration = Duration::from_mins(3);
+const REST: Duration = Duration::from_mins(5);
 
 /// When the controller dies.
 #[derive(Clone, Copy, Debug)]
