@@ -104,10 +104,7 @@ impl Commands {
         let files = Files::new(&self.dir, run.id);
         let journal = |source| {
             transient(
-                format!(
-                    "the journal of commands {} cannot be used",
-                    self.dir.display()
-                ),
+                format!("the journal of commands {} cannot be used", self.dir.display()),
                 source,
             )
         };
@@ -116,11 +113,7 @@ impl Commands {
                 spawn(run, &files).await?;
             }
             // Nobody may be listening any more; the outcome is still wanted.
-            let _heard = progress
-                .send(HostState::Running {
-                    step: Some(STEP.into()),
-                })
-                .await;
+            let _heard = progress.send(HostState::Running { step: Some(STEP.into()) }).await;
         }
         let end = follow(run, &files, output).await?;
         Ok(end.state(run.limit_s))
@@ -134,19 +127,13 @@ impl Commands {
 
 impl End {
     fn state(&self, limit_s: u32) -> HostState {
-        let failed = |reason: String| HostState::Failed {
-            step: STEP.into(),
-            reason,
-        };
+        let failed = |reason: String| HostState::Failed { step: STEP.into(), reason };
         match self {
-            Self::Status { code: 0, .. } => HostState::Succeeded {
-                ended_host_ms: None,
-            },
+            Self::Status { code: 0, .. } => HostState::Succeeded { ended_host_ms: None },
             // timeout(1): 124 after TERM, 137 if KILL was needed.
-            Self::Status {
-                code: 124 | 137,
-                ran_ms,
-            } if *ran_ms >= u64::from(limit_s).saturating_mul(1000) => {
+            Self::Status { code: 124 | 137, ran_ms }
+                if *ran_ms >= u64::from(limit_s).saturating_mul(1000) =>
+            {
                 failed(format!("stopped: time limit of {limit_s} s passed"))
             }
             Self::Status { code: 126, .. } => failed("exit status 126: it cannot be run".into()),
@@ -171,14 +158,12 @@ pub(super) fn check_executable(argv: &[String]) -> Result<(), Fault> {
         ));
     };
     let executable = |path: &Path| {
-        path.metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
     let found = if program.contains('/') {
         program.starts_with('/') && executable(Path::new(program))
     } else {
-        PATH.split(':')
-            .any(|dir| executable(&Path::new(dir).join(program)))
+        PATH.split(':').any(|dir| executable(&Path::new(dir).join(program)))
     };
     if found {
         return Ok(());
@@ -208,10 +193,7 @@ async fn spawn(run: &Run<'_>, files: &Files) -> Result<(), Fault> {
     let spawned = command.spawn().map_err(|source| {
         // It never ran; saying so in the journal keeps the order's answer the same for ever.
         Fault::Permanent {
-            what: format!(
-                "node {}: the command cannot be started",
-                run.order.target.node
-            ),
+            what: format!("node {}: the command cannot be started", run.order.target.node),
             source: Some(Box::new(source)),
         }
     });
@@ -256,10 +238,7 @@ fn environment(run: &Run<'_>) -> BTreeMap<String, String> {
             ("EVENKEEL_ADDRESS", address),
             ("EVENKEEL_ATTEMPT", run.order.attempt.to_string()),
             ("EVENKEEL_STAGE", stage.to_owned()),
-            (
-                "EVENKEEL_MACHINE_ID",
-                target.machine_id.as_deref().unwrap_or_default().to_owned(),
-            ),
+            ("EVENKEEL_MACHINE_ID", target.machine_id.as_deref().unwrap_or_default().to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
@@ -313,7 +292,7 @@ async fn follow(run: &Run<'_>, files: &Files, output: &dyn OutputSink) -> Result
         let gone = match life {
             Life::Alive => false,
             // The wrapper alone was killed: what it ran may still run, and its end may still be written.
-            Life::Gone if files.survives(run.id) => {
+            Life::Gone if journal::survives(run.id) => {
                 survived = Instant::now();
                 false
             }
@@ -353,11 +332,7 @@ async fn keep_head(files: &Files, key: &OutputKey, output: &dyn OutputSink) {
     let kept = async {
         let stored = output.stored(key).await?;
         let fresh = files.output_from(stored).await?;
-        if fresh.is_empty() {
-            Ok(())
-        } else {
-            output.append(key, stored, &fresh).await
-        }
+        if fresh.is_empty() { Ok(()) } else { output.append(key, stored, &fresh).await }
     };
     warn_if_lost(key, kept.await);
 }

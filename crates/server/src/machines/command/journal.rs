@@ -45,10 +45,7 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(dir: &Path, id: &OrderId) -> Self {
-        Self {
-            dir: dir.to_owned(),
-            prefix: dir.join(id.to_string()),
-        }
+        Self { dir: dir.to_owned(), prefix: dir.join(id.to_string()) }
     }
 
     /// Path of the first file; the others have an extension more.
@@ -64,10 +61,7 @@ impl Files {
     pub(super) async fn begin(&self, id: &OrderId) -> io::Result<bool> {
         let (dir, path, line) = (self.dir.clone(), self.prefix.clone(), format!("{id}\n"));
         let begun = tokio::task::spawn_blocking(move || {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&dir)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
             create_once(&dir, &path, &line)
         });
         begun.await.map_err(io::Error::other)?
@@ -93,10 +87,7 @@ impl Files {
         let ended: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
         let begun = self.wrapper()?.and_then(|w| w.begun_ms).unwrap_or(ended);
         Ok(Some(match code {
-            Some(code) => End::Status {
-                code,
-                ran_ms: ended.saturating_sub(begun),
-            },
+            Some(code) => End::Status { code, ran_ms: ended.saturating_sub(begun) },
             None => End::Interrupted,
         }))
     }
@@ -121,20 +112,6 @@ impl Files {
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         let alive = fields.first() != Some(&"Z") && fields.get(19) == Some(&start.as_str());
         Ok(if alive { Life::Alive } else { Life::Gone })
-    }
-
-    /// Whether the wrapper's `timeout(1)` outlives it: it carries the order's name in its environment, enforces
-    /// the limit, and ends with the command. Daemons of the command are not looked for.
-    pub(super) fn survives(&self, id: &OrderId) -> bool {
-        let mark = format!("EVENKEEL_ORDER={id}");
-        let listing = fs::read_dir("/proc").into_iter().flatten().flatten();
-        listing.map(|entry| entry.path()).any(|dir| {
-            let comm = fs::read_to_string(dir.join("comm")).unwrap_or_default();
-            // A zombie has no environment any more.
-            comm.trim() == "timeout"
-                && fs::read(dir.join("environ"))
-                    .is_ok_and(|pairs| pairs.split(|b| *b == 0).any(|pair| pair == mark.as_bytes()))
-        })
     }
 
     fn wrapper(&self) -> io::Result<Option<Wrapper>> {
@@ -190,12 +167,7 @@ struct Wrapper {
 
 /// Creates a file with this content, durably. `false`: it was there.
 fn create_once(dir: &Path, path: &Path, content: &str) -> io::Result<bool> {
-    let mut file = match OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-    {
+    let mut file = match OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
         Err(error) => return Err(error),
@@ -204,6 +176,20 @@ fn create_once(dir: &Path, path: &Path, content: &str) -> io::Result<bool> {
     file.sync_all()?;
     File::open(dir)?.sync_all()?;
     Ok(true)
+}
+
+/// Whether a wrapper's `timeout(1)` outlives it: it carries the order's name in its environment, enforces
+/// the limit, and ends with the command. Daemons of the command are not looked for.
+pub(super) fn survives(id: &OrderId) -> bool {
+    let mark = format!("EVENKEEL_ORDER={id}");
+    let listing = fs::read_dir("/proc").into_iter().flatten().flatten();
+    listing.map(|entry| entry.path()).any(|dir| {
+        let comm = fs::read_to_string(dir.join("comm")).unwrap_or_default();
+        // A zombie has no environment any more.
+        comm.trim() == "timeout"
+            && fs::read(dir.join("environ"))
+                .is_ok_and(|pairs| pairs.split(|b| *b == 0).any(|pair| pair == mark.as_bytes()))
+    })
 }
 
 /// Removes the files of a job.
