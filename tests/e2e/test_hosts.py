@@ -137,8 +137,8 @@ esac
 
     def plug():
         files = machines["node-8"]
-        wait_for("the script on node-8", lambda: proc(files.init, "root/run/pull-the-plug") is not None
-                 and pathlib.Path(f"/proc/{files.init}/root/run/pull-the-plug").exists(), 150)
+        flag = pathlib.Path(f"/proc/{files.init}/root/run/pull-the-plug")
+        wait_for("the script on node-8", flag.exists, 150)
         files.off()
         time.sleep(1)
         files.on()
@@ -195,18 +195,19 @@ def test_a_step_that_ignores_term(bed, server, api, cluster, pool, machines):
 
 
 def test_the_connection_is_cut_all_the_time(bed, server, api, cluster, pool, machines):
-    sdk.update_pool(api, cluster, pool, "workers", pre=script("sleep 2; echo said"), key="second", wait=True)
+    sdk.update_pool(api, cluster, pool, "workers", pre=script("sleep 8; echo said"), key="second", wait=True)
     job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids(api, cluster)["node-2"]])
-    cuts, dice, until = 0, random.Random(7), time.monotonic() + 40
+    cuts, dice, until = 0, random.Random(7), time.monotonic() + 20
     while cuts < 12 and time.monotonic() < until:
         if machines["node-2"].sessions():
-            # Short and long, so that every step of the conversation is reached.
-            time.sleep(dice.choice([0, 0.03, 0.08, 0.2, 0.4, 0.8]))
+            # Early and late, so that every step of the conversation is reached; never getting through for
+            # `reach_timeout_s` would be a host that is away, which is another matter.
+            time.sleep(1.2 if cuts % 3 == 2 else dice.choice([0, 0.03, 0.08, 0.2, 0.4]))
             cuts += bool(machines["node-2"].sessions())
             machines["node-2"].cut()
         time.sleep(0.005)
     ended = sdk.job_end(api, job, 60)
-    assert cuts >= 8, cuts
+    assert cuts >= 5, f"only {cuts} connections were there to be cut"
     assert ended.status.phase == "Success", ended.status.reason
     assert attempts_of(bed, "node-2", job) == ([1], [1])
     assert server.cli("get", "output", job, "node-2", "--attempt", "1").stdout.count("said\n") == 1
@@ -249,39 +250,48 @@ def test_the_controller_is_killed_thirty_times(bed, server, api, cluster, pool, 
     assert kills == 30, f"{kills} kills in {runs} runs"
 
 
+def cordons(bed, node):
+    """How often the audit log shows that a node was cordoned by the controller."""
+    wanted = f'"requestURI":"/api/v1/nodes/{node}?fieldManager=evenkeel"'
+    with open(bed.facts["audit_log"]) as log:
+        events = [json.loads(line) for line in log if wanted in line]
+    return sum((e.get("requestObject", {}).get("spec") or {}).get("unschedulable") is True for e in events)
+
+
 def refused(bed, api, cluster, pool, node):
-    """A run of one node that is refused before its cordon; its reason."""
+    """A run of one node that is given back before its cordon; its reason."""
+    before = cordons(bed, node)
     job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids(api, cluster)[node]], retry_times=0)
     ended = sdk.job_end(api, job, 60)
     assert ended.status.phase == "Failed"
+    assert before > 0 and cordons(bed, node) == before, "it was cordoned"
     assert lines(bed, node, job) == [] and schedulable(bed, node)
-    cordons = bed.audit([node])["max_out"]
-    return ended.status.reason, cordons
+    return ended.status.reason
 
 
 def test_what_is_found_before_the_cordon(bed, server, api, cluster, pool, machines):
     """Wrong credential, another host key, a full disk: named, and the node is never touched."""
     sdk.update_pool(api, cluster, pool, "workers", pre=script("# before"), key="first", wait=True)
     machines["node-1"].enter("mv /root/.ssh/authorized_keys /root/.ssh/kept")
-    reason, _ = refused(bed, api, cluster, pool, "node-1")
+    reason = refused(bed, api, cluster, pool, "node-1")
     assert "refuses the controller's SSH key for user root" in reason, reason
     machines["node-1"].enter("mv /root/.ssh/kept /root/.ssh/authorized_keys")
 
     machines["node-2"].enter("mount -t tmpfs -o size=16m tmpfs /var/lib/evenkeel")
-    reason, _ = refused(bed, api, cluster, pool, "node-2")
+    reason = refused(bed, api, cluster, pool, "node-2")
     assert "MiB of disk are free" in reason, reason
     machines["node-2"].enter("mount -o remount,ro /var/lib/evenkeel")
-    reason, _ = refused(bed, api, cluster, pool, "node-2")
+    reason = refused(bed, api, cluster, pool, "node-2")
     assert "read-only" in reason or "cannot write" in reason, reason
     machines["node-2"].enter("umount /var/lib/evenkeel")
 
     keys = "/etc/ssh/ssh_host_ed25519_key"
     machines["node-3"].enter(f"mkdir /root/kept && cp -p {keys}* /root/kept && rm {keys}* && ssh-keygen -q -t ed25519 -N '' -f {keys}"
                              " && kill -HUP 1")
-    reason, _ = refused(bed, api, cluster, pool, "node-3")
+    reason = refused(bed, api, cluster, pool, "node-3")
     pinned = run("ssh-keygen", "-lf", "/dev/stdin", input=bed.hosts["node-3"]["host_key"]).stdout.split()[1]
     assert "shows another SSH host key" in reason and pinned in reason, reason
-    machines["node-3"].enter(f"cp -p /root/kept/* /etc/ssh/ && kill -HUP 1")
+    machines["node-3"].enter("cp -p /root/kept/* /etc/ssh/ && kill -HUP 1")
 
     job = sdk.upgrade(api, cluster, pool, MAX, node_i_ds=[ids(api, cluster)[n] for n in ("node-1", "node-2", "node-3")])
     ended = sdk.job_end(api, job, 90)

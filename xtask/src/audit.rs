@@ -47,10 +47,7 @@ pub struct Report {
 impl Report {
     /// Pods with more than one accepted eviction; empty in a good run.
     pub fn evicted_twice(&self) -> Vec<&str> {
-        let twice = self
-            .accepted_evictions
-            .iter()
-            .filter(|(_, count)| **count > 1);
+        let twice = self.accepted_evictions.iter().filter(|(_, count)| **count > 1);
         twice.map(|(pod, _)| pod.as_str()).collect()
     }
 }
@@ -147,15 +144,8 @@ fn take(
         return Ok(());
     };
     let by_actor = event.user.username == actor;
-    let code = event
-        .response_status
-        .as_ref()
-        .map_or(0, |status| status.code);
-    match (
-        object.resource.as_str(),
-        object.subresource.as_str(),
-        event.verb.as_str(),
-    ) {
+    let code = event.response_status.as_ref().map_or(0, |status| status.code);
+    match (object.resource.as_str(), object.subresource.as_str(), event.verb.as_str()) {
         ("nodes", "", "create" | "update" | "patch" | "delete") => {
             let wanted = nodes.is_empty() || nodes.contains(node_name(event, object));
             if wanted && (200..300).contains(&code) && !is_dry_run(event) {
@@ -163,18 +153,13 @@ fn take(
             }
         }
         ("nodes", "", "deletecollection") if (200..300).contains(&code) => {
-            bail!(
-                "{} deleted a collection of nodes: it cannot be told which",
-                event.user.username
-            );
+            bail!("{} deleted a collection of nodes: it cannot be told which", event.user.username);
         }
         ("pods", "eviction", "create") if by_actor => count_eviction(event, object, code, report),
         ("pods", "", "delete" | "deletecollection")
             if by_actor && code < 300 && !is_dry_run(event) =>
         {
-            report
-                .bare_deletes
-                .push(format!("{}/{}", object.namespace, object.name));
+            report.bare_deletes.push(format!("{}/{}", object.namespace, object.name));
         }
         _ => {}
     }
@@ -186,10 +171,7 @@ fn node_name<'a>(event: &'a Event, object: &'a ObjectRef) -> &'a str {
         return &object.name;
     }
     // A create names the Node only in its body.
-    let named = event
-        .response_object
-        .as_ref()
-        .and_then(|body| body["metadata"]["name"].as_str());
+    let named = event.response_object.as_ref().and_then(|body| body["metadata"]["name"].as_str());
     named.unwrap_or_default()
 }
 
@@ -198,9 +180,7 @@ fn node_write(event: &Event, object: &ObjectRef, by_actor: bool) -> Result<NodeW
     let deleted = event.verb == "delete";
     let nothing = Value::Null;
     let body = event.response_object.as_ref().unwrap_or(&nothing);
-    let version = body["metadata"]["resourceVersion"]
-        .as_str()
-        .and_then(|text| text.parse().ok());
+    let version = body["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
     if !deleted && version.is_none() {
         bail!("a write to node {node} was logged without its answer; the policy must log it whole");
     }
@@ -231,10 +211,7 @@ fn count_eviction(event: &Event, object: &ObjectRef, code: u16, report: &mut Rep
     let body = event.request_object.as_ref().unwrap_or(&Value::Null);
     let uid = body["deleteOptions"]["preconditions"]["uid"].as_str();
     report.evictions_without_uid += u32::from(uid.is_none());
-    let pod = uid.map_or_else(
-        || format!("{}/{}", object.namespace, object.name),
-        str::to_owned,
-    );
+    let pod = uid.map_or_else(|| format!("{}/{}", object.namespace, object.name), str::to_owned);
     let count = match code {
         201 => report.accepted_evictions.entry(pod).or_default(),
         429 => report.refused_evictions.entry(pod).or_default(),

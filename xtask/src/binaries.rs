@@ -30,7 +30,10 @@ pub fn node_binary() -> Result<PathBuf> {
     ensure!(passed(&mut build, BUILD_LIMIT)?, "evenkeel-node could not be built");
     let path = target.join(TARGET).join("node/evenkeel-node");
     let size = std::fs::metadata(&path).context("evenkeel-node is not there")?.len();
-    ensure!(size <= NODE_BINARY_MAX, "evenkeel-node has {size} bytes, the limit is {NODE_BINARY_MAX}");
+    ensure!(
+        size <= NODE_BINARY_MAX,
+        "evenkeel-node has {size} bytes, the limit is {NODE_BINARY_MAX}"
+    );
     Ok(path)
 }
 
@@ -38,9 +41,7 @@ pub fn node_binary() -> Result<PathBuf> {
 pub fn server_for_tests() -> Result<PathBuf> {
     let root = workspace_root();
     let mut build = Command::new("cargo");
-    build
-        .args(["build", "-p", "evenkeel", "--features", "crash-points"])
-        .current_dir(&root);
+    build.args(["build", "-p", "evenkeel", "--features", "crash-points"]).current_dir(&root);
     ensure!(passed(&mut build, BUILD_LIMIT)?, "evenkeel could not be built");
     Ok(root.join("target/debug/evenkeel"))
 }

@@ -38,9 +38,7 @@ const COMMANDS: [&str; 7] = [
 /// The built binary of a module; builds it when the cache does not hold it.
 pub fn build(module: &str) -> Result<PathBuf> {
     let source = workspace_root().join("testbed").join(module);
-    let dir = cache_dir()
-        .join("testbed")
-        .join(format!("{module}-{}", key(&source)?));
+    let dir = cache_dir().join("testbed").join(format!("{module}-{}", key(&source)?));
     let binary = dir.join(module);
     if !binary.exists() {
         compile(module, &source, &dir)?;
@@ -79,27 +77,17 @@ fn compile(module: &str, source: &Path, dir: &Path) -> Result<()> {
     let unfinished = dir.join(format!(".{module}.{}", std::process::id()));
     let mut stamp = String::from("-s -w");
     if module == "kubernetes" {
-        for package in [
-            "k8s.io/component-base/version",
-            "k8s.io/client-go/pkg/version",
-        ] {
+        for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
             stamp.push_str(&format!(
                 " -X {package}.gitVersion={KUBERNETES} -X {package}.gitMajor=1 -X {package}.gitMinor=36"
             ));
         }
     }
     let mut go = Command::new("go");
-    go.args([
-        "build",
-        "-trimpath",
-        "-buildvcs=false",
-        "-ldflags",
-        &stamp,
-        "-o",
-    ])
-    .arg(&unfinished)
-    .arg(".")
-    .current_dir(source);
+    go.args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &stamp, "-o"])
+        .arg(&unfinished)
+        .arg(".")
+        .current_dir(source);
     if module == "leasekeeper" {
         // It runs on hosts whose C library is not this machine's.
         go.env("CGO_ENABLED", "0");
@@ -108,10 +96,7 @@ fn compile(module: &str, source: &Path, dir: &Path) -> Result<()> {
         bail!("`go build` of testbed/{module} failed; its words stand above");
     }
     fs::rename(&unfinished, dir.join(module)).context("put the binary in its place")?;
-    note(&format!(
-        "built testbed/{module} in {} s",
-        start.elapsed().as_secs()
-    ));
+    note(&format!("built testbed/{module} in {} s", start.elapsed().as_secs()));
     Ok(())
 }
 
@@ -128,9 +113,7 @@ fn installed(name: &str) -> Option<PathBuf> {
     let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = assets.into_iter().chain(std::env::split_paths(&path));
-    places
-        .map(|place| place.join(name))
-        .find(|file| file.is_file() && recent(name, file))
+    places.map(|place| place.join(name)).find(|file| file.is_file() && recent(name, file))
 }
 
 fn recent(name: &str, file: &Path) -> bool {
@@ -146,21 +129,12 @@ fn recent(name: &str, file: &Path) -> bool {
 
 /// Whether what `name` says of its version is new enough: Kubernetes 1.34, and etcd 3.6 for it.
 fn recent_words(name: &str, text: &str) -> bool {
-    let numbers = text
-        .split(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .find(|w| w.contains('.'));
-    let mut parts = numbers
-        .unwrap_or_default()
-        .split('.')
-        .map(|part| part.parse::<u32>().ok());
+    let numbers = text.split(|c: char| !(c.is_ascii_digit() || c == '.')).find(|w| w.contains('.'));
+    let mut parts = numbers.unwrap_or_default().split('.').map(|part| part.parse::<u32>().ok());
     let (Some(Some(major)), Some(Some(minor))) = (parts.next(), parts.next()) else {
         return false;
     };
-    let least = if name == "etcd" {
-        (3, 6)
-    } else {
-        (1, OLDEST_MINOR)
-    };
+    let least = if name == "etcd" { (3, 6) } else { (1, OLDEST_MINOR) };
     (major, minor) >= least
 }
 
@@ -173,16 +147,8 @@ mod tests {
         for (name, text, wanted) in [
             ("kube-apiserver", "Kubernetes v1.36.3\n", true),
             ("kube-apiserver", "Kubernetes v1.33.9\n", false),
-            (
-                "kubectl",
-                "Client Version: v1.32.4-dispatcher\nKustomize Version: v5.5.0",
-                false,
-            ),
-            (
-                "kubectl",
-                "Client Version: v1.34.0\nKustomize Version: v5.5.0",
-                true,
-            ),
+            ("kubectl", "Client Version: v1.32.4-dispatcher\nKustomize Version: v5.5.0", false),
+            ("kubectl", "Client Version: v1.34.0\nKustomize Version: v5.5.0", true),
             ("etcd", "etcd Version: 3.6.8\nGit SHA: Not provided", true),
             ("etcd", "etcd Version: 3.4.23\nGit SHA: x", false),
             ("etcd", "no version", false),

@@ -135,11 +135,7 @@ fn act(command: Command) -> Result<ExitCode> {
             true
         }
     };
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn act_on_testbed(command: TestbedCommand) -> Result<ExitCode> {
@@ -182,11 +178,7 @@ fn act_on_testbed(command: TestbedCommand) -> Result<ExitCode> {
         TestbedCommand::Status { state_dir } => {
             let status = testbed::status(&place(state_dir))?;
             println!("{}", serde_json::to_string_pretty(&status)?);
-            Ok(if status.all_good() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            Ok(if status.all_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }

@@ -34,15 +34,7 @@ pub fn python_venv() -> Result<PathBuf> {
     make.args(["-m", "venv"]).arg(&dir);
     output(&mut make, LIMIT).context("python3 with venv is needed (apt install python3-venv)")?;
     let mut pip = Command::new(&python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-r",
-    ])
-    .arg(&wanted);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&wanted);
     output(&mut pip, LIMIT)?;
     fs::write(&done, "").context("mark the environment as complete")?;
     Ok(python)

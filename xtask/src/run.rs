@@ -36,10 +36,7 @@ pub fn wait_for<T>(
             Err(error) => format!("{error:#}"),
         };
         if start.elapsed() >= limit {
-            bail!(
-                "waited {} s for {what}; last answer: {last}",
-                limit.as_secs()
-            );
+            bail!("waited {} s for {what}; last answer: {last}", limit.as_secs());
         }
         thread::sleep(POLL);
     }
@@ -66,11 +63,7 @@ pub fn output_with_input(command: &mut Command, input: &[u8], limit: Duration) -
     }
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
-    let status = wait_for(
-        &format!("`{shown}` to end"),
-        limit,
-        || Ok(child.try_wait()?),
-    );
+    let status = wait_for(&format!("`{shown}` to end"), limit, || Ok(child.try_wait()?));
     let status = match status {
         Ok(status) => status,
         Err(error) => {
@@ -84,10 +77,7 @@ pub fn output_with_input(command: &mut Command, input: &[u8], limit: Duration) -
     let stdout = stdout.recv_timeout(grace).unwrap_or_default();
     let stderr = stderr.recv_timeout(grace).unwrap_or_default();
     if !status.success() {
-        bail!(
-            "`{shown}` failed ({status}): {}",
-            String::from_utf8_lossy(&stderr).trim()
-        );
+        bail!("`{shown}` failed ({status}): {}", String::from_utf8_lossy(&stderr).trim());
     }
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
@@ -109,15 +99,9 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
 /// whether it succeeded.
 pub fn passed(command: &mut Command, limit: Duration) -> Result<bool> {
     let shown = show(command);
-    let mut child = command
-        .stdin(Stdio::null())
-        .spawn()
-        .with_context(|| format!("start `{shown}`"))?;
-    match wait_for(
-        &format!("`{shown}` to end"),
-        limit,
-        || Ok(child.try_wait()?),
-    ) {
+    let mut child =
+        command.stdin(Stdio::null()).spawn().with_context(|| format!("start `{shown}`"))?;
+    match wait_for(&format!("`{shown}` to end"), limit, || Ok(child.try_wait()?)) {
         Ok(status) => Ok(status.success()),
         Err(error) => {
             child.kill().context("kill what took too long")?;
@@ -130,11 +114,7 @@ pub fn passed(command: &mut Command, limit: Duration) -> Result<bool> {
 /// The command as a person would type it.
 pub fn show(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(
-        command
-            .get_args()
-            .map(|word| word.to_string_lossy().into_owned()),
-    );
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
     words.join(" ")
 }
 
@@ -165,11 +145,7 @@ impl Process {
     /// The process that has this id now.
     pub fn of(name: &str, pid: u32) -> Result<Self> {
         let (_, started) = stat(pid).with_context(|| format!("{name} ended at once"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            pid,
-            started,
-        })
+        Ok(Self { name: name.to_owned(), pid, started })
     }
 
     /// Still the same process, and not merely its unread exit status.
@@ -212,10 +188,7 @@ fn stat(pid: u32) -> Option<(char, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command's name stands in brackets and may hold blanks and brackets itself.
     let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
-    Some((
-        fields.first()?.chars().next()?,
-        fields.get(19)?.parse().ok()?,
-    ))
+    Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
 }
 
 /// Children of a process, as the kernel lists them.
@@ -236,21 +209,14 @@ mod tests {
     fn a_failure_carries_the_command_and_its_words() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo why >&2; exit 3"]);
-        let error = output(&mut command, Duration::from_secs(5))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("sh -c") && error.contains("why") && error.contains('3'),
-            "{error}"
-        );
+        let error = output(&mut command, Duration::from_secs(5)).unwrap_err().to_string();
+        assert!(error.contains("sh -c") && error.contains("why") && error.contains('3'), "{error}");
     }
 
     #[test]
     fn a_wait_ends_at_its_limit_and_says_for_what() {
         let never = || Ok(None::<()>);
-        let error = wait_for("rain", Duration::from_millis(60), never)
-            .unwrap_err()
-            .to_string();
+        let error = wait_for("rain", Duration::from_millis(60), never).unwrap_err().to_string();
         assert!(error.contains("rain"), "{error}");
     }
 

@@ -46,11 +46,7 @@ const STEPS: &[Step] = &[
         what: "format",
         job: Job::Program(&["cargo", "fmt", "--all", "--check"]),
     },
-    Step {
-        group: Group::Tidy,
-        what: "tidy",
-        job: Job::Inside(tidy_step),
-    },
+    Step { group: Group::Tidy, what: "tidy", job: Job::Inside(tidy_step) },
     Step {
         group: Group::Unit,
         what: "lints",
@@ -69,28 +65,14 @@ const STEPS: &[Step] = &[
         what: "tests",
         job: Job::Program(&["cargo", "test", "--workspace"]),
     },
-    Step {
-        group: Group::Cluster,
-        what: "build the test cluster",
-        job: Job::Inside(build_cluster),
-    },
+    Step { group: Group::Sim, what: "2,000 seeds", job: Job::Inside(simulate) },
+    Step { group: Group::Cluster, what: "build the test cluster", job: Job::Inside(build_cluster) },
     Step {
         group: Group::Cluster,
         what: "the played API server against a real one",
-        job: Job::Program(&[
-            "cargo",
-            "test",
-            "-p",
-            "evenkeel-rehearse",
-            "--test",
-            "differential",
-        ]),
+        job: Job::Program(&["cargo", "test", "-p", "evenkeel-rehearse", "--test", "differential"]),
     },
-    Step {
-        group: Group::Hosts,
-        what: "build the test hosts",
-        job: Job::Inside(build_hosts),
-    },
+    Step { group: Group::Hosts, what: "build the test hosts", job: Job::Inside(build_hosts) },
     Step {
         group: Group::Hosts,
         what: "test bed",
@@ -125,6 +107,15 @@ fn tidy_step(root: &Path) -> Result<bool> {
     Ok(findings.is_empty())
 }
 
+/// The simulator over many seeds; plain `cargo test` plays a few.
+fn simulate(root: &Path) -> Result<bool> {
+    let mut test = Command::new("cargo");
+    test.args(["test", "-p", "evenkeel-server", "--test", "sim", "seeds"])
+        .env("SIM_SEEDS", "2000")
+        .current_dir(root);
+    passed(&mut test, STEP_LIMIT)
+}
+
 fn build_cluster(_: &Path) -> Result<bool> {
     for module in gobuild::MODULES {
         gobuild::build(module)?;
@@ -155,10 +146,8 @@ fn end_to_end(root: &Path) -> Result<bool> {
 
 /// Runs all steps, or those of one group; true when all passed.
 pub fn run(only: Option<Group>) -> Result<bool> {
-    let chosen: Vec<&Step> = STEPS
-        .iter()
-        .filter(|step| only.is_none_or(|group| group == step.group))
-        .collect();
+    let chosen: Vec<&Step> =
+        STEPS.iter().filter(|step| only.is_none_or(|group| group == step.group)).collect();
     if chosen.is_empty() {
         anyhow::bail!("no step of this kind exists; xtask/src/suite.rs lists the steps");
     }
@@ -183,15 +172,9 @@ pub fn run(only: Option<Group>) -> Result<bool> {
         let word = if *good { "passed" } else { "FAILED" };
         note(&format!("{word} {:>7.1} s  {what}", took.as_secs_f64()));
     }
-    note(&format!(
-        "       {:>7.1} s  in all",
-        start.elapsed().as_secs_f64()
-    ));
+    note(&format!("       {:>7.1} s  in all", start.elapsed().as_secs_f64()));
     let failed = results.iter().filter(|(_, good, _)| !good).count();
-    note(&format!(
-        "{} passed, {failed} failed",
-        results.len() - failed
-    ));
+    note(&format!("{} passed, {failed} failed", results.len() - failed));
     Ok(failed == 0)
 }
 

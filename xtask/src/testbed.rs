@@ -36,9 +36,7 @@ pub const HOST_LABEL: &str = "evenkeel.io/testbed-host";
 
 const STATE_FILE: &str = "testbed.json";
 /// What `down` removes from the state directory.
-const THROWN_AWAY: [&str; 7] = [
-    "etcd", "certs", "hosts", "nodes", "layer", "secrets", STATE_FILE,
-];
+const THROWN_AWAY: [&str; 7] = ["etcd", "certs", "hosts", "nodes", "layer", "secrets", STATE_FILE];
 
 /// Where the state lies unless a caller says otherwise.
 pub fn default_state_dir() -> PathBuf {
@@ -80,11 +78,7 @@ impl Options {
 
     /// The default bed with this many real nodes.
     pub fn real(state_dir: impl Into<PathBuf>, nodes: u8) -> Self {
-        Self {
-            real_nodes: nodes,
-            kwok: false,
-            ..Self::new(state_dir, 0)
-        }
+        Self { real_nodes: nodes, kwok: false, ..Self::new(state_dir, 0) }
     }
 }
 
@@ -147,10 +141,7 @@ pub fn up(options: &Options) -> Result<Testbed> {
     if let Ok(old) = load(&dir)
         && old.all_processes().any(|process| process.alive())
     {
-        bail!(
-            "a test bed already runs in {}; `cargo xtask testbed down` ends it",
-            dir.display()
-        );
+        bail!("a test bed already runs in {}; `cargo xtask testbed down` ends it", dir.display());
     }
     let mut bed = prepare(&dir, options)?;
     match start(&mut bed, options) {
@@ -209,11 +200,7 @@ fn prepare(dir: &Path, options: &Options) -> Result<Testbed> {
 
 fn start(bed: &mut Testbed, options: &Options) -> Result<()> {
     let tools = control::Tools::find(options.kwok, options.real_nodes > 0)?;
-    let base = if options.hosts > 0 {
-        Some((base::ensure()?, hosts::keeper()?))
-    } else {
-        None
-    };
+    let base = if options.hosts > 0 { Some((base::ensure()?, hosts::keeper()?)) } else { None };
     let real_base = match options.real_nodes {
         0 => None,
         _ => Some(base::ensure_node()?),
@@ -249,8 +236,7 @@ fn start(bed: &mut Testbed, options: &Options) -> Result<()> {
         hosts::join_all(bed)?;
         step.lap(bed, "join")?;
     }
-    bed.took_ms
-        .insert("total".to_owned(), begun.elapsed().as_millis() as u64);
+    bed.took_ms.insert("total".to_owned(), begun.elapsed().as_millis() as u64);
     bed.save()
 }
 
@@ -258,8 +244,7 @@ struct Stopwatch(Instant);
 
 impl Stopwatch {
     fn lap(&mut self, bed: &mut Testbed, name: &str) -> Result<()> {
-        bed.took_ms
-            .insert(name.to_owned(), self.0.elapsed().as_millis() as u64);
+        bed.took_ms.insert(name.to_owned(), self.0.elapsed().as_millis() as u64);
         self.0 = Instant::now();
         bed.save()
     }
@@ -295,11 +280,7 @@ fn stop_all(bed: &Testbed) -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let gone = if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
+    let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match gone {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))
@@ -319,21 +300,10 @@ pub fn load(dir: &Path) -> Result<Testbed> {
 /// Asks every process and the API server.
 pub fn status(dir: &Path) -> Result<Status> {
     let bed = load(&std::path::absolute(dir).context("state directory")?)?;
-    let processes = bed
-        .all_processes()
-        .map(|p| (p.name.clone(), p.alive()))
-        .collect();
+    let processes = bed.all_processes().map(|p| (p.name.clone(), p.alive())).collect();
     let ready = bed.kubectl(&["get", "--raw", "/readyz"]).is_ok();
-    let nodes = if ready {
-        bed.ready_nodes()?
-    } else {
-        BTreeMap::new()
-    };
-    Ok(Status {
-        api_server_ready: ready,
-        processes,
-        nodes,
-    })
+    let nodes = if ready { bed.ready_nodes()? } else { BTreeMap::new() };
+    Ok(Status { api_server_ready: ready, processes, nodes })
 }
 
 impl Testbed {
@@ -346,11 +316,7 @@ impl Testbed {
         self.processes
             .iter()
             .chain(self.hosts.iter().map(|host| &host.init))
-            .chain(
-                self.real_nodes
-                    .iter()
-                    .filter_map(|node| node.holder.as_ref()),
-            )
+            .chain(self.real_nodes.iter().filter_map(|node| node.holder.as_ref()))
     }
 
     /// Runs kubectl as `admin`; its stdout.
@@ -360,15 +326,10 @@ impl Testbed {
 
     /// Runs kubectl as another user of the bed, with text on stdin (for `-f -`).
     pub fn kubectl_as(&self, user: &str, arguments: &[&str], input: &[u8]) -> Result<String> {
-        let config = self
-            .kubeconfigs
-            .get(user)
-            .with_context(|| format!("no user {user}"))?;
+        let config = self.kubeconfigs.get(user).with_context(|| format!("no user {user}"))?;
         let mut command = Command::new(&self.kubectl);
         // No plug-ins, caches or settings of the person who runs the tests.
-        command
-            .env("HOME", &self.state_dir)
-            .env_remove("KUBECONFIG");
+        command.env("HOME", &self.state_dir).env_remove("KUBECONFIG");
         command.arg("--kubeconfig").arg(config).args(arguments);
         run::output_with_input(&mut command, input, Duration::from_mins(1))
     }
@@ -379,14 +340,8 @@ impl Testbed {
             serde_json::from_str(&self.kubectl(&["get", "--raw", "/api/v1/nodes"])?)?;
         let mut found = BTreeMap::new();
         for node in list["items"].as_array().into_iter().flatten() {
-            let name = node["metadata"]["name"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            let ready = node["status"]["conditions"]
-                .as_array()
-                .into_iter()
-                .flatten();
+            let name = node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let ready = node["status"]["conditions"].as_array().into_iter().flatten();
             let mut ready = ready.filter(|each| each["type"] == "Ready");
             let ready = ready.find_map(|each| each["status"].as_str());
             found.insert(name, ready.unwrap_or("Unknown").to_owned());

@@ -30,22 +30,13 @@ pub struct Finding {
 
 impl Finding {
     fn new(path: &str, line: usize, what: impl Into<String>, way_out: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            what: what.into(),
-            way_out: way_out.into(),
-        }
+        Self { path: path.to_owned(), line, what: what.into(), way_out: way_out.into() }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}: {}: {}",
-            self.path, self.line, self.what, self.way_out
-        )
+        write!(f, "{}:{}: {}: {}", self.path, self.line, self.what, self.way_out)
     }
 }
 
@@ -63,9 +54,7 @@ impl Source {
     }
 
     fn is_rust(&self) -> bool {
-        Path::new(&self.path)
-            .extension()
-            .is_some_and(|ending| ending == "rs")
+        Path::new(&self.path).extension().is_some_and(|ending| ending == "rs")
     }
 }
 
@@ -84,8 +73,7 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
 /// Every text file that git knows or would add.
 fn sources(root: &Path) -> Result<Vec<Source>> {
     let mut git = Command::new("git");
-    git.args(["ls-files", "--cached", "--others", "--exclude-standard"])
-        .current_dir(root);
+    git.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root);
     let listed = output(&mut git, Duration::from_secs(30))?;
     let mut found = Vec::new();
     for path in listed.lines() {
@@ -97,10 +85,7 @@ fn sources(root: &Path) -> Result<Vec<Source>> {
         let bytes = fs::read(&file).with_context(|| format!("read {path}"))?;
         // What is not text has no lines to judge.
         if let Ok(text) = String::from_utf8(bytes) {
-            found.push(Source {
-                path: path.to_owned(),
-                text,
-            });
+            found.push(Source { path: path.to_owned(), text });
         }
     }
     Ok(found)
@@ -110,15 +95,10 @@ fn sources(root: &Path) -> Result<Vec<Source>> {
 fn only_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let path = attribute.path();
-        let last = path
-            .segments
-            .last()
-            .map(|segment| segment.ident.to_string());
+        let last = path.segments.last().map(|segment| segment.ident.to_string());
         last.as_deref() == Some("test")
             || (path.is_ident("cfg")
-                && attribute
-                    .parse_args::<syn::Path>()
-                    .is_ok_and(|inner| inner.is_ident("test")))
+                && attribute.parse_args::<syn::Path>().is_ok_and(|inner| inner.is_ident("test")))
     })
 }
 

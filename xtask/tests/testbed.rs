@@ -25,10 +25,7 @@ const APP: &[u8] = br#"{"apiVersion": "apps/v1", "kind": "Deployment", "metadata
 #[test]
 fn nodes_are_ready_through_their_hosts_and_nothing_is_left_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        host_net: "127.9.100".to_owned(),
-        ..Options::new(dir.path(), 2)
-    };
+    let options = Options { host_net: "127.9.100".to_owned(), ..Options::new(dir.path(), 2) };
     let mut bed = Guard(testbed::up(&options).unwrap());
     let state = bed.0.state_dir.clone();
 
@@ -37,12 +34,7 @@ fn nodes_are_ready_through_their_hosts_and_nothing_is_left_behind() {
     readiness_follows_the_host(&bed.0);
     a_wipe_makes_a_new_host(&mut bed.0);
 
-    let every: Vec<_> = bed
-        .0
-        .processes
-        .iter()
-        .chain(bed.0.hosts.iter().map(|h| &h.init))
-        .collect();
+    let every: Vec<_> = bed.0.processes.iter().chain(bed.0.hosts.iter().map(|h| &h.init)).collect();
     let every: Vec<_> = every.into_iter().cloned().collect();
     testbed::down(&state).unwrap();
     let left: Vec<_> = every.iter().filter(|process| process.alive()).collect();
@@ -53,17 +45,9 @@ fn nodes_are_ready_through_their_hosts_and_nothing_is_left_behind() {
 }
 
 fn pods_run(bed: &Testbed) {
-    bed.kubectl_as("admin", &["create", "-f", "-"], APP)
-        .unwrap();
-    bed.kubectl(&[
-        "wait",
-        "--for=condition=Available",
-        "deployment/web",
-        "--timeout=30s",
-    ])
-    .unwrap();
-    bed.kubectl(&["delete", "pods", "-l", "app=web", "--timeout=30s"])
-        .unwrap();
+    bed.kubectl_as("admin", &["create", "-f", "-"], APP).unwrap();
+    bed.kubectl(&["wait", "--for=condition=Available", "deployment/web", "--timeout=30s"]).unwrap();
+    bed.kubectl(&["delete", "pods", "-l", "app=web", "--timeout=30s"]).unwrap();
 }
 
 fn identities_agree(bed: &Testbed) {
@@ -83,13 +67,11 @@ fn identities_agree(bed: &Testbed) {
 fn readiness_follows_the_host(bed: &Testbed) {
     let host = bed.host(1).unwrap();
     host.ssh(&bed.ssh, &host.teardown_script).unwrap();
-    bed.wait_node(&host.node, "Unknown", Duration::from_secs(15))
-        .unwrap();
+    bed.wait_node(&host.node, "Unknown", Duration::from_secs(15)).unwrap();
     let nodes = bed.ready_nodes().unwrap();
     assert_eq!(nodes["node-2"], "True", "the other host is untouched");
     host.ssh(&bed.ssh, &host.install_script).unwrap();
-    bed.wait_node(&host.node, "True", Duration::from_secs(10))
-        .unwrap();
+    bed.wait_node(&host.node, "True", Duration::from_secs(10)).unwrap();
 }
 
 fn a_wipe_makes_a_new_host(bed: &mut Testbed) {

@@ -44,10 +44,7 @@ const APP: &[u8] = br#"{"apiVersion": "v1", "kind": "List", "items": [
 #[test]
 fn real_nodes_run_pods_leave_and_join_again_and_nothing_is_left_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        real_net: "127.9.101".to_owned(),
-        ..Options::real(dir.path(), 3)
-    };
+    let options = Options { real_net: "127.9.101".to_owned(), ..Options::real(dir.path(), 3) };
     let mut bed = Guard(testbed::up(&options).unwrap());
     eprintln!("up, in ms: {:?}", bed.0.took_ms);
     let state = bed.0.state_dir.clone();
@@ -117,10 +114,7 @@ fn ready_pods(bed: &Testbed) -> BTreeMap<String, Vec<(String, String)>> {
         if ready && pod["metadata"]["deletionTimestamp"].is_null() {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let of_node = found.entry(text(&pod["spec"]["nodeName"])).or_default();
-            of_node.push((
-                text(&pod["metadata"]["name"]),
-                text(&pod["status"]["podIP"]),
-            ));
+            of_node.push((text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"])));
         }
     }
     found
@@ -139,8 +133,7 @@ fn wait_pods(bed: &Testbed, node: Option<&str>) -> BTreeMap<String, Vec<(String,
 
 fn containers_run(bed: &Testbed) {
     let pods = timed("4 pods Ready on 3 nodes", || {
-        bed.kubectl_as("admin", &["create", "-f", "-"], APP)
-            .unwrap();
+        bed.kubectl_as("admin", &["create", "-f", "-"], APP).unwrap();
         wait_pods(bed, None)
     });
     assert_eq!(pods.len(), 3, "{pods:?}");
@@ -166,15 +159,11 @@ fn a_node_leaves_and_joins_again(bed: &Testbed, number: u8, keep: KeepNode) {
     let whole = Instant::now();
     let uid = get(bed, &format!("/api/v1/nodes/{name}"))["metadata"]["uid"].clone();
     timed("  drain", || {
-        bed.kubectl(&["drain", name, "--ignore-daemonsets", "--timeout=50s"])
-            .unwrap();
+        bed.kubectl(&["drain", name, "--ignore-daemonsets", "--timeout=50s"]).unwrap();
     });
     timed("  teardown", || ssh(bed, node, &node.teardown_script));
-    let left = ssh(
-        bed,
-        node,
-        "ctr -n k8s.io tasks list -q; ls /var/lib/kubelet; ls /etc/kubernetes",
-    );
+    let left =
+        ssh(bed, node, "ctr -n k8s.io tasks list -q; ls /var/lib/kubelet; ls /etc/kubernetes");
     assert!(!left.contains("kubelet.conf"), "{left}");
     assert!(node.ssh(&bed.ssh, "systemctl is-active kubelet").is_err());
     if keep == KeepNode::No {
@@ -185,17 +174,11 @@ fn a_node_leaves_and_joins_again(bed: &Testbed, number: u8, keep: KeepNode) {
     let after = get(bed, &format!("/api/v1/nodes/{name}"));
     assert_eq!(after["metadata"]["uid"] == uid, keep == KeepNode::Yes);
     let cordoned = after["spec"]["unschedulable"] == true;
-    assert_eq!(
-        cordoned,
-        keep == KeepNode::Yes,
-        "a cordon outlives a rejoin"
-    );
+    assert_eq!(cordoned, keep == KeepNode::Yes, "a cordon outlives a rejoin");
     bed.kubectl(&["uncordon", name]).unwrap();
     timed("  pods back", || {
-        bed.kubectl(&["rollout", "restart", "deployment/web"])
-            .unwrap();
-        bed.kubectl(&["rollout", "status", "deployment/web", "--timeout=50s"])
-            .unwrap();
+        bed.kubectl(&["rollout", "restart", "deployment/web"]).unwrap();
+        bed.kubectl(&["rollout", "status", "deployment/web", "--timeout=50s"]).unwrap();
         wait_pods(bed, Some(name))
     });
     eprintln!("  in all: {:.1} s", whole.elapsed().as_secs_f64());
@@ -230,17 +213,12 @@ fn a_node_survives_its_reboot(bed: &Testbed, number: u8) {
 
 fn a_reinstalled_node_joins(bed: &mut Testbed, number: u8) {
     let before = bed.real_node(number).unwrap().host_key.clone();
-    bed.kubectl(&["drain", "node-3", "--ignore-daemonsets", "--timeout=50s"])
-        .unwrap();
-    timed("fresh disk until SSH", || {
-        bed.wipe_real_node(number).unwrap()
-    });
+    bed.kubectl(&["drain", "node-3", "--ignore-daemonsets", "--timeout=50s"]).unwrap();
+    timed("fresh disk until SSH", || bed.wipe_real_node(number).unwrap());
     let node = bed.real_node(number).unwrap();
     assert_ne!(node.host_key, before);
     testbed::real::cluster::renew_token(bed).unwrap();
-    timed("fresh disk: install", || {
-        ssh(bed, node, &node.install_script)
-    });
+    timed("fresh disk: install", || ssh(bed, node, &node.install_script));
     bed.wait_node(&node.node, "True", LIMIT).unwrap();
     bed.kubectl(&["uncordon", &node.node]).unwrap();
 }
@@ -254,9 +232,7 @@ fn pods_were_evicted(bed: &Testbed) {
         let object = &event["objectRef"];
         if object["subresource"] == "eviction" && event["stage"] == "ResponseComplete" {
             assert_eq!(event["user"]["username"], "admin", "{line}");
-            *answers
-                .entry(event["responseStatus"]["code"].as_u64().unwrap())
-                .or_default() += 1;
+            *answers.entry(event["responseStatus"]["code"].as_u64().unwrap()).or_default() += 1;
         }
     }
     eprintln!("evictions by answer: {answers:?}");
@@ -265,16 +241,12 @@ fn pods_were_evicted(bed: &Testbed) {
 
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 fn nothing_is_left(netns: &str, state: &str) {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    assert!(
-        !mounts.contains(state) && !mounts.contains(netns),
-        "{mounts}"
-    );
+    assert!(!mounts.contains(state) && !mounts.contains(netns), "{mounts}");
     let list = |command: &str| {
         let mut shell = Command::new("sh");
         output(shell.args(["-c", command]), Duration::from_secs(10)).unwrap()
@@ -282,8 +254,5 @@ fn nothing_is_left(netns: &str, state: &str) {
     assert!(!list("ip netns list").contains(netns));
     assert!(!list("find /sys/fs/cgroup -maxdepth 2 -type d").contains(netns));
     let commands = list("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true");
-    assert!(
-        !commands.contains(state) && !commands.contains(netns),
-        "{commands}"
-    );
+    assert!(!commands.contains(state) && !commands.contains(netns), "{commands}");
 }

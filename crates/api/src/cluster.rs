@@ -39,11 +39,7 @@ pub struct ClusterList {
 
 impl ClusterList {
     pub fn new(items: Vec<Cluster>) -> Self {
-        Self {
-            kind: kind(),
-            api_version: api_version(),
-            items,
-        }
+        Self { kind: kind(), api_version: api_version(), items }
     }
 }
 

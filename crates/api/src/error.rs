@@ -115,10 +115,7 @@ impl ErrorBody {
     /// bytes are not such a body.
     pub fn parse(body: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(body).ok()?;
-        let inner = value
-            .get("error")
-            .filter(|error| error.is_object())
-            .unwrap_or(&value);
+        let inner = value.get("error").filter(|error| error.is_object()).unwrap_or(&value);
         let text = |keys: &[&str]| {
             keys.iter().find_map(|key| match inner.get(key) {
                 Some(Value::String(text)) => Some(text.clone()),
@@ -159,12 +156,7 @@ mod tests {
         for code in ErrorCode::ALL {
             assert_eq!(ErrorCode::from_code(code.code()), Some(*code));
             if let Some(number) = code.code().strip_prefix("CCE.") {
-                assert_eq!(
-                    number[2..5],
-                    code.http_status().to_string(),
-                    "{}",
-                    code.code()
-                );
+                assert_eq!(number[2..5], code.http_status().to_string(), "{}", code.code());
             }
         }
         assert_eq!(ErrorCode::from_code("CCE.99999999"), None);
@@ -189,10 +181,7 @@ mod tests {
     fn foreign_shapes_are_read() {
         let iam = br#"{"error":{"code":401,"message":"bad","title":"Unauthorized"}}"#;
         let parsed = ErrorBody::parse(iam).unwrap();
-        assert_eq!(
-            (parsed.error_code.as_str(), parsed.error_msg.as_str()),
-            ("401", "bad")
-        );
+        assert_eq!((parsed.error_code.as_str(), parsed.error_msg.as_str()), ("401", "bad"));
         let public = br#"{"errorCode":"CCE.01400001","errorMessage":"m"}"#;
         assert_eq!(ErrorBody::parse(public).unwrap().error_code, "CCE.01400001");
         assert_eq!(ErrorBody::parse(b"<html>"), None);

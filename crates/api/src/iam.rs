@@ -20,11 +20,7 @@ pub struct TokenRequest {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    Password {
-        user: String,
-        domain: Option<String>,
-        password: Secret,
-    },
+    Password { user: String, domain: Option<String>, password: Secret },
     Token(Secret),
 }
 
@@ -58,24 +54,15 @@ fn read_token_request(root: &At<'_>, found: &mut Vec<Violation>) -> Option<Token
     let auth = mandatory(root, "auth", found)?;
     let identity = mandatory(&auth, "identity", found)?;
     let methods = mandatory(&identity, "methods", found)?;
-    let names: Vec<&str> = methods
-        .items(found)?
-        .iter()
-        .filter_map(|item| item.string(found))
-        .collect();
+    let names: Vec<&str> =
+        methods.items(found)?.iter().filter_map(|item| item.string(found)).collect();
     let identity = match names.as_slice() {
         ["password"] => {
             let user = mandatory(&mandatory(&identity, "password", found)?, "user", found)?;
-            let domain = user
-                .get("domain")
-                .and_then(|domain| text(&domain, "name", found));
+            let domain = user.get("domain").and_then(|domain| text(&domain, "name", found));
             let name = text(&user, "name", found);
             let password = secret(&user, "password", found);
-            Identity::Password {
-                user: name?,
-                domain,
-                password: password?,
-            }
+            Identity::Password { user: name?, domain, password: password? }
         }
         ["token"] => {
             let token = mandatory(&identity, "token", found)?;

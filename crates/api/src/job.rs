@@ -34,16 +34,9 @@ impl Job {
         Self {
             kind: kind(),
             api_version: crate::nodepool::api_version(),
-            metadata: JobMetadata {
-                uid: uid.into(),
-                ..JobMetadata::default()
-            },
+            metadata: JobMetadata { uid: uid.into(), ..JobMetadata::default() },
             spec,
-            status: JobStatus {
-                phase,
-                reason: String::new(),
-                message: None,
-            },
+            status: JobStatus { phase, reason: String::new(), message: None },
         }
     }
 }

@@ -39,13 +39,9 @@ pub fn parse_request(body: &[u8]) -> Result<Value, Vec<Violation>> {
     }
     let state = RefCell::new(State::default());
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let parsed = Strict {
-        state: &state,
-        depth: 0,
-        free: false,
-    }
-    .deserialize(&mut reader)
-    .and_then(|value| reader.end().map(|()| value));
+    let parsed = Strict { state: &state, depth: 0, free: false }
+        .deserialize(&mut reader)
+        .and_then(|value| reader.end().map(|()| value));
     let State { mut violations, .. } = state.into_inner();
     match parsed {
         Ok(value) if violations.is_empty() && value.is_object() => Ok(value),
@@ -56,10 +52,7 @@ pub fn parse_request(body: &[u8]) -> Result<Value, Vec<Violation>> {
             Err(violations)
         }
         Err(error) => {
-            violations.push(Violation::new(
-                "body",
-                format!("is not valid JSON: {error}"),
-            ));
+            violations.push(Violation::new("body", format!("is not valid JSON: {error}")));
             Err(violations)
         }
     }
@@ -80,18 +73,12 @@ struct Strict<'a> {
 
 impl<'a> Strict<'a> {
     fn below(&self, free: bool) -> Strict<'a> {
-        Strict {
-            state: self.state,
-            depth: self.depth + 1,
-            free: self.free || free,
-        }
+        Strict { state: self.state, depth: self.depth + 1, free: self.free || free }
     }
 
     fn check_depth<E: de::Error>(&self) -> Result<(), E> {
         if self.depth >= DEPTH_LIMIT {
-            return Err(E::custom(format_args!(
-                "nested deeper than {DEPTH_LIMIT} levels"
-            )));
+            return Err(E::custom(format_args!("nested deeper than {DEPTH_LIMIT} levels")));
         }
         Ok(())
     }
@@ -144,10 +131,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         self.check_depth()?;
         let mut items = Vec::new();
         loop {
-            self.state
-                .borrow_mut()
-                .path
-                .push(format!("[{}]", items.len()));
+            self.state.borrow_mut().path.push(format!("[{}]", items.len()));
             let next = seq.next_element_seed(self.below(false));
             self.state.borrow_mut().path.pop();
             match next? {
@@ -162,11 +146,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut object = Map::new();
         let mut seen: BTreeMap<String, String> = BTreeMap::new();
         while let Some(key) = map.next_key::<String>()? {
-            let folded = if self.free {
-                key.clone()
-            } else {
-                key.to_ascii_lowercase()
-            };
+            let folded = if self.free { key.clone() } else { key.to_ascii_lowercase() };
             self.state.borrow_mut().path.push(key.clone());
             if let Some(first) = seen.insert(folded, key.clone()) {
                 let mut state = self.state.borrow_mut();
@@ -202,10 +182,8 @@ fn path_text(path: &[String]) -> String {
 /// left alone, unknown keys keep their spelling. Two spellings of one key cannot meet here:
 /// [`parse_request`] has refused them.
 pub fn canonical_keys(value: &mut Value, known: &[&str]) {
-    let spelling: BTreeMap<String, &str> = known
-        .iter()
-        .map(|key| (key.to_ascii_lowercase(), *key))
-        .collect();
+    let spelling: BTreeMap<String, &str> =
+        known.iter().map(|key| (key.to_ascii_lowercase(), *key)).collect();
     respell(value, &spelling);
 }
 
@@ -264,22 +242,14 @@ fn as_written<'a>(request: &Value, path: impl Iterator<Item = &'a Segment>) -> S
             Segment::Unknown => {}
         }
     }
-    if parts.is_empty() {
-        "body".to_owned()
-    } else {
-        path_text(&parts)
-    }
+    if parts.is_empty() { "body".to_owned() } else { path_text(&parts) }
 }
 
 /// Exact spelling first, then any spelling.
 fn find<'a>(value: &'a Value, key: &str) -> Option<(&'a str, &'a Value)> {
     let object = value.as_object()?;
     let exact = object.get_key_value(key);
-    let found = exact.or_else(|| {
-        object
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(key))
-    });
+    let found = exact.or_else(|| object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)));
     found.map(|(name, value)| (name.as_str(), value))
 }
 
@@ -293,29 +263,19 @@ pub struct At<'a> {
 
 impl<'a> At<'a> {
     pub fn root(value: &'a Value) -> Self {
-        Self {
-            path: String::new(),
-            value,
-        }
+        Self { path: String::new(), value }
     }
 
     /// The field of this name in any case. `null` counts as absent: Terraform sends it for what it
     /// does not set.
     pub fn get(&self, key: &str) -> Option<At<'a>> {
         let (written, value) = find(self.value, key)?;
-        (!value.is_null()).then(|| At {
-            path: self.child_path(written),
-            value,
-        })
+        (!value.is_null()).then(|| At { path: self.child_path(written), value })
     }
 
     /// Where this field would be, for the report of its absence.
     pub fn child_path(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     pub fn violation(&self, rule: impl Into<String>) -> Violation {
@@ -339,10 +299,7 @@ impl<'a> At<'a> {
     }
 
     pub fn integer(&self, min: i64, max: i64, found: &mut Vec<Violation>) -> Option<i64> {
-        let number = self
-            .value
-            .as_i64()
-            .filter(|number| (min..=max).contains(number));
+        let number = self.value.as_i64().filter(|number| (min..=max).contains(number));
         if number.is_none() {
             found.push(self.violation(format!("is not an integer from {min} to {max}")));
         }
@@ -371,18 +328,10 @@ impl<'a> At<'a> {
     /// The fields of an object, spelled as written. Empty for anything else.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, At<'a>)> {
         let path = self.path.clone();
-        self.value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(move |(key, value)| {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                (key.as_str(), At { path, value })
-            })
+        self.value.as_object().into_iter().flatten().map(move |(key, value)| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            (key.as_str(), At { path, value })
+        })
     }
 
     pub fn items(&self, found: &mut Vec<Violation>) -> Option<Vec<At<'a>>> {
@@ -390,10 +339,7 @@ impl<'a> At<'a> {
             found.push(Violation::new(self.path.clone(), "is not a list"));
             return None;
         };
-        let at = |(index, value)| At {
-            path: format!("{}[{index}]", self.path),
-            value,
-        };
+        let at = |(index, value)| At { path: format!("{}[{index}]", self.path), value };
         Some(items.iter().enumerate().map(at).collect())
     }
 }

@@ -7,10 +7,7 @@
 //! Deliberately absent: a runtime, a clock, an HTTP library, and everything that decides. Time and
 //! identity come in as arguments; what a valid request leads to is decided elsewhere.
 
-#![cfg_attr(
-    test,
-    expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")
-)]
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test may stop at the first surprise"))]
 
 pub mod cluster;
 pub mod error;

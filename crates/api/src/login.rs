@@ -55,15 +55,10 @@ pub fn mask_login(document: &mut Value) {
             for (key, value) in fields.iter_mut() {
                 if key.eq_ignore_ascii_case("login") {
                     let name = value.as_object().and_then(|login| {
-                        login
-                            .iter()
-                            .find(|(key, _)| key.eq_ignore_ascii_case("sshKey"))
+                        login.iter().find(|(key, _)| key.eq_ignore_ascii_case("sshKey"))
                     });
                     let name = name.and_then(|(_, name)| name.as_str()).map(str::to_owned);
-                    let login = Login {
-                        ssh_key: name,
-                        ..Login::default()
-                    };
+                    let login = Login { ssh_key: name, ..Login::default() };
                     *value = serde_json::to_value(login).unwrap_or(Value::Null);
                 } else if key.eq_ignore_ascii_case("init-node-password") {
                     *value = Value::from("******");
@@ -128,10 +123,7 @@ pub fn check_login(
     let before = found.len();
     let key = key_name(&login, found);
     let password = user_password(&login, found);
-    let removes = [
-        ("removeUserPassword", password.is_some()),
-        ("removeSSHKey", key.is_some()),
-    ];
+    let removes = [("removeUserPassword", password.is_some()), ("removeSSHKey", key.is_some())];
     for (name, is_given) in removes {
         let Some(flag) = login.get(name) else {
             continue;
@@ -178,9 +170,7 @@ fn key_name(login: &At<'_>, found: &mut Vec<Violation>) -> Option<String> {
 /// An empty object, or both fields empty, means "not given": Terraform sends that always.
 fn user_password(login: &At<'_>, found: &mut Vec<Violation>) -> Option<LoginSpec> {
     let at = login.get("userPassword")?.object(found)?;
-    let name = at
-        .get("username")
-        .and_then(|name| Some((name.string(found)?, name)));
+    let name = at.get("username").and_then(|name| Some((name.string(found)?, name)));
     let name = name.filter(|(text, _)| !text.is_empty());
     let text = match at.get("password") {
         None => "",
@@ -217,10 +207,7 @@ fn user_password(login: &At<'_>, found: &mut Vec<Violation>) -> Option<LoginSpec
 }
 
 fn is_user_name(text: &str) -> bool {
-    let first = text
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_lowercase() || b == b'_');
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_');
     let rest = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
     first && text.len() <= USER_NAME_LIMIT && text.bytes().all(rest)
 }

@@ -21,19 +21,13 @@ pub fn wire_time(unix_ms: i64) -> String {
 /// `2026-01-16T08:09:10.123000Z`: how IAM writes a moment.
 pub fn iam_time(unix_ms: i64) -> String {
     let time = timestamp(unix_ms);
-    format!(
-        "{}.{:03}000Z",
-        time.strftime("%Y-%m-%dT%H:%M:%S"),
-        time.subsec_millisecond()
-    )
+    format!("{}.{:03}000Z", time.strftime("%Y-%m-%dT%H:%M:%S"), time.subsec_millisecond())
 }
 
 /// Milliseconds since 1970 of a [`wire_time`] text; `None` if it is not one.
 pub fn parse_wire_time(text: &str) -> Option<i64> {
     let plain = text.strip_suffix(" +0000 UTC")?;
-    let time = format!("{}Z", plain.replacen(' ', "T", 1))
-        .parse::<Timestamp>()
-        .ok()?;
+    let time = format!("{}Z", plain.replacen(' ', "T", 1)).parse::<Timestamp>().ok()?;
     Some(time.as_millisecond())
 }
 

@@ -39,13 +39,7 @@ pub struct Node {
 
 impl Node {
     pub fn new(metadata: NodeMetadata, spec: NodeTemplate, status: NodeStatus) -> Self {
-        Self {
-            kind: kind(),
-            api_version: api_version(),
-            metadata,
-            spec,
-            status,
-        }
+        Self { kind: kind(), api_version: api_version(), metadata, spec, status }
     }
 }
 
@@ -74,16 +68,9 @@ impl NodeList {
     /// One page. `has_more` sets the marker to the last node of the page.
     pub fn page(items: Vec<Node>, has_more: bool) -> Self {
         let last = items.last().map(|node| node.metadata.uid.clone());
-        let page_info = PageInfo {
-            current_count: items.len(),
-            next_marker: last.filter(|_| has_more),
-        };
-        Self {
-            kind: list_kind(),
-            api_version: api_version(),
-            items,
-            page_info,
-        }
+        let page_info =
+            PageInfo { current_count: items.len(), next_marker: last.filter(|_| has_more) };
+        Self { kind: list_kind(), api_version: api_version(), items, page_info }
     }
 }
 
@@ -127,11 +114,7 @@ pub struct NodeStatus {
     pub server_id: Option<String>,
     #[serde(default, rename = "privateIP", skip_serializing_if = "Option::is_none")]
     pub private_ip: Option<String>,
-    #[serde(
-        default,
-        rename = "privateIPv6IP",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, rename = "privateIPv6IP", skip_serializing_if = "Option::is_none")]
     pub private_ipv6: Option<String>,
     #[serde(default, rename = "publicIP", skip_serializing_if = "Option::is_none")]
     pub public_ip: Option<String>,
@@ -193,11 +176,7 @@ impl MigrateRequest {
                 node_ids = check_node_ids(&ids, &mut found);
             }
         }
-        if found.is_empty() {
-            Ok(Self { node_ids })
-        } else {
-            Err(found)
-        }
+        if found.is_empty() { Ok(Self { node_ids }) } else { Err(found) }
     }
 }
 

@@ -57,11 +57,7 @@ pub fn list_kind() -> String {
 
 impl NodePoolList {
     pub fn new(items: Vec<NodePool>) -> Self {
-        Self {
-            kind: list_kind(),
-            api_version: api_version(),
-            items,
-        }
+        Self { kind: list_kind(), api_version: api_version(), items }
     }
 }
 
@@ -205,21 +201,12 @@ pub struct Runtime {
 #[serde(rename_all = "camelCase", default)]
 pub struct ExtendParam {
     /// Base64.
-    #[serde(
-        rename = "alpha.cce/preInstall",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "alpha.cce/preInstall", skip_serializing_if = "Option::is_none")]
     pub pre_install: Option<String>,
     /// Base64.
-    #[serde(
-        rename = "alpha.cce/postInstall",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "alpha.cce/postInstall", skip_serializing_if = "Option::is_none")]
     pub post_install: Option<String>,
-    #[serde(
-        rename = "alpha.cce/NodeImageID",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "alpha.cce/NodeImageID", skip_serializing_if = "Option::is_none")]
     pub node_image_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_pods: Option<i32>,
@@ -361,10 +348,7 @@ impl NodePool {
         }
         let mut pool: NodePool = typed(&request, POOL_KEYS)?;
         // Given by the server alone.
-        pool.metadata = NodePoolMetadata {
-            name: pool.metadata.name,
-            ..Default::default()
-        };
+        pool.metadata = NodePoolMetadata { name: pool.metadata.name, ..Default::default() };
         pool.status = None;
         Ok((pool, login))
     }

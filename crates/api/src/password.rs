@@ -79,15 +79,10 @@ impl PasswordInput {
     /// Reads the wire value of a password for this user.
     pub fn read(text: &str, username: &str) -> Result<Self, PasswordRefusal> {
         if crypt_scheme(text).is_some() {
-            return Err((
-                "is a hash that is not base64-encoded".to_owned(),
-                SALT_WAY.to_owned(),
-            ));
+            return Err(("is a hash that is not base64-encoded".to_owned(), SALT_WAY.to_owned()));
         }
         let decoded = STANDARD.decode(text).ok().map(Zeroizing::new);
-        let decoded = decoded
-            .as_ref()
-            .and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let decoded = decoded.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok());
         if let Some((hash, scheme)) = decoded.and_then(|text| Some((text, crypt_scheme(text)?))) {
             if scheme != "6" {
                 let rule = format!("is a hash of the scheme ${scheme}$, only $6$ is taken");
@@ -105,9 +100,7 @@ impl PasswordInput {
 /// The scheme of a text of the form `$scheme$...`, as crypt(5) names it.
 fn crypt_scheme(text: &str) -> Option<&str> {
     let (scheme, _) = text.strip_prefix('$')?.split_once('$')?;
-    let known = [
-        "1", "2", "2a", "2b", "2x", "2y", "3", "5", "6", "7", "md5", "sha1", "y", "gy",
-    ];
+    let known = ["1", "2", "2a", "2b", "2x", "2y", "3", "5", "6", "7", "md5", "sha1", "y", "gy"];
     known.contains(&scheme).then_some(scheme)
 }
 
@@ -124,16 +117,10 @@ fn check_sha512_crypt(text: &str) -> Result<(), String> {
         rest = tail;
     }
     let (salt, hash) = rest.split_once('$').ok_or_else(broken)?;
-    let in_alphabet = |text: &str| {
-        text.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'/')
-    };
+    let in_alphabet =
+        |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'/');
     let whole = (1..=MAX_SALT).contains(&salt.len()) && hash.len() == HASH_LENGTH;
-    if whole && in_alphabet(salt) && in_alphabet(hash) {
-        Ok(())
-    } else {
-        Err(broken())
-    }
+    if whole && in_alphabet(salt) && in_alphabet(hash) { Ok(()) } else { Err(broken()) }
 }
 
 fn check_clear(text: &str, username: &str) -> Result<(), String> {
@@ -147,16 +134,9 @@ fn check_clear(text: &str, username: &str) -> Result<(), String> {
         |c| SPECIALS.contains(c),
     ];
     if !text.chars().all(|c| classes.iter().any(|class| class(c))) {
-        return Err(format!(
-            "has characters other than letters, digits and {SPECIALS}"
-        ));
+        return Err(format!("has characters other than letters, digits and {SPECIALS}"));
     }
-    if classes
-        .iter()
-        .filter(|class| text.chars().any(*class))
-        .count()
-        < 3
-    {
+    if classes.iter().filter(|class| text.chars().any(*class)).count() < 3 {
         return Err(format!(
             "has fewer than three of upper case, lower case, digits and {SPECIALS}"
         ));

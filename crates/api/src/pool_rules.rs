@@ -44,9 +44,7 @@ pub enum PoolUse {
 /// Checks the body that creates or updates a pool. Gives the login that it sets, if it does.
 pub fn check_pool(root: &At<'_>, usage: PoolUse, found: &mut Vec<Violation>) -> Option<LoginSpec> {
     check_envelope(root, "NodePool", found);
-    let name = root
-        .get("metadata")
-        .and_then(|metadata| metadata.get("name"));
+    let name = root.get("metadata").and_then(|metadata| metadata.get("name"));
     match name {
         Some(name) => check_pool_name(&name, found),
         None if usage == PoolUse::Create => {
@@ -71,10 +69,7 @@ pub fn check_pool(root: &At<'_>, usage: PoolUse, found: &mut Vec<Violation>) -> 
         }
         None => {
             if usage == PoolUse::Create {
-                found.push(Violation::new(
-                    spec.child_path("nodeTemplate"),
-                    "is mandatory",
-                ));
+                found.push(Violation::new(spec.child_path("nodeTemplate"), "is mandatory"));
             }
             None
         }
@@ -163,9 +158,7 @@ fn check_template(template: &At<'_>, found: &mut Vec<Violation>) {
     if let Some(tags) = template.get("userTags").and_then(|at| at.items(found)) {
         check_user_tags(&tags, found);
     }
-    if let Some(name) = template
-        .get("runtime")
-        .and_then(|runtime| runtime.get("name"))
+    if let Some(name) = template.get("runtime").and_then(|runtime| runtime.get("name"))
         && name.value != ""
     {
         name.one_of(&["docker", "containerd"], found);
@@ -180,10 +173,7 @@ fn check_template(template: &At<'_>, found: &mut Vec<Violation>) {
         if let Some(at) = param.get("maxPods").filter(|at| at.value != 0) {
             at.integer(MAX_PODS.0, MAX_PODS.1, found);
         }
-        if let Some(at) = param
-            .get("securityReinforcementType")
-            .filter(|at| at.value != "")
-        {
+        if let Some(at) = param.get("securityReinforcementType").filter(|at| at.value != "") {
             at.one_of(&["cybersecurity", "null"], found);
         }
     }
@@ -192,9 +182,7 @@ fn check_template(template: &At<'_>, found: &mut Vec<Violation>) {
 /// True if the data volumes that users added are to be kept. Absent and empty mean the default.
 pub(crate) fn check_volume_config(template: &At<'_>, found: &mut Vec<Violation>) -> Option<bool> {
     let config = template.get("volumeConfig")?.object(found)?;
-    let policy = config
-        .get("volumeResetPolicy")
-        .filter(|at| at.value != "")?;
+    let policy = config.get("volumeResetPolicy").filter(|at| at.value != "")?;
     let policy = policy.one_of(&["reset_managed_volumes", "retain_custom_volumes"], found)?;
     Some(policy == "retain_custom_volumes")
 }
@@ -239,10 +227,7 @@ fn check_labels(labels: &At<'_>, found: &mut Vec<Violation>) {
     }
     for (key, at) in labels.fields() {
         if !is_qualified_name(key) {
-            found.push(Violation::new(
-                at.path.clone(),
-                "is not a label key of Kubernetes",
-            ));
+            found.push(Violation::new(at.path.clone(), "is not a label key of Kubernetes"));
         }
         if at.string(found).is_some_and(|value| !is_label_value(value)) {
             found.push(at.violation("is not a label value of Kubernetes"));
@@ -253,10 +238,7 @@ fn check_labels(labels: &At<'_>, found: &mut Vec<Violation>) {
 fn check_taints(taints: &[At<'_>], found: &mut Vec<Violation>) {
     if taints.len() > TAINT_LIMIT {
         let path = taints[0].path.trim_end_matches("[0]").to_owned();
-        let rule = format!(
-            "has {} taints, at most {TAINT_LIMIT} are allowed",
-            taints.len()
-        );
+        let rule = format!("has {} taints, at most {TAINT_LIMIT} are allowed", taints.len());
         found.push(Violation::new(path, rule));
     }
     let mut seen = std::collections::BTreeSet::new();
@@ -299,10 +281,7 @@ fn check_taints(taints: &[At<'_>], found: &mut Vec<Violation>) {
 fn check_user_tags(tags: &[At<'_>], found: &mut Vec<Violation>) {
     if tags.len() > USER_TAG_LIMIT {
         let path = tags[0].path.trim_end_matches("[0]").to_owned();
-        let rule = format!(
-            "has {} tags, at most {USER_TAG_LIMIT} are allowed",
-            tags.len()
-        );
+        let rule = format!("has {} tags, at most {USER_TAG_LIMIT} are allowed", tags.len());
         found.push(Violation::new(path, rule));
     }
     for tag in tags {

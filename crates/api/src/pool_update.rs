@@ -92,11 +92,7 @@ impl NodePoolUpdate {
         }
         let body: Body = typed(&request, POOL_KEYS)?;
         let login = login_change(&body.spec, set);
-        Ok(Self {
-            name: body.metadata.and_then(|metadata| metadata.name),
-            spec: body.spec,
-            login,
-        })
+        Ok(Self { name: body.metadata.and_then(|metadata| metadata.name), spec: body.spec, login })
     }
 
     /// The node count the pool is to have; `None` leaves it alone. A count that is left out means
@@ -143,10 +139,7 @@ impl NodePoolUpdate {
             LoginChange::Set { login, .. } => {
                 to.node_template.login = Some(without_password(login));
             }
-            LoginChange::Remove {
-                ssh_key,
-                user_password,
-            } => {
+            LoginChange::Remove { ssh_key, user_password } => {
                 if let Some(login) = &mut to.node_template.login {
                     if *ssh_key {
                         login.ssh_key = None;
@@ -166,17 +159,11 @@ fn apply_template(from: &NodeTemplate, to: &mut NodeTemplate) {
     replace(&mut to.os, not_empty(from.os.as_ref()));
     replace(&mut to.volume_config, from.volume_config.as_ref());
     replace(&mut to.taints, from.taints.as_ref());
-    replace(
-        &mut to.wait_post_install_finish,
-        from.wait_post_install_finish.as_ref(),
-    );
+    replace(&mut to.wait_post_install_finish, from.wait_post_install_finish.as_ref());
     replace(&mut to.k8s_tags, from.k8s_tags.as_ref());
     replace(&mut to.user_tags, from.user_tags.as_ref());
     replace(&mut to.runtime, from.runtime.as_ref());
-    replace(
-        &mut to.initialized_conditions,
-        from.initialized_conditions.as_ref(),
-    );
+    replace(&mut to.initialized_conditions, from.initialized_conditions.as_ref());
     to.extra.extend(given(&from.extra));
     if let Some(from) = &from.extend_param {
         let to = to.extend_param.get_or_insert_default();
@@ -184,10 +171,7 @@ fn apply_template(from: &NodeTemplate, to: &mut NodeTemplate) {
         replace(&mut to.post_install, from.post_install.as_ref());
         replace(&mut to.node_image_id, from.node_image_id.as_ref());
         replace(&mut to.max_pods, from.max_pods.as_ref());
-        replace(
-            &mut to.security_reinforcement_type,
-            from.security_reinforcement_type.as_ref(),
-        );
+        replace(&mut to.security_reinforcement_type, from.security_reinforcement_type.as_ref());
         to.extra.extend(given(&from.extra));
     }
 }
@@ -209,29 +193,17 @@ fn given(map: &Map<String, Value>) -> impl Iterator<Item = (String, Value)> {
 
 fn without_password(spec: &LoginSpec) -> Login {
     match spec {
-        LoginSpec::SshKey(name) => Login {
-            ssh_key: Some(name.clone()),
-            ..Login::default()
-        },
+        LoginSpec::SshKey(name) => Login { ssh_key: Some(name.clone()), ..Login::default() },
         LoginSpec::Password { username, .. } => {
             let username = Some(username.clone());
-            let user = crate::login::UserPassword {
-                username,
-                password: None,
-            };
-            Login {
-                user_password: Some(user),
-                ..Login::default()
-            }
+            let user = crate::login::UserPassword { username, password: None };
+            Login { user_password: Some(user), ..Login::default() }
         }
     }
 }
 
 fn login_change(spec: &NodePoolUpdateSpec, set: Option<LoginSpec>) -> LoginChange {
-    let login = spec
-        .node_template
-        .as_ref()
-        .and_then(|template| template.login.as_ref());
+    let login = spec.node_template.as_ref().and_then(|template| template.login.as_ref());
     let flag = |flag: fn(&Login) -> Option<bool>| login.and_then(flag) == Some(true);
     let ssh_key = flag(|login| login.remove_ssh_key);
     let user_password = flag(|login| login.remove_user_password);
@@ -240,16 +212,10 @@ fn login_change(spec: &NodePoolUpdateSpec, set: Option<LoginSpec>) -> LoginChang
             LoginSpec::SshKey(_) => user_password,
             LoginSpec::Password { .. } => ssh_key,
         };
-        return LoginChange::Set {
-            login,
-            remove_other,
-        };
+        return LoginChange::Set { login, remove_other };
     }
     if ssh_key || user_password {
-        return LoginChange::Remove {
-            ssh_key,
-            user_password,
-        };
+        return LoginChange::Remove { ssh_key, user_password };
     }
     LoginChange::Keep
 }
@@ -273,10 +239,7 @@ fn rename(value: &mut Value, aliases: &[(&str, &str)], path: &str, found: &mut V
         let Some(value) = object.remove(*alias).filter(|value| !value.is_null()) else {
             continue;
         };
-        if object
-            .get(*plain)
-            .is_some_and(|other| !other.is_null() && *other != value)
-        {
+        if object.get(*plain).is_some_and(|other| !other.is_null() && *other != value) {
             let rule = format!("differs from {plain}, which means the same");
             let violation = Violation::new(format!("{path}.{alias}"), rule);
             found.push(violation.with_way_out("send one of the two"));
@@ -309,16 +272,12 @@ impl ScaleRequest {
         };
         let groups = spec.and_then(|spec| spec.get("scaleGroups")?.items(&mut found));
         let groups = groups.unwrap_or_default();
-        let scale_groups: Vec<String> = groups
-            .iter()
-            .filter_map(|at| at.string(&mut found))
-            .map(str::to_owned)
-            .collect();
+        let scale_groups: Vec<String> =
+            groups.iter().filter_map(|at| at.string(&mut found)).map(str::to_owned).collect();
         match count {
-            Some(count) if found.is_empty() => Ok(Self {
-                desired_node_count: count as i32,
-                scale_groups,
-            }),
+            Some(count) if found.is_empty() => {
+                Ok(Self { desired_node_count: count as i32, scale_groups })
+            }
             _ => Err(found),
         }
     }

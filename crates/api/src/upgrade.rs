@@ -54,13 +54,11 @@ impl PoolRef {
 fn is_uuid(text: &str) -> bool {
     let is_dash = |index| matches!(index, 8 | 13 | 18 | 23);
     text.len() == 36
-        && text.bytes().enumerate().all(|(i, b)| {
-            if is_dash(i) {
-                b == b'-'
-            } else {
-                b.is_ascii_hexdigit()
-            }
-        })
+        && text.bytes().enumerate().all(
+            |(i, b)| {
+                if is_dash(i) { b == b'-' } else { b.is_ascii_hexdigit() }
+            },
+        )
 }
 
 /// A checked request, defaults filled in.
@@ -117,11 +115,7 @@ pub struct UpgradeAnswer {
 impl UpgradeRequest {
     pub fn new(spec: UpgradeSpec) -> Self {
         let api_version = crate::nodepool::api_version();
-        Self {
-            kind: "NodePool".to_owned(),
-            api_version,
-            spec,
-        }
+        Self { kind: "NodePool".to_owned(), api_version, spec }
     }
 
     /// Reads and checks a body. `path_pool_id` is the pool of the path, `max_unavailable_cap` the
@@ -176,10 +170,7 @@ fn read_spec(
         Some(at) => at.integer(0, i64::from(MAX_RETRY_TIMES), found),
         None => Some(i64::from(DEFAULT_RETRY_TIMES)),
     };
-    let force = spec
-        .get("force")
-        .and_then(|at| at.boolean(found))
-        .unwrap_or(false);
+    let force = spec.get("force").and_then(|at| at.boolean(found)).unwrap_or(false);
     let validate = spec.get("validateStorage");
     let validate_storage = validate.and_then(|at| at.boolean(found)).unwrap_or(false);
     let named = node_ids.as_ref().map_or(0, Vec::len);

@@ -113,10 +113,7 @@ impl UpgradeTemplate {
         let login = template.get("login");
         if generation == Generation::C {
             let is_sent = |key: &str| template.get(key).is_some();
-            for key in ["lifeCycle", "login"]
-                .into_iter()
-                .filter(|key| !is_sent(key))
-            {
+            for key in ["lifeCycle", "login"].into_iter().filter(|key| !is_sent(key)) {
                 let violation = Violation::new(template.child_path(key), "is mandatory");
                 let way_out = format!("send {key}, or leave nodeTemplate out");
                 found.push(violation.with_way_out(way_out));
@@ -125,25 +122,19 @@ impl UpgradeTemplate {
         let extend = template.get("extendParam").and_then(|at| at.object(found));
         let mut script = |key: &str| {
             let new = life_cycle.as_ref().and_then(|at| at.get(key));
-            let old = extend
-                .as_ref()
-                .and_then(|at| at.get(&format!("alpha.cce/{key}")));
+            let old = extend.as_ref().and_then(|at| at.get(&format!("alpha.cce/{key}")));
             one_of_two(new, old, found)
         };
         let (pre, post) = (script("preInstall"), script("postInstall"));
         let (pre_install, post_install) = check_scripts(pre, post, found);
         let wait = one_of_two(
-            life_cycle
-                .as_ref()
-                .and_then(|at| at.get("waitPostInstallFinish")),
+            life_cycle.as_ref().and_then(|at| at.get("waitPostInstallFinish")),
             template.get("waitPostInstallFinish"),
             found,
         );
         let image = inner(extend.as_ref(), "alpha.cce/NodeImageID");
         let image = one_of_two(template.get("imageID"), image, found);
-        let old_runtime = template
-            .get("runtimeConfig")
-            .and_then(|at| at.get("runtime"));
+        let old_runtime = template.get("runtimeConfig").and_then(|at| at.get("runtime"));
         let runtime = one_of_two(
             inner(template.get("runtime").as_ref(), "name"),
             inner(old_runtime.as_ref(), "name"),
@@ -219,23 +210,13 @@ fn text(at: Option<At<'_>>, found: &mut Vec<Violation>) -> Option<String> {
 
 fn leaves(template: &At<'_>) -> Vec<String> {
     let mut all = Vec::new();
-    collect(
-        &At {
-            path: String::new(),
-            value: template.value,
-        },
-        &mut all,
-    );
+    collect(&At { path: String::new(), value: template.value }, &mut all);
     all
 }
 
 fn collect(at: &At<'_>, all: &mut Vec<String>) {
     for (_, field) in at.fields() {
-        if field
-            .value
-            .as_object()
-            .is_some_and(|object| !object.is_empty())
-        {
+        if field.value.as_object().is_some_and(|object| !object.is_empty()) {
             collect(&field, all);
         } else if !field.value.is_null() {
             all.push(field.path);

@@ -28,12 +28,7 @@ pub struct Violation {
 
 impl Violation {
     pub fn new(field: impl Into<String>, rule: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            value: None,
-            rule: rule.into(),
-            way_out: String::new(),
-        }
+        Self { field: field.into(), value: None, rule: rule.into(), way_out: String::new() }
     }
 
     /// Quotes the value. Not for secrets.
@@ -63,12 +58,8 @@ impl fmt::Display for Violation {
 
 /// All violations as one line of text, at most twenty spelled out.
 pub fn join(violations: &[Violation]) -> String {
-    let mut text = violations
-        .iter()
-        .take(JOIN_LIMIT)
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(". ");
+    let mut text =
+        violations.iter().take(JOIN_LIMIT).map(ToString::to_string).collect::<Vec<_>>().join(". ");
     if violations.len() > JOIN_LIMIT {
         text.push_str(&format!(". And {} more", violations.len() - JOIN_LIMIT));
     }

@@ -57,9 +57,7 @@ impl Place<'_> {
         for text in std::iter::once(&project).chain(rest) {
             if !is_id(text) {
                 let shown: String = text.chars().take(64).collect();
-                return Err(CliError::usage(format!(
-                    "\"{shown}\" cannot be an id or a name"
-                )));
+                return Err(CliError::usage(format!("\"{shown}\" cannot be an id or a name")));
             }
             path.push('/');
             path.push_str(&segment(text));
@@ -95,16 +93,10 @@ impl Client {
         }
         if let Some(path) = &settings.ca_cert {
             let pem = std::fs::read(path).map_err(|error| {
-                CliError::local(
-                    format!("the CA file {} cannot be read", path.display()),
-                    error,
-                )
+                CliError::local(format!("the CA file {} cannot be read", path.display()), error)
             })?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
-                CliError::local(
-                    format!("{} holds no PEM certificates", path.display()),
-                    error,
-                )
+                CliError::local(format!("{} holds no PEM certificates", path.display()), error)
             })?;
             builder = builder.tls_certs_merge(certificates);
         }
@@ -137,8 +129,7 @@ impl Client {
         query: &[(&str, &str)],
         body: &Value,
     ) -> Result<Value, CliError> {
-        self.call(method, place, query, Some(body.to_string().into_bytes()))
-            .await
+        self.call(method, place, query, Some(body.to_string().into_bytes())).await
     }
 
     async fn call(
@@ -198,13 +189,10 @@ impl Client {
         let mut url = settings.endpoint.clone();
         url.set_path(path);
         url.set_query((!query.is_empty()).then_some(query));
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs() as i64);
-        let mut headers = vec![
-            ("host".to_owned(), authority(&url)),
-            ("x-sdk-date".to_owned(), date_header(now)),
-        ];
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let mut headers =
+            vec![("host".to_owned(), authority(&url)), ("x-sdk-date".to_owned(), date_header(now))];
         if body.is_some() {
             headers.push(("content-type".to_owned(), "application/json".to_owned()));
         }
@@ -220,10 +208,7 @@ impl Client {
         };
         let authorization = sign(&parts, &settings.ak, settings.sk.expose().as_bytes())
             .map_err(|error| CliError::local("the request cannot be signed", error))?;
-        let mut request = self
-            .http
-            .request(method, url)
-            .header("authorization", authorization);
+        let mut request = self.http.request(method, url).header("authorization", authorization);
         for (name, value) in &headers {
             request = request.header(name, value);
         }
@@ -239,17 +224,12 @@ impl Client {
         in_doubt: bool,
     ) -> Result<Vec<u8>, CliError> {
         let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.unreachable(error, in_doubt))?
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| self.unreachable(error, in_doubt))?
         {
             if body.len() + chunk.len() > ANSWER_LIMIT {
                 let what = format!("more than {ANSWER_LIMIT} bytes");
-                return Err(CliError::Foreign {
-                    endpoint: self.endpoint().to_owned(),
-                    what,
-                });
+                return Err(CliError::Foreign { endpoint: self.endpoint().to_owned(), what });
             }
             body.extend_from_slice(&chunk);
         }
@@ -268,25 +248,17 @@ impl Client {
 
     /// Where a model does not fit the answer.
     pub(crate) fn foreign(&self, what: impl Into<String>) -> CliError {
-        CliError::Foreign {
-            endpoint: self.endpoint().to_owned(),
-            what: what.into(),
-        }
+        CliError::Foreign { endpoint: self.endpoint().to_owned(), what: what.into() }
     }
 
     fn unreachable(&self, error: reqwest::Error, in_doubt: bool) -> CliError {
         let source: Box<dyn StdError + Send + Sync> = Box::new(error.without_url());
-        CliError::Unreachable {
-            endpoint: self.endpoint().to_owned(),
-            in_doubt,
-            source,
-        }
+        CliError::Unreachable { endpoint: self.endpoint().to_owned(), in_doubt, source }
     }
 }
 
 /// `Host` as it stands on the wire: without the port that the scheme implies.
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }

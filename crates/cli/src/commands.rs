@@ -76,15 +76,10 @@ fn read_text(io: &mut Io<'_>, path: &Path) -> Result<String, CliError> {
     let failed = |error| CliError::local(format!("{} cannot be read", path.display()), error);
     let mut text = String::new();
     if path == Path::new("-") {
-        (&mut io.stdin)
-            .take(FILE_LIMIT + 1)
-            .read_to_string(&mut text)
-            .map_err(failed)?;
+        (&mut io.stdin).take(FILE_LIMIT + 1).read_to_string(&mut text).map_err(failed)?;
     } else {
         let file = std::fs::File::open(path).map_err(failed)?;
-        file.take(FILE_LIMIT + 1)
-            .read_to_string(&mut text)
-            .map_err(failed)?;
+        file.take(FILE_LIMIT + 1).read_to_string(&mut text).map_err(failed)?;
     }
     if text.len() as u64 > FILE_LIMIT {
         return Err(CliError::usage(format!(
@@ -100,16 +95,10 @@ fn read_object(io: &mut Io<'_>, path: &Path) -> Result<Value, CliError> {
     let text = read_text(io, path)?;
     match serde_json::from_str::<Value>(&text) {
         Ok(value) if value.is_object() => Ok(value),
-        Ok(_) => Err(CliError::usage(format!(
-            "{} is not a JSON object",
-            path.display()
-        ))),
+        Ok(_) => Err(CliError::usage(format!("{} is not a JSON object", path.display()))),
         Err(error) => {
             let place = format!("line {}, column {}", error.line(), error.column());
-            Err(CliError::usage(format!(
-                "{} is not valid JSON: {place}",
-                path.display()
-            )))
+            Err(CliError::usage(format!("{} is not valid JSON: {place}", path.display())))
         }
     }
 }

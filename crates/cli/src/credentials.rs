@@ -41,34 +41,24 @@ pub(crate) fn read(path: &Path) -> Result<Credentials, CliError> {
             return Ok(Credentials::default());
         }
         Err(error) => {
-            return Err(CliError::local(
-                format!("{} cannot be read", path.display()),
-                error,
-            ));
+            return Err(CliError::local(format!("{} cannot be read", path.display()), error));
         }
     };
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        let what = format!(
-            "{} has mode {mode:03o}: others can read the secret key in it",
-            path.display()
-        );
+        let what =
+            format!("{} has mode {mode:03o}: others can read the secret key in it", path.display());
         return Err(CliError::usage(what).with_hint(format!("chmod 600 {}", path.display())));
     }
     let text = std::fs::read_to_string(path)
         .map_err(|error| CliError::local(format!("{} cannot be read", path.display()), error))?;
     // The parser's own words quote the line, which may be the one with the secret key.
     toml::from_str(&text).map_err(|error| {
-        let line = error
-            .span()
-            .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
-        let place = line
-            .map(|line| format!(", line {line}"))
-            .unwrap_or_default();
-        let what = format!(
-            "{}{place}: this is not the TOML that `evenkeel login` writes",
-            path.display()
-        );
+        let line =
+            error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
+        let what =
+            format!("{}{place}: this is not the TOML that `evenkeel login` writes", path.display());
         CliError::usage(what).with_hint("run `evenkeel login` again")
     })
 }
@@ -84,21 +74,10 @@ pub(crate) fn write(path: &Path, credentials: &Credentials) -> Result<(), CliErr
     };
     put("endpoint", credentials.endpoint.clone());
     put("ak", credentials.ak.clone());
-    put(
-        "sk",
-        credentials.sk.as_ref().map(|sk| sk.expose().to_owned()),
-    );
+    put("sk", credentials.sk.as_ref().map(|sk| sk.expose().to_owned()));
     put("project_id", credentials.project_id.clone());
-    put(
-        "ca_cert",
-        credentials
-            .ca_cert
-            .as_ref()
-            .map(|path| path.display().to_string()),
-    );
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    put("ca_cert", credentials.ca_cert.as_ref().map(|path| path.display().to_string()));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(directory) = directory.filter(|directory| !directory.exists()) {
         std::fs::create_dir_all(directory).map_err(failed)?;
         std::fs::set_permissions(directory, PermissionsExt::from_mode(0o700)).map_err(failed)?;
@@ -110,8 +89,7 @@ pub(crate) fn write(path: &Path, credentials: &Credentials) -> Result<(), CliErr
         .mode(0o600)
         .open(&fresh)
         .and_then(|mut file| {
-            file.write_all(table.to_string().as_bytes())
-                .and_then(|()| file.sync_all())
+            file.write_all(table.to_string().as_bytes()).and_then(|()| file.sync_all())
         })
         .and_then(|()| std::fs::rename(&fresh, path));
     if done.is_err() {

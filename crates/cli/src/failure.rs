@@ -83,20 +83,12 @@ pub enum CliError {
 impl CliError {
     /// Wrong arguments, settings or files.
     pub(crate) fn usage(what: impl Into<String>) -> Self {
-        Self::Usage {
-            what: what.into(),
-            hint: None,
-            source: None,
-        }
+        Self::Usage { what: what.into(), hint: None, source: None }
     }
 
     /// The same with its cause.
     pub(crate) fn local(what: impl Into<String>, source: impl Into<Cause>) -> Self {
-        Self::Usage {
-            what: what.into(),
-            hint: None,
-            source: Some(source.into()),
-        }
+        Self::Usage { what: what.into(), hint: None, source: Some(source.into()) }
     }
 
     /// Adds the way out, where the failure has a place for it.
@@ -167,24 +159,16 @@ pub(crate) fn report(error: &CliError, io: &mut Io<'_>) {
     if matches!(error, CliError::Output(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe) {
         return;
     }
-    let (red, cyan, off) = if io.colour {
-        ("\x1b[1;31m", "\x1b[36m", "\x1b[0m")
-    } else {
-        ("", "", "")
-    };
+    let (red, cyan, off) =
+        if io.colour { ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
     io.say(&format!("{red}error:{off} {}", plain(&error.to_string())));
     let mut cause = error.source();
     while let Some(inner) = cause {
         io.say(&format!("  caused by: {}", plain(&inner.to_string())));
         cause = inner.source();
     }
-    if let CliError::Refused {
-        status, request_id, ..
-    } = error
-    {
-        let id = request_id
-            .as_deref()
-            .map(|id| format!(", request id {}", plain(id)));
+    if let CliError::Refused { status, request_id, .. } = error {
+        let id = request_id.as_deref().map(|id| format!(", request id {}", plain(id)));
         io.say(&format!("  HTTP {status}{}", id.unwrap_or_default()));
     }
     if let Some(hint) = error.hint() {

@@ -35,10 +35,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) fn seconds(total: Option<u64>) -> Self {
-        Self {
-            total: total.map(Duration::from_secs),
-            away: AWAY_LIMIT,
-        }
+        Self { total: total.map(Duration::from_secs), away: AWAY_LIMIT }
     }
 }
 
@@ -84,18 +81,15 @@ pub(crate) async fn to_the_end(
             }
             Err(error) => return Err(error),
         }
-        let left = limits
-            .total
-            .map(|total| total.saturating_sub(began.elapsed()));
+        let left = limits.total.map(|total| total.saturating_sub(began.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
             let seconds = began.elapsed().as_secs();
             let error = CliError::Ended {
                 what: format!("job {job} has not ended after {seconds} s"),
                 hint: None,
             };
-            return Err(error.with_hint(format!(
-                "it goes on; watch it with `evenkeel get job {job} --watch`"
-            )));
+            return Err(error
+                .with_hint(format!("it goes on; watch it with `evenkeel get job {job} --watch`")));
         }
         tokio::time::sleep(left.map_or(pause, |left| pause.min(left))).await;
         pause = (pause * 3 / 2).min(LONGEST_PAUSE);
@@ -104,11 +98,7 @@ pub(crate) async fn to_the_end(
 
 /// The exit status of an ended job.
 pub(crate) fn exit(job: &Job) -> Exit {
-    if job.status.phase == JobPhase::Success {
-        Exit::Done
-    } else {
-        Exit::Failed
-    }
+    if job.status.phase == JobPhase::Success { Exit::Done } else { Exit::Failed }
 }
 
 /// What was last said.
@@ -128,11 +118,7 @@ impl Seen {
         }
         for sub in &job.spec.sub_jobs {
             let step = render::param(sub, "step");
-            let step = if step.is_empty() {
-                String::new()
-            } else {
-                format!(" ({step})")
-            };
+            let step = if step.is_empty() { String::new() } else { format!(" ({step})") };
             let reason = match sub.status.reason.as_str() {
                 "" => String::new(),
                 reason => format!(": {reason}"),
@@ -151,11 +137,7 @@ impl Seen {
         let counts = render::counts(job);
         let is_new_phase = self.phase.replace(job.status.phase) != Some(job.status.phase);
         if job.status.phase.is_final() {
-            let counts = if counts.is_empty() {
-                String::new()
-            } else {
-                format!(" ({counts})")
-            };
+            let counts = if counts.is_empty() { String::new() } else { format!(" ({counts})") };
             let reason = match job.status.reason.as_str() {
                 "" => String::new(),
                 reason => format!(": {}", plain(reason)),
@@ -166,11 +148,7 @@ impl Seen {
                 render::phase(job.status.phase)
             ));
         } else if is_new_phase || counts != self.counts {
-            let tail = if counts.is_empty() {
-                String::new()
-            } else {
-                format!(": {counts}")
-            };
+            let tail = if counts.is_empty() { String::new() } else { format!(": {counts}") };
             lines.push(format!(
                 "job {} {}{tail}",
                 job.metadata.uid,

@@ -36,15 +36,9 @@ impl KnownHosts {
     }
 
     fn parse(text: &str) -> Self {
-        let mut known = Self {
-            entries: Vec::new(),
-            revoked: BTreeSet::new(),
-            unread: 0,
-        };
-        for line in text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        let mut known = Self { entries: Vec::new(), revoked: BTreeSet::new(), unread: 0 };
+        for line in
+            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
         {
             match line.parse::<Entry>() {
                 Ok(entry) if entry.marker() == Some(&Marker::Revoked) => {
@@ -60,39 +54,27 @@ impl KnownHosts {
 
     /// The best key of the first of these places that has one, as a line without a comment.
     pub(crate) fn find(&self, places: &[(String, u16)]) -> Option<String> {
-        places
-            .iter()
-            .find_map(|(host, port)| self.find_one(host, *port))
+        places.iter().find_map(|(host, port)| self.find_one(host, *port))
     }
 
     fn find_one(&self, host: &str, port: u16) -> Option<String> {
         let host = host.to_ascii_lowercase();
-        let name = if port == SSH_PORT {
-            host
-        } else {
-            format!("[{host}]:{port}")
-        };
+        let name = if port == SSH_PORT { host } else { format!("[{host}]:{port}") };
         let keys = self
             .entries
             .iter()
             .filter(|entry| matches(entry.host_patterns(), &name))
             .map(Entry::public_key);
-        let mut ranked: Vec<(u8, String)> = keys
-            .filter_map(|key| Some((rank(key)?, bare_line(key)?)))
-            .collect();
+        let mut ranked: Vec<(u8, String)> =
+            keys.filter_map(|key| Some((rank(key)?, bare_line(key)?))).collect();
         ranked.retain(|(_, line)| !self.revoked.contains(line));
-        ranked
-            .into_iter()
-            .min_by_key(|(rank, _)| *rank)
-            .map(|(_, line)| line)
+        ranked.into_iter().min_by_key(|(rank, _)| *rank).map(|(_, line)| line)
     }
 }
 
 /// Checks a line that was given by hand and takes its comment off.
 pub(crate) fn check_line(node: &str, line: &str) -> Result<String, CliError> {
-    let key = PublicKey::from_openssh(line)
-        .ok()
-        .and_then(|key| bare_line(&key));
+    let key = PublicKey::from_openssh(line).ok().and_then(|key| bare_line(&key));
     key.ok_or_else(|| {
         let error = CliError::usage(format!("--host-key {node}: this is not an OpenSSH public key line"));
         error.with_hint("take it from /etc/ssh/ssh_host_ed25519_key.pub of the machine: \"ssh-ed25519 AAAA...\"")
@@ -100,25 +82,16 @@ pub(crate) fn check_line(node: &str, line: &str) -> Result<String, CliError> {
 }
 
 fn bare_line(key: &PublicKey) -> Option<String> {
-    PublicKey::new(key.key_data().clone(), "")
-        .to_openssh()
-        .ok()
-        .map(|line| line.trim().to_owned())
+    PublicKey::new(key.key_data().clone(), "").to_openssh().ok().map(|line| line.trim().to_owned())
 }
 
 /// Which of several keys is pinned: the order in which OpenSSH itself prefers them.
 fn rank(key: &PublicKey) -> Option<u8> {
     Some(match key.algorithm() {
         Algorithm::Ed25519 => 0,
-        Algorithm::Ecdsa {
-            curve: EcdsaCurve::NistP256,
-        } => 1,
-        Algorithm::Ecdsa {
-            curve: EcdsaCurve::NistP384,
-        } => 2,
-        Algorithm::Ecdsa {
-            curve: EcdsaCurve::NistP521,
-        } => 3,
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 } => 1,
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 } => 2,
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 } => 3,
         Algorithm::Rsa { .. } => 4,
         _ => return None,
     })
@@ -136,10 +109,7 @@ fn matches(patterns: &HostPatterns, name: &str) -> bool {
         HostPatterns::Patterns(patterns) => {
             let hit =
                 |pattern: &str| glob(pattern.to_ascii_lowercase().as_bytes(), name.as_bytes());
-            let denied = patterns
-                .iter()
-                .filter_map(|pattern| pattern.strip_prefix('!'))
-                .any(hit);
+            let denied = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(hit);
             !denied
                 && patterns
                     .iter()

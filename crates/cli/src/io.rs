@@ -47,10 +47,7 @@ impl Io<'_> {
 
     /// Writes data as it is.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CliError> {
-        let written = self
-            .stdout
-            .write_all(bytes)
-            .and_then(|()| self.stdout.flush());
+        let written = self.stdout.write_all(bytes).and_then(|()| self.stdout.flush());
         written.map_err(CliError::Output)
     }
 

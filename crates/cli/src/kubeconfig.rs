@@ -27,24 +27,15 @@ const USER_FILES: &[(&str, &str, bool)] = &[
 /// Reads the file and gives the document to send, as JSON (which is YAML too).
 pub(crate) fn one_context(path: &Path, context: Option<&str>) -> Result<Secret, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        CliError::local(
-            format!("the kubeconfig {} cannot be read", path.display()),
-            error,
-        )
+        CliError::local(format!("the kubeconfig {} cannot be read", path.display()), error)
     })?;
     // The parser's own words may quote a secret.
     let document: Value = serde_saphyr::from_str(&text).map_err(|_| {
         CliError::usage(format!("{} is not a YAML or JSON document", path.display()))
     })?;
     let directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    let reader = Reader {
-        document: &document,
-        path,
-        directory,
-    };
-    reader
-        .extract(context)
-        .map(|document| Secret::new(document.to_string()))
+    let reader = Reader { document: &document, path, directory };
+    reader.extract(context).map(|document| Secret::new(document.to_string()))
 }
 
 struct Reader<'a> {
@@ -62,19 +53,13 @@ impl Reader<'_> {
             .filter(|name| !name.is_empty());
         let Some(wanted) = wanted.or(current) else {
             let error = CliError::usage(format!("{} has no current-context", self.path.display()));
-            return Err(error.with_hint(format!(
-                "name one with --context: {}",
-                self.names("contexts")
-            )));
+            return Err(
+                error.with_hint(format!("name one with --context: {}", self.names("contexts")))
+            );
         };
         let context = self.entry("contexts", "context", wanted)?;
-        let name_of = |key: &str| {
-            context
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let name_of =
+            |key: &str| context.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (cluster_name, user_name) = (name_of("cluster"), name_of("user"));
         let mut cluster = self.entry("clusters", "cluster", &cluster_name)?;
         self.inline(&mut cluster, CLUSTER_FILES)?;
@@ -105,18 +90,11 @@ impl Reader<'_> {
     }
 
     fn list(&self, kind: &str) -> &[Value] {
-        self.document
-            .get(kind)
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default()
+        self.document.get(kind).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn names(&self, kind: &str) -> String {
-        let names = self
-            .list(kind)
-            .iter()
-            .filter_map(|entry| entry.get("name")?.as_str());
+        let names = self.list(kind).iter().filter_map(|entry| entry.get("name")?.as_str());
         names.collect::<Vec<_>>().join(", ")
     }
 
@@ -125,13 +103,10 @@ impl Reader<'_> {
             .list(list)
             .iter()
             .find(|entry| entry.get("name").and_then(Value::as_str) == Some(name));
-        entry
-            .and_then(|entry| entry.get(kind)?.as_object().cloned())
-            .ok_or_else(|| {
-                let error =
-                    CliError::usage(format!("{} has no {kind} {name}", self.path.display()));
-                error.with_hint(format!("there are: {}", self.names(list)))
-            })
+        entry.and_then(|entry| entry.get(kind)?.as_object().cloned()).ok_or_else(|| {
+            let error = CliError::usage(format!("{} has no {kind} {name}", self.path.display()));
+            error.with_hint(format!("there are: {}", self.names(list)))
+        })
     }
 
     /// Content wins over a file where both are given, as in kubectl.
@@ -141,13 +116,9 @@ impl Reader<'_> {
         files: &[(&str, &str, bool)],
     ) -> Result<(), CliError> {
         for (file_key, data_key, is_base64) in files {
-            let named = entry
-                .remove(*file_key)
-                .and_then(|value| value.as_str().map(str::to_owned));
-            let has_data = entry
-                .get(*data_key)
-                .and_then(Value::as_str)
-                .is_some_and(|data| !data.is_empty());
+            let named = entry.remove(*file_key).and_then(|value| value.as_str().map(str::to_owned));
+            let has_data =
+                entry.get(*data_key).and_then(Value::as_str).is_some_and(|data| !data.is_empty());
             let Some(named) = named.filter(|named| !named.is_empty() && !has_data) else {
                 continue;
             };
@@ -206,30 +177,18 @@ users:
     #[test]
     fn one_context_is_sent_with_its_files_inline() {
         let document = read(None).unwrap();
-        assert_eq!(
-            document["clusters"][0]["cluster"]["certificate-authority-data"],
-            "UEVN"
-        );
-        assert_eq!(
-            document["users"],
-            json!([{ "name": "ua", "user": { "token": "secret" } }])
-        );
+        assert_eq!(document["clusters"][0]["cluster"]["certificate-authority-data"], "UEVN");
+        assert_eq!(document["users"], json!([{ "name": "ua", "user": { "token": "secret" } }]));
         assert!(!document.to_string().contains("not-yours"));
         let other = read(Some("b")).unwrap();
-        assert_eq!(
-            other["clusters"][0]["cluster"]["server"],
-            "https://b.example:6443"
-        );
+        assert_eq!(other["clusters"][0]["cluster"]["server"], "https://b.example:6443");
         assert_eq!(other["current-context"], "b");
     }
 
     #[test]
     fn programs_and_unknown_contexts_are_refused() {
         let error = read(Some("c")).unwrap_err().to_string();
-        assert!(
-            error.contains("user uc") && error.contains("(exec)"),
-            "{error}"
-        );
+        assert!(error.contains("user uc") && error.contains("(exec)"), "{error}");
         let error = read(Some("x")).unwrap_err().to_string();
         assert!(error.ends_with("has no context x"), "{error}");
     }

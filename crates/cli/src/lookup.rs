@@ -26,11 +26,7 @@ impl Item {
     fn read(value: &Value) -> Option<Self> {
         let uid = value.pointer("/metadata/uid")?.as_str()?.to_owned();
         let name = text(value, "/metadata/name");
-        Some(Self {
-            uid,
-            name,
-            value: value.clone(),
-        })
+        Some(Self { uid, name, value: value.clone() })
     }
 
     /// A text or number of the answer; empty if it is absent.
@@ -60,9 +56,7 @@ pub(crate) fn items(client: &Client, list: &Value) -> Result<Vec<Item>, CliError
 
 /// All clusters.
 pub(crate) async fn clusters(client: &Client) -> Result<(Value, Vec<Item>), CliError> {
-    let list = client
-        .get(Place::Cce(&["clusters"]), &[("detail", "true")])
-        .await?;
+    let list = client.get(Place::Cce(&["clusters"]), &[("detail", "true")]).await?;
     let found = items(client, &list)?;
     Ok((list, found))
 }
@@ -90,9 +84,7 @@ pub(crate) async fn cluster(client: &Client, named: Option<&str>) -> Result<Item
 /// All pools of a cluster, `DefaultPool` among them.
 pub(crate) async fn pools(client: &Client, cluster: &str) -> Result<(Value, Vec<Item>), CliError> {
     let place = Place::Cce(&["clusters", cluster, "nodepools"]);
-    let list = client
-        .get(place, &[("showDefaultNodePool", "true")])
-        .await?;
+    let list = client.get(place, &[("showDefaultNodePool", "true")]).await?;
     let found = items(client, &list)?;
     Ok((list, found))
 }
@@ -111,9 +103,7 @@ pub(crate) async fn nodes(client: &Client, cluster: &str) -> Result<Vec<Item>, C
         if !marker.is_empty() {
             query.push(("marker", marker.as_str()));
         }
-        let list = client
-            .get(Place::Cce(&["clusters", cluster, "nodes"]), &query)
-            .await?;
+        let list = client.get(Place::Cce(&["clusters", cluster, "nodes"]), &query).await?;
         all.extend(items(client, &list)?);
         let next = text(&list, "/pageInfo/nextMarker");
         if next.is_empty() {
@@ -129,10 +119,7 @@ pub(crate) async fn nodes(client: &Client, cluster: &str) -> Result<Vec<Item>, C
 
 /// The item of this id or name.
 pub(crate) fn pick(all: &[Item], kind: &str, wanted: &str) -> Result<Item, CliError> {
-    if let Some(item) = all
-        .iter()
-        .find(|item| item.uid.eq_ignore_ascii_case(wanted))
-    {
+    if let Some(item) = all.iter().find(|item| item.uid.eq_ignore_ascii_case(wanted)) {
         return Ok(item.clone());
     }
     let named: Vec<&Item> = all.iter().filter(|item| item.name == wanted).collect();
@@ -161,12 +148,8 @@ pub(crate) fn pick_all(all: &[Item], kind: &str, wanted: &[String]) -> Result<Ve
 
 /// Some names, for hints.
 fn names(all: &[Item]) -> String {
-    let mut text = all
-        .iter()
-        .take(10)
-        .map(|item| item.name.as_str())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut text =
+        all.iter().take(10).map(|item| item.name.as_str()).collect::<Vec<_>>().join(", ");
     if all.len() > 10 {
         text.push_str(&format!(" and {} more", all.len() - 10));
     }

@@ -26,15 +26,9 @@ pub(crate) fn clusters(items: &[Item]) -> String {
 }
 
 pub(crate) fn cluster(item: &Item) -> String {
-    let endpoints = item
-        .value
-        .pointer("/status/endpoints")
-        .and_then(Value::as_array);
-    let urls: Vec<String> = endpoints
-        .into_iter()
-        .flatten()
-        .map(|endpoint| text(endpoint, "/url"))
-        .collect();
+    let endpoints = item.value.pointer("/status/endpoints").and_then(Value::as_array);
+    let urls: Vec<String> =
+        endpoints.into_iter().flatten().map(|endpoint| text(endpoint, "/url")).collect();
     facts(&[
         ("Cluster", item.name.clone()),
         ("ID", item.uid.clone()),
@@ -43,10 +37,7 @@ pub(crate) fn cluster(item: &Item) -> String {
         ("Version", item.text("/spec/version")),
         ("API server", urls.join(", ")),
         ("Nodes", item.text("/metadata/annotations/totalNodesNumber")),
-        (
-            "Ready",
-            item.text("/metadata/annotations/activeNodesNumber"),
-        ),
+        ("Ready", item.text("/metadata/annotations/activeNodesNumber")),
         ("Registered", item.text("/metadata/creationTimestamp")),
     ])
 }
@@ -75,11 +66,8 @@ pub(crate) fn keypairs(pairs: &[Value]) -> String {
         .iter()
         .map(|pair| {
             let prints = pair.get("fingerprints").and_then(Value::as_array);
-            let prints: Vec<&str> = prints
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
+            let prints: Vec<&str> =
+                prints.into_iter().flatten().filter_map(Value::as_str).collect();
             vec![text(pair, "/name"), prints.join(" ")]
         })
         .collect();
@@ -87,14 +75,8 @@ pub(crate) fn keypairs(pairs: &[Value]) -> String {
 }
 
 fn condition<'a>(pool: &'a Item, kind: &str) -> Option<&'a Value> {
-    let conditions = pool
-        .value
-        .pointer("/status/conditions")
-        .and_then(Value::as_array);
-    conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| text(condition, "/type") == kind)
+    let conditions = pool.value.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().find(|condition| text(condition, "/type") == kind)
 }
 
 fn is_synchronizing(pool: &Item) -> bool {
@@ -111,11 +93,7 @@ pub(crate) fn pools(items: &[Item]) -> String {
             item.text("/status/currentNode"),
             item.text("/status/activeNode"),
             item.text("/status/configurationSyncedNodeCount"),
-            if is_synchronizing(item) {
-                job
-            } else {
-                String::new()
-            },
+            if is_synchronizing(item) { job } else { String::new() },
         ]
     };
     let rows: Vec<_> = items.iter().map(row).collect();
@@ -137,10 +115,7 @@ pub(crate) fn pool(item: &Item) -> String {
         ("Runtime", item.text("/spec/nodeTemplate/runtime/name")),
         ("Key pair", item.text("/spec/nodeTemplate/login/sshKey")),
     ];
-    let conditions = item
-        .value
-        .pointer("/status/conditions")
-        .and_then(Value::as_array);
+    let conditions = item.value.pointer("/status/conditions").and_then(Value::as_array);
     for condition in conditions.into_iter().flatten() {
         let parts =
             ["/type", "/status", "/reason", "/message"].map(|pointer| text(condition, pointer));
@@ -183,10 +158,7 @@ pub(crate) fn nodes(items: &[Item]) -> String {
         ]
     };
     let rows: Vec<_> = items.iter().map(row).collect();
-    table(
-        &["NAME", "ID", "POOL", "PHASE", "ADDRESS", "UP-TO-DATE"],
-        &rows,
-    )
+    table(&["NAME", "ID", "POOL", "PHASE", "ADDRESS", "UP-TO-DATE"], &rows)
 }
 
 /// The word of a phase, as the API writes it.
@@ -211,12 +183,9 @@ pub(crate) fn counts(job: &Job) -> String {
         return String::new();
     }
     let mut text = format!("{} of {total} ok", param(job, "ok"));
-    for (key, word) in [
-        ("failed", "failed"),
-        ("skipped", "skipped"),
-        ("inHand", "in hand"),
-        ("open", "open"),
-    ] {
+    for (key, word) in
+        [("failed", "failed"), ("skipped", "skipped"), ("inHand", "in hand"), ("open", "open")]
+    {
         let count = param(job, key);
         if !count.is_empty() && count != "0" {
             text.push_str(&format!(", {count} {word}"));
@@ -228,18 +197,11 @@ pub(crate) fn counts(job: &Job) -> String {
 /// The phase of a node: the finer word where the server has one.
 pub(crate) fn node_phase(sub: &Job) -> String {
     let word = param(sub, "phase");
-    if word.is_empty() {
-        phase(sub.status.phase).to_owned()
-    } else {
-        word.to_owned()
-    }
+    if word.is_empty() { phase(sub.status.phase).to_owned() } else { word.to_owned() }
 }
 
 pub(crate) fn job(job: &Job) -> String {
-    let pool = match (
-        job.spec.resource_name.as_str(),
-        job.spec.resource_id.as_str(),
-    ) {
+    let pool = match (job.spec.resource_name.as_str(), job.spec.resource_id.as_str()) {
         ("", id) => id.to_owned(),
         (name, id) if name == id => name.to_owned(),
         (name, id) => format!("{name} ({id})"),
@@ -255,21 +217,12 @@ pub(crate) fn job(job: &Job) -> String {
         ("Max unavailable", own("maxUnavailable")),
         ("Recipe", own("recipe")),
         ("Ignored fields", own("ignoredFields")),
-        (
-            "Part of job",
-            job.spec.owner_job.clone().unwrap_or_default(),
-        ),
+        ("Part of job", job.spec.owner_job.clone().unwrap_or_default()),
         ("Node phase", own("phase")),
         ("Step", own("step")),
         ("Attempt", own("attempt")),
-        (
-            "Accepted",
-            job.metadata.creation_timestamp.clone().unwrap_or_default(),
-        ),
-        (
-            "Last change",
-            job.metadata.update_timestamp.clone().unwrap_or_default(),
-        ),
+        ("Accepted", job.metadata.creation_timestamp.clone().unwrap_or_default()),
+        ("Last change", job.metadata.update_timestamp.clone().unwrap_or_default()),
     ]);
     if !job.spec.sub_jobs.is_empty() {
         let row = |sub: &Job| {
@@ -284,10 +237,7 @@ pub(crate) fn job(job: &Job) -> String {
         };
         let rows: Vec<_> = job.spec.sub_jobs.iter().map(row).collect();
         out.push('\n');
-        out.push_str(&table(
-            &["NODE", "PHASE", "STEP", "ATTEMPT", "SINCE", "REASON"],
-            &rows,
-        ));
+        out.push_str(&table(&["NODE", "PHASE", "STEP", "ATTEMPT", "SINCE", "REASON"], &rows));
     }
     out
 }

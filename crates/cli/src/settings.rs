@@ -75,9 +75,7 @@ pub(crate) fn resolve(io: &Io<'_>) -> Result<Settings, CliError> {
         ak,
         sk,
         project,
-        ca_cert: (io.env)("EVENKEEL_CA_CERT")
-            .map(PathBuf::from)
-            .or(file.ca_cert),
+        ca_cert: (io.env)("EVENKEEL_CA_CERT").map(PathBuf::from).or(file.ca_cert),
         cluster: (io.env)("EVENKEEL_CLUSTER"),
     })
 }
@@ -92,9 +90,7 @@ pub(crate) fn endpoint(text: &str) -> Result<Url, CliError> {
         return wrong("is not a URL");
     };
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(CliError::usage(
-            "endpoint: the URL holds a user name; leave it out",
-        ));
+        return Err(CliError::usage("endpoint: the URL holds a user name; leave it out"));
     }
     if url.path() != "/"
         || url.query().is_some()
@@ -114,17 +110,12 @@ pub(crate) fn endpoint(text: &str) -> Result<Url, CliError> {
 /// Whether calls stay on this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn half(given: &str, other: &str) -> CliError {
-    CliError::usage(format!(
-        "{given} is set and {other} is not; they are a pair"
-    ))
-    .with_hint(format!("set {other} too"))
+    CliError::usage(format!("{given} is set and {other} is not; they are a pair"))
+        .with_hint(format!("set {other} too"))
 }
 
 fn missing(what: &str, variables: &str) -> CliError {

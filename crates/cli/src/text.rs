@@ -5,9 +5,7 @@
 
 /// One line of text without control characters: what a server or a machine wrote must not steer the terminal.
 pub(crate) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Text of several lines without control characters but line ends and tabs.
@@ -20,24 +18,12 @@ pub(crate) fn plain_lines(text: &str) -> String {
 pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = headings.iter().map(|text| (*text).to_owned()).collect();
     let clean = |row: &Vec<String>| -> Vec<String> {
-        row.iter()
-            .map(|cell| {
-                if cell.is_empty() {
-                    "-".to_owned()
-                } else {
-                    plain(cell)
-                }
-            })
-            .collect()
+        row.iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { plain(cell) }).collect()
     };
-    let lines: Vec<Vec<String>> = std::iter::once(head)
-        .chain(rows.iter().map(clean))
-        .collect();
+    let lines: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(clean)).collect();
     let width = |column: usize| {
-        let widths = lines
-            .iter()
-            .filter_map(|line| line.get(column))
-            .map(|cell| cell.chars().count());
+        let widths =
+            lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count());
         widths.max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
@@ -56,11 +42,7 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 /// Lines of name and value; those without a value are left out.
 pub(crate) fn facts(pairs: &[(&str, String)]) -> String {
     let given = || pairs.iter().filter(|(_, value)| !value.is_empty());
-    let width = given()
-        .map(|(name, _)| name.chars().count())
-        .max()
-        .unwrap_or(0)
-        + 2;
+    let width = given().map(|(name, _)| name.chars().count()).max().unwrap_or(0) + 2;
     let mut text = String::new();
     for (name, value) in given() {
         text.push_str(&format!("{name:<width$}{}\n", plain(value)));
@@ -74,14 +56,9 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_nothing_trails() {
-        let rows = vec![
-            vec!["a".to_owned(), String::new()],
-            vec!["long".to_owned(), "x y".to_owned()],
-        ];
-        assert_eq!(
-            table(&["ID", "WHY"], &rows),
-            "ID    WHY\na     -\nlong  x y\n"
-        );
+        let rows =
+            vec![vec!["a".to_owned(), String::new()], vec!["long".to_owned(), "x y".to_owned()]];
+        assert_eq!(table(&["ID", "WHY"], &rows), "ID    WHY\na     -\nlong  x y\n");
     }
 
     #[test]
@@ -93,9 +70,6 @@ mod tests {
 
     #[test]
     fn facts_without_a_value_are_left_out() {
-        assert_eq!(
-            facts(&[("Job", "1".into()), ("Reason", String::new())]),
-            "Job  1\n"
-        );
+        assert_eq!(facts(&[("Job", "1".into()), ("Reason", String::new())]), "Job  1\n");
     }
 }

@@ -107,11 +107,7 @@ pub struct ActionKey {
 impl fmt::Display for ActionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.verb, self.subject)?;
-        if self.attempt > 0 {
-            write!(f, " #{}", self.attempt)
-        } else {
-            Ok(())
-        }
+        if self.attempt > 0 { write!(f, " #{}", self.attempt) } else { Ok(()) }
     }
 }
 
@@ -138,25 +134,15 @@ impl Action {
             Action::Delete { uid, .. } => ("delete", uid.as_str(), 0),
             Action::Confirm { node } => ("confirm", node.as_str(), 0),
             Action::Probe { node, .. } => ("probe", node.as_str(), 0),
-            Action::Host {
-                node,
-                attempt,
-                stage: Stage::Reset,
-                ..
-            } => ("reset", node.as_str(), *attempt),
-            Action::Host {
-                node,
-                attempt,
-                stage: Stage::Post,
-                ..
-            } => ("post", node.as_str(), *attempt),
+            Action::Host { node, attempt, stage: Stage::Reset, .. } => {
+                ("reset", node.as_str(), *attempt)
+            }
+            Action::Host { node, attempt, stage: Stage::Post, .. } => {
+                ("post", node.as_str(), *attempt)
+            }
             Action::Heartbeat { node } => ("heartbeat", node.as_str(), 0),
         };
-        ActionKey {
-            verb,
-            subject: subject.to_owned(),
-            attempt,
-        }
+        ActionKey { verb, subject: subject.to_owned(), attempt }
     }
 }
 

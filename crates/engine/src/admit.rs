@@ -91,10 +91,7 @@ pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
     }
     let mut limits = limits(ctx, sync);
     if !limits.admit_out() {
-        let on = WaitingOn::Slot {
-            in_hand: limits.holding,
-            limit: limits.work,
-        };
+        let on = WaitingOn::Slot { in_hand: limits.holding, limit: limits.work };
         return Admission::Nobody(Some(on), None);
     }
     let mut wake = pauses_end(ctx, sync);
@@ -116,11 +113,7 @@ pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
     }
     candidates.sort_by_cached_key(|c| order(ctx, c));
     for candidate in &candidates {
-        let may = if candidate.available {
-            limits.admit_available()
-        } else {
-            limits.admit_out()
-        };
+        let may = if candidate.available { limits.admit_available() } else { limits.admit_out() };
         if may {
             limits.holding += 1;
             limits.out += u32::from(candidate.available);
@@ -204,13 +197,7 @@ fn look(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName, wake: &mut Option<Time>) ->
             return Look::NotNow;
         }
     }
-    let view = drain::view(
-        ctx.index,
-        name,
-        ctx.index.pods_on(name),
-        sync.spec.force,
-        ctx.now,
-    );
+    let view = drain::view(ctx.index, name, ctx.index.pods_on(name), sync.spec.force, ctx.now);
     if let Some((_, blocker)) = view.blocked.first()
         && !sync.spec.force
     {
@@ -222,12 +209,7 @@ fn look(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName, wake: &mut Option<Time>) ->
             .and_then(|key| ctx.index.budget(key))
             .is_some_and(|b| !drain::has_chance(pod, b, ctx.ledger))
     });
-    Look::Candidate(Candidate {
-        name: name.clone(),
-        available: seen.available(),
-        view,
-        would_wait,
-    })
+    Look::Candidate(Candidate { name: name.clone(), available: seen.available(), view, would_wait })
 }
 
 /// Unschedulable without a mark of ours: somebody else's doing. A mark that an ended job left says that it was us.
@@ -247,11 +229,7 @@ fn order(ctx: &Ctx<'_>, c: &Candidate) -> OrderKey {
     (
         cordoned,
         c.would_wait,
-        if c.available {
-            1 + c.view.evict.len()
-        } else {
-            0
-        },
+        if c.available { 1 + c.view.evict.len() } else { 0 },
         seen.and_then(|s| s.zone.clone()),
         c.name.clone(),
     )
@@ -261,11 +239,8 @@ fn claim(ctx: &Ctx<'_>, sync: &Sync, candidate: &Candidate) -> Work {
     let mut work = base(sync, &candidate.name);
     let seen = ctx.index.node(&candidate.name).map(|e| &e.seen);
     work.was_available = candidate.available;
-    work.was_unschedulable = seen.is_some_and(|s| {
-        s.mark
-            .as_ref()
-            .map_or(s.unschedulable, |m| m.was_unschedulable)
-    });
+    work.was_unschedulable =
+        seen.is_some_and(|s| s.mark.as_ref().map_or(s.unschedulable, |m| m.was_unschedulable));
     work.uncordons = 0;
     work.phase = Phase::Claiming { since: ctx.now };
     work.note(ctx.now, "Claiming", "");
@@ -273,17 +248,12 @@ fn claim(ctx: &Ctx<'_>, sync: &Sync, candidate: &Candidate) -> Work {
 }
 
 fn base(sync: &Sync, name: &NodeName) -> Work {
-    sync.work(name)
-        .cloned()
-        .unwrap_or_else(|| new_work(sync, name))
+    sync.work(name).cloned().unwrap_or_else(|| new_work(sync, name))
 }
 
 fn ended(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName, reason: SkipReason) -> Work {
     let mut work = base(sync, name);
-    work.phase = Phase::Skipped {
-        at: ctx.now,
-        reason,
-    };
+    work.phase = Phase::Skipped { at: ctx.now, reason };
     work.note(ctx.now, "Skipped", "");
     work
 }
@@ -293,21 +263,13 @@ fn ended(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName, reason: SkipReason) -> Wor
 fn set_aside(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName, blocker: &Blocker) -> Work {
     let mut work = base(sync, name);
     work.tries += 1;
-    let cause = Cause::Undrainable {
-        blocker: blocker.clone(),
-    };
+    let cause = Cause::Undrainable { blocker: blocker.clone() };
     work.last_cause = Some(cause.clone());
     work.phase = match after_try(ctx, sync, &work, cause) {
-        Outcome::Waiting { until, cause } => Phase::Waiting {
-            since: ctx.now,
-            until,
-            cause,
-        },
-        Outcome::Failed { cause, .. } => Phase::Failed {
-            at: ctx.now,
-            cause,
-            left: crate::phase::Left::InService,
-        },
+        Outcome::Waiting { until, cause } => Phase::Waiting { since: ctx.now, until, cause },
+        Outcome::Failed { cause, .. } => {
+            Phase::Failed { at: ctx.now, cause, left: crate::phase::Left::InService }
+        }
         Outcome::Done | Outcome::Skipped { .. } => {
             unreachable!("a try ends in a pause or a failure")
         }
@@ -320,16 +282,10 @@ fn set_aside(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName, blocker: &Blocker) -> 
 pub fn after_try(ctx: &Ctx<'_>, sync: &Sync, work: &Work, cause: Cause) -> Outcome {
     let policy = &sync.spec.policy;
     if work.tries >= policy.drain_tries {
-        return Outcome::Failed {
-            cause,
-            keeps_slot: false,
-        };
+        return Outcome::Failed { cause, keeps_slot: false };
     }
     let doubled = policy.requeue_pause.0 << work.tries.saturating_sub(1).min(8);
-    Outcome::Waiting {
-        until: ctx.now + Span(doubled),
-        cause,
-    }
+    Outcome::Waiting { until: ctx.now + Span(doubled), cause }
 }
 
 /// Why no waiting node is taken now.
@@ -338,23 +294,14 @@ fn why_not(ctx: &Ctx<'_>, sync: &Sync, limits: &Limits) -> WaitingOn {
         let mut out: Vec<NodeName> = ctx.index.out(&sync.spec.pool).cloned().collect();
         out.truncate(NAMES_MAX);
         if limits.holding_available < limits.ramp || limits.holding == 0 {
-            return WaitingOn::Availability {
-                out,
-                limit: limits.work,
-            };
+            return WaitingOn::Availability { out, limit: limits.work };
         }
     }
     if limits.ramp < limits.work && sync.proofs() == 0 {
-        let node = sync
-            .holding()
-            .find(|w| w.was_available)
-            .map(|w| w.name.clone());
+        let node = sync.holding().find(|w| w.was_available).map(|w| w.name.clone());
         return WaitingOn::Canary { node };
     }
-    WaitingOn::Slot {
-        in_hand: limits.holding,
-        limit: limits.ramp,
-    }
+    WaitingOn::Slot { in_hand: limits.holding, limit: limits.ramp }
 }
 
 /// Ends of the nodes that people keep from us, once nothing else is left to do.
@@ -371,7 +318,5 @@ pub fn kept_by_people(ctx: &Ctx<'_>, sync: &Sync) -> Vec<Work> {
             None
         }
     };
-    rest.iter()
-        .filter_map(|n| reason(n).map(|r| ended(ctx, sync, n, r)))
-        .collect()
+    rest.iter().filter_map(|n| reason(n).map(|r| ended(ctx, sync, n, r))).collect()
 }

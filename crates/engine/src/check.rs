@@ -26,10 +26,7 @@ pub struct Broken {
 }
 
 pub(crate) fn broken<T>(id: &'static str, what: impl Into<String>) -> Result<T, Broken> {
-    Err(Broken {
-        id,
-        what: what.into(),
-    })
+    Err(Broken { id, what: what.into() })
 }
 
 /// Checks a decision before it is stored: S1 (work limit), S2, S13 and S15.
@@ -46,19 +43,13 @@ pub fn plan<'a>(syncs: impl Iterator<Item = &'a Sync>, plan: &Plan) -> Result<()
             if let Some(before) = after.insert(&work.name, &work.phase)
                 && before.is_terminal()
             {
-                return broken(
-                    "S13",
-                    format!("{} had ended as {}", work.name, before.word()),
-                );
+                return broken("S13", format!("{} had ended as {}", work.name, before.word()));
             }
         }
         let holding = after.values().filter(|p| p.holds_slot()).count();
         if holding > sync.spec.max_unavailable as usize {
             let max = sync.spec.max_unavailable;
-            return broken(
-                "S1",
-                format!("{holding} nodes of {job} in hand, at most {max} may be"),
-            );
+            return broken("S1", format!("{holding} nodes of {job} in hand, at most {max} may be"));
         }
         for (name, phase) in after {
             if phase.is_active()

@@ -69,9 +69,7 @@ pub fn classify(pod: &PodSeen, budgets: &[&BudgetSeen], force: bool) -> Disposit
             Some(&budget.key),
             "it can never allow an eviction: raise the replicas or lower the budget",
         ),
-        [budget] => Disposition::Evict {
-            budget: Some(budget.key.clone()),
-        },
+        [budget] => Disposition::Evict { budget: Some(budget.key.clone()) },
         [first, second, ..] => blocked(
             Some(&first.key),
             &format!(
@@ -123,8 +121,7 @@ pub fn view<'a>(
 ) -> DrainView {
     let dead = index.node(node).is_some_and(|e| {
         e.seen.ready != Readiness::Ready
-            && e.not_ready_since
-                .is_some_and(|t| now - t >= KUBELET_GONE_MARGIN)
+            && e.not_ready_since.is_some_and(|t| now - t >= KUBELET_GONE_MARGIN)
     });
     let mut view = DrainView::default();
     for pod in pods {
@@ -133,9 +130,7 @@ pub fn view<'a>(
             Disposition::Stays(_) => continue,
             Disposition::Ending => {
                 let grace = Span::secs(pod.grace_s.into()) + KUBELET_GONE_MARGIN;
-                let over = index
-                    .ending_since(&pod.uid)
-                    .is_some_and(|t| now - t >= grace);
+                let over = index.ending_since(&pod.uid).is_some_and(|t| now - t >= grace);
                 if dead && over {
                     continue;
                 }

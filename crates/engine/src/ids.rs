@@ -90,10 +90,7 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// Builds a key.
     pub fn new(namespace: impl AsRef<str>, name: impl AsRef<str>) -> Self {
-        Self {
-            namespace: Arc::from(namespace.as_ref()),
-            name: Arc::from(name.as_ref()),
-        }
+        Self { namespace: Arc::from(namespace.as_ref()), name: Arc::from(name.as_ref()) }
     }
 }
 

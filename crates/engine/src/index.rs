@@ -59,11 +59,7 @@ impl Index {
 
     /// The pods bound to a node.
     pub fn pods_on(&self, node: &NodeName) -> impl Iterator<Item = &PodSeen> {
-        self.pods_by_node
-            .get(node)
-            .into_iter()
-            .flatten()
-            .filter_map(|uid| self.pods.get(uid))
+        self.pods_by_node.get(node).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
     }
 
     /// How many pods are bound to a node.
@@ -133,23 +129,14 @@ impl Index {
     pub fn see_node(&mut self, seen: NodeSeen, now: Time) {
         let name = seen.name.clone();
         let earlier = self.nodes.get(&name).and_then(|e| e.not_ready_since);
-        let not_ready_since = if seen.ready == crate::facts::Readiness::Ready {
-            None
-        } else {
-            earlier.or(Some(now))
-        };
+        let not_ready_since =
+            if seen.ready == crate::facts::Readiness::Ready { None } else { earlier.or(Some(now)) };
         if seen.mark.is_some() {
             self.marked.insert(name.clone());
         } else {
             self.marked.remove(&name);
         }
-        self.nodes.insert(
-            name.clone(),
-            NodeEntry {
-                seen,
-                not_ready_since,
-            },
-        );
+        self.nodes.insert(name.clone(), NodeEntry { seen, not_ready_since });
         self.count(&name);
     }
 
@@ -169,10 +156,7 @@ impl Index {
             self.unbind(&uid);
         }
         if let Some(node) = &pod.node {
-            self.pods_by_node
-                .entry(node.clone())
-                .or_default()
-                .insert(uid.clone());
+            self.pods_by_node.entry(node.clone()).or_default().insert(uid.clone());
         }
         if pod.deleting {
             self.ending_since.entry(uid.clone()).or_insert(now);
@@ -200,12 +184,8 @@ impl Index {
     /// The complete list of nodes: what is not in it is gone.
     pub fn relist_nodes(&mut self, all: Vec<NodeSeen>, now: Time) {
         let kept: BTreeSet<NodeName> = all.iter().map(|n| n.name.clone()).collect();
-        let gone: Vec<NodeName> = self
-            .nodes
-            .keys()
-            .filter(|n| !kept.contains(*n))
-            .cloned()
-            .collect();
+        let gone: Vec<NodeName> =
+            self.nodes.keys().filter(|n| !kept.contains(*n)).cloned().collect();
         for name in &gone {
             self.lose_node(name);
         }
@@ -217,12 +197,7 @@ impl Index {
     /// The complete list of pods; returns the UIDs that are gone.
     pub fn relist_pods(&mut self, all: Vec<PodSeen>, now: Time) -> Vec<Uid> {
         let kept: BTreeSet<Uid> = all.iter().map(|p| p.uid.clone()).collect();
-        let gone: Vec<Uid> = self
-            .pods
-            .keys()
-            .filter(|u| !kept.contains(*u))
-            .cloned()
-            .collect();
+        let gone: Vec<Uid> = self.pods.keys().filter(|u| !kept.contains(*u)).cloned().collect();
         for uid in &gone {
             self.lose_pod(uid);
         }

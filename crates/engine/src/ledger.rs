@@ -127,9 +127,7 @@ impl Ledger {
 
     /// Whether an eviction or a deletion of this pod is under way.
     pub fn pod_busy(&self, uid: &Uid) -> bool {
-        POD_VERBS
-            .iter()
-            .any(|verb| self.running.contains_key(&key(verb, uid.as_str(), 0)))
+        POD_VERBS.iter().any(|verb| self.running.contains_key(&key(verb, uid.as_str(), 0)))
     }
 
     /// Whether the server has accepted this pod's eviction.
@@ -144,9 +142,7 @@ impl Ledger {
 
     /// Evictions accepted since the budget had this version: its status does not count them yet.
     pub fn spent(&self, budget: &ObjectKey, version: &Arc<str>) -> u32 {
-        self.spent
-            .get(budget)
-            .map_or(0, |(v, n)| if v == version { *n } else { 0 })
+        self.spent.get(budget).map_or(0, |(v, n)| if v == version { *n } else { 0 })
     }
 
     /// A fresh read that was asked for at or after `since`.
@@ -161,20 +157,13 @@ impl Ledger {
 
     /// The Lease as read at or after `since`: when it was read and its renewal by the host's clock.
     pub fn renewed(&self, node: &NodeName, since: Time) -> Option<(Time, Option<i64>)> {
-        self.renewed
-            .get(node)
-            .copied()
-            .filter(|(asked, _)| *asked >= since)
+        self.renewed.get(node).copied().filter(|(asked, _)| *asked >= since)
     }
 
     /// An action was started.
     pub fn start(&mut self, action: &Action, now: Time) {
         self.running.insert(action.key(), now);
-        if let Action::Evict {
-            budget: Some(budget),
-            ..
-        } = action
-        {
+        if let Action::Evict { budget: Some(budget), .. } = action {
             self.lanes.insert(budget.clone());
         }
         if let Some(node) = action.writes_node() {
@@ -184,13 +173,7 @@ impl Ledger {
 
     /// Progress of an order, while its action is still under way: the machine can be reached.
     pub fn progress(&mut self, action: &Action, state: HostState) {
-        if let Action::Host {
-            node,
-            attempt,
-            stage,
-            ..
-        } = action
-        {
+        if let Action::Host { node, attempt, stage, .. } = action {
             self.hosts.insert((node.clone(), *attempt, *stage), state);
             self.trouble.remove(&action.key());
         }
@@ -206,11 +189,7 @@ impl Ledger {
     ) {
         let key = action.key();
         let asked = self.running.remove(&key).unwrap_or(now);
-        if let Action::Evict {
-            budget: Some(budget),
-            ..
-        } = action
-        {
+        if let Action::Evict { budget: Some(budget), .. } = action {
             self.lanes.remove(budget);
         }
         if let Some(node) = action.writes_node() {
@@ -251,24 +230,9 @@ impl Ledger {
                 self.keep_eviction(uid, budget.as_ref(), answer, version, now);
             }
             (Action::Confirm { node }, Answer::Confirmed { node: seen, pods }) => {
-                self.confirmed.insert(
-                    node.clone(),
-                    Confirmed {
-                        asked,
-                        node: seen,
-                        pods,
-                    },
-                );
+                self.confirmed.insert(node.clone(), Confirmed { asked, node: seen, pods });
             }
-            (
-                Action::Host {
-                    node,
-                    attempt,
-                    stage,
-                    ..
-                },
-                Answer::Host(state),
-            ) => {
+            (Action::Host { node, attempt, stage, .. }, Answer::Host(state)) => {
                 self.hosts.insert((node.clone(), *attempt, *stage), state);
             }
             (Action::Heartbeat { node }, Answer::Renewed(at)) => {
@@ -292,10 +256,7 @@ impl Ledger {
                 if answer == EvictAnswer::Accepted
                     && let (Some(budget), Some(version)) = (budget, version)
                 {
-                    let spent = self
-                        .spent
-                        .entry(budget.clone())
-                        .or_insert((version.clone(), 0));
+                    let spent = self.spent.entry(budget.clone()).or_insert((version.clone(), 0));
                     if spent.0 != version {
                         *spent = (version, 0);
                     }
@@ -303,20 +264,13 @@ impl Ledger {
                 }
                 self.evicted.insert(uid.clone(), now);
             }
-            EvictAnswer::Refused {
-                message,
-                retry_after_s,
-            } => {
+            EvictAnswer::Refused { message, retry_after_s } => {
                 let pause = retry_after_s.map_or(REFUSAL_PAUSE, |s| Span::secs(s.into()));
                 let refusal = Refusal {
                     at: now,
                     message,
                     // A server that names a time wants us to keep it, whatever the budget shows.
-                    budget_version: if retry_after_s.is_some() {
-                        None
-                    } else {
-                        version
-                    },
+                    budget_version: if retry_after_s.is_some() { None } else { version },
                     again_at: now + pause,
                     impossible: false,
                 };
@@ -409,29 +363,16 @@ impl Ledger {
 /// Verbs whose subject is a pod's UID.
 const POD_VERBS: [&str; 2] = ["evict", "delete"];
 /// Verbs whose subject is a node, without an attempt.
-const NODE_VERBS: [&str; 7] = [
-    "claim",
-    "cordon",
-    "lift",
-    "release",
-    "confirm",
-    "probe",
-    "heartbeat",
-];
+const NODE_VERBS: [&str; 7] =
+    ["claim", "cordon", "lift", "release", "confirm", "probe", "heartbeat"];
 /// Verbs of orders: they name an attempt.
 const ORDER_VERBS: [&str; 2] = ["reset", "post"];
 
 fn key(verb: &'static str, subject: &str, attempt: u32) -> ActionKey {
-    ActionKey {
-        verb,
-        subject: subject.to_owned(),
-        attempt,
-    }
+    ActionKey { verb, subject: subject.to_owned(), attempt }
 }
 
 fn pause(count: u32) -> Span {
-    let doubled = FAULT_PAUSE_MIN
-        .0
-        .saturating_mul(1 << count.saturating_sub(1).min(16));
+    let doubled = FAULT_PAUSE_MIN.0.saturating_mul(1 << count.saturating_sub(1).min(16));
     Span(doubled.min(FAULT_PAUSE_MAX.0))
 }

@@ -228,10 +228,7 @@ pub enum SkipReason {
 impl Phase {
     /// The end of a node's way: it never changes again (S13).
     pub fn is_terminal(&self) -> bool {
-        matches!(
-            self,
-            Phase::Done { .. } | Phase::Failed { .. } | Phase::Skipped { .. }
-        )
+        matches!(self, Phase::Done { .. } | Phase::Failed { .. } | Phase::Skipped { .. })
     }
 
     /// Whether the node counts against the work limit.
@@ -273,10 +270,7 @@ impl Phase {
                 | Phase::Rejoining { .. }
                 | Phase::PostInstall { .. }
                 | Phase::Retrying { .. }
-                | Phase::Failed {
-                    left: Left::Cordoned | Left::InServiceHoldingSlot,
-                    ..
-                }
+                | Phase::Failed { left: Left::Cordoned | Left::InServiceHoldingSlot, .. }
         )
     }
 

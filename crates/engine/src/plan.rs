@@ -81,10 +81,7 @@ pub fn plan<'a>(ctx: &Ctx<'_>, syncs: impl Iterator<Item = &'a Sync>) -> Plan {
 }
 
 fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
-    let mut report = JobReport {
-        counts: sync.counts(),
-        ..JobReport::default()
-    };
+    let mut report = JobReport { counts: sync.counts(), ..JobReport::default() };
     let mut changed = false;
     let mut active = 0;
     for work in sync.holding() {
@@ -104,8 +101,7 @@ fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
         match admit::next(ctx, sync) {
             Admission::Take(works) => {
                 changed = true;
-                plan.works
-                    .extend(works.into_iter().map(|w| (sync.spec.job.clone(), w)));
+                plan.works.extend(works.into_iter().map(|w| (sync.spec.job.clone(), w)));
             }
             Admission::Nobody(why, wake) => {
                 if let Some(at) = wake {
@@ -118,13 +114,8 @@ fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
     if !changed && active == 0 {
         conclude(ctx, sync, &report, plan);
     } else if sync.state.stalled_since.is_some() && active > 0 {
-        plan.states.push((
-            sync.spec.job.clone(),
-            SyncState {
-                stalled_since: None,
-                ..sync.state.clone()
-            },
-        ));
+        plan.states
+            .push((sync.spec.job.clone(), SyncState { stalled_since: None, ..sync.state.clone() }));
     }
     plan.reports.insert(sync.spec.job.clone(), report);
 }
@@ -151,8 +142,7 @@ fn conclude(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
     if report.next.is_none() {
         let kept = admit::kept_by_people(ctx, sync);
         if !kept.is_empty() {
-            plan.works
-                .extend(kept.into_iter().map(|w| (job.clone(), w)));
+            plan.works.extend(kept.into_iter().map(|w| (job.clone(), w)));
             return;
         }
     }
@@ -168,15 +158,8 @@ fn leave_the_rest(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
 
 fn not_started(ctx: &Ctx<'_>, work: &Work) -> Work {
     let mut work = work.clone();
-    work.phase = Phase::Skipped {
-        at: ctx.now,
-        reason: SkipReason::NotStarted,
-    };
-    work.note(
-        ctx.now,
-        "Skipped",
-        "the job ended before its turn came again",
-    );
+    work.phase = Phase::Skipped { at: ctx.now, reason: SkipReason::NotStarted };
+    work.note(ctx.now, "Skipped", "the job ended before its turn came again");
     work
 }
 
@@ -186,32 +169,15 @@ fn stall(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
     };
     let job = sync.spec.job.clone();
     match sync.state.stalled_since {
-        None => plan.states.push((
-            job,
-            SyncState {
-                stalled_since: Some(ctx.now),
-                ..sync.state.clone()
-            },
-        )),
+        None => plan
+            .states
+            .push((job, SyncState { stalled_since: Some(ctx.now), ..sync.state.clone() })),
         Some(since) if ctx.now - since >= sync.spec.policy.stall_timeout => {
-            let why = report
-                .next
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default();
+            let why = report.next.as_ref().map(ToString::to_string).unwrap_or_default();
             let reason = format!("stalled for {}: {why}", ctx.now - since);
-            let status = Status::Failed {
-                at: ctx.now,
-                reason,
-            };
+            let status = Status::Failed { at: ctx.now, reason };
             leave_the_rest(ctx, sync, plan);
-            plan.states.push((
-                job,
-                SyncState {
-                    status,
-                    ..sync.state.clone()
-                },
-            ));
+            plan.states.push((job, SyncState { status, ..sync.state.clone() }));
         }
         Some(since) => plan.wake(since + sync.spec.policy.stall_timeout),
     }
@@ -238,15 +204,9 @@ fn verdict(ctx: &Ctx<'_>, sync: &Sync) -> SyncState {
             (n, 0) => format!(" ({n} nodes failed)"),
             (n, open) => format!(" ({n} failed, {open} not started because of that)"),
         };
-        Status::Failed {
-            at: ctx.now,
-            reason: format!("{detail}{rest}"),
-        }
+        Status::Failed { at: ctx.now, reason: format!("{detail}{rest}") }
     };
-    SyncState {
-        status,
-        ..sync.state.clone()
-    }
+    SyncState { status, ..sync.state.clone() }
 }
 
 /// A mark of this job on a node that it does not hold is a leftover of a lost answer: take it away. Nodes that
@@ -261,23 +221,14 @@ fn stray_marks(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
             continue;
         }
         let uncordon = entry.seen.unschedulable && !mark.was_unschedulable;
-        plan.emit(
-            ctx,
-            Action::Release {
-                node: name.clone(),
-                uncordon,
-            },
-        );
+        plan.emit(ctx, Action::Release { node: name.clone(), uncordon });
     }
 }
 
 /// The standing of a node before its first touch.
 pub fn new_work(sync: &Sync, name: &NodeName) -> Work {
     Work {
-        id: sync
-            .id_of(name)
-            .cloned()
-            .unwrap_or_else(|| name.as_str().into()),
+        id: sync.id_of(name).cloned().unwrap_or_else(|| name.as_str().into()),
         name: name.clone(),
         phase: Phase::Claiming { since: Time(0) },
         attempt: 0,

@@ -90,11 +90,7 @@ impl fmt::Display for WaitingOn {
             }
             WaitingOn::Budget { blocker } => match &blocker.budget {
                 Some(budget) => {
-                    write!(
-                        f,
-                        "pod {} is held by budget {budget}: {}",
-                        blocker.pod, blocker.why
-                    )
+                    write!(f, "pod {} is held by budget {budget}: {}", blocker.pod, blocker.why)
                 }
                 None => write!(f, "pod {} blocks the drain: {}", blocker.pod, blocker.why),
             },
@@ -106,11 +102,7 @@ impl fmt::Display for WaitingOn {
             }
             WaitingOn::Availability { out, limit } => {
                 let names: Vec<&str> = out.iter().map(NodeName::as_str).collect();
-                write!(
-                    f,
-                    "no room: {} are out already, at most {limit} may be",
-                    names.join(", ")
-                )
+                write!(f, "no room: {} are out already, at most {limit} may be", names.join(", "))
             }
             WaitingOn::Canary { node: Some(node) } => {
                 write!(f, "waiting for {node} to prove the configuration")

@@ -55,39 +55,20 @@ mod tests {
 
     #[test]
     fn selectors_match_as_the_api_server_does() {
-        let labels: BTreeMap<_, _> = [("app", "db"), ("tier", "back")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .into();
+        let labels: BTreeMap<_, _> =
+            [("app", "db"), ("tier", "back")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let one = |k: &str, v: &str| Requirement::In(k.into(), vec![v.into()]);
         let rows = [
             (Selector::Nothing, false),
             (Selector::All(vec![]), true),
             (Selector::All(vec![one("app", "db")]), true),
             (Selector::All(vec![one("app", "web")]), false),
-            (
-                Selector::All(vec![one("app", "db"), one("tier", "front")]),
-                false,
-            ),
-            (
-                Selector::All(vec![Requirement::NotIn("app".into(), vec!["web".into()])]),
-                true,
-            ),
-            (
-                Selector::All(vec![Requirement::NotIn("zone".into(), vec!["a".into()])]),
-                true,
-            ),
-            (
-                Selector::All(vec![Requirement::Exists("tier".into())]),
-                true,
-            ),
-            (
-                Selector::All(vec![Requirement::Absent("tier".into())]),
-                false,
-            ),
-            (
-                Selector::All(vec![Requirement::Unknown("Gt".into())]),
-                false,
-            ),
+            (Selector::All(vec![one("app", "db"), one("tier", "front")]), false),
+            (Selector::All(vec![Requirement::NotIn("app".into(), vec!["web".into()])]), true),
+            (Selector::All(vec![Requirement::NotIn("zone".into(), vec!["a".into()])]), true),
+            (Selector::All(vec![Requirement::Exists("tier".into())]), true),
+            (Selector::All(vec![Requirement::Absent("tier".into())]), false),
+            (Selector::All(vec![Requirement::Unknown("Gt".into())]), false),
         ];
         for (selector, expected) in rows {
             assert_eq!(selector.matches(&labels), expected, "{selector:?}");

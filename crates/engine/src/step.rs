@@ -40,11 +40,9 @@ pub fn step(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
             drain::confirming(ctx, sync, work, *since, *drain_since, plan)
         }
         Phase::Resetting { since } => reset::resetting(ctx, sync, work, *since, plan),
-        Phase::Rejoining {
-            since,
-            heartbeat,
-            good_since,
-        } => back::rejoining(ctx, sync, work, (*since, heartbeat, *good_since), plan),
+        Phase::Rejoining { since, heartbeat, good_since } => {
+            back::rejoining(ctx, sync, work, (*since, heartbeat, *good_since), plan)
+        }
         Phase::PostInstall { since, lifted } => {
             back::post_install(ctx, sync, work, (*since, *lifted), plan)
         }
@@ -53,19 +51,15 @@ pub fn step(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
         Phase::Waiting { .. }
         | Phase::Done { .. }
         | Phase::Failed { .. }
-        | Phase::Skipped { .. } => stay(WaitingOn::Ourselves {
-            what: "nothing".to_owned(),
-        }),
+        | Phase::Skipped { .. } => stay(WaitingOn::Ourselves { what: "nothing".to_owned() }),
     }
 }
 
 /// A node that was cordoned before us, and that a person has opened since: they want it open, so it ends open. A
 /// Node that was made anew by its kubelet is open, too, but carries no mark.
 fn opened_by_people(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Option<Step> {
-    let out = !matches!(
-        work.phase,
-        Phase::Releasing { .. } | Phase::PostInstall { lifted: true, .. }
-    );
+    let out =
+        !matches!(work.phase, Phase::Releasing { .. } | Phase::PostInstall { lifted: true, .. });
     let seen = &ctx.index.node(&work.name)?.seen;
     if !work.was_unschedulable || !out || seen.unschedulable || ours(sync, seen).is_none() {
         return None;
@@ -77,10 +71,7 @@ fn opened_by_people(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Option<Step> {
 
 /// The node stays in its phase.
 fn stay(waiting: WaitingOn) -> Step {
-    Step {
-        next: None,
-        waiting,
-    }
+    Step { next: None, waiting }
 }
 
 /// The node moves on.
@@ -94,10 +85,7 @@ fn go(ctx: &Ctx<'_>, work: &Work, phase: Phase, note: impl Into<String>) -> Step
 
 fn step_to(next: Work) -> Step {
     let what = format!("entering {}", next.phase.word());
-    Step {
-        next: Some(next),
-        waiting: WaitingOn::Ourselves { what },
-    }
+    Step { next: Some(next), waiting: WaitingOn::Ourselves { what } }
 }
 
 /// Gives the node back, then `then` holds.
@@ -106,15 +94,7 @@ fn release(ctx: &Ctx<'_>, work: &Work, then: Outcome, note: impl Into<String>) -
     if let Outcome::Failed { cause, .. } | Outcome::Waiting { cause, .. } = &then {
         work.last_cause = Some(cause.clone());
     }
-    go(
-        ctx,
-        &work,
-        Phase::Releasing {
-            since: ctx.now,
-            then,
-        },
-        note,
-    )
+    go(ctx, &work, Phase::Releasing { since: ctx.now, then }, note)
 }
 
 fn ours<'a>(sync: &Sync, seen: &'a NodeSeen) -> Option<&'a Mark> {
@@ -125,36 +105,16 @@ fn ours<'a>(sync: &Sync, seen: &'a NodeSeen) -> Option<&'a Mark> {
 fn fail(ctx: &Ctx<'_>, sync: &Sync, work: &Work, cause: Cause) -> Step {
     let note = cause.to_string();
     if work.attempt == 0 {
-        return release(
-            ctx,
-            work,
-            Outcome::Failed {
-                cause,
-                keeps_slot: false,
-            },
-            note,
-        );
+        return release(ctx, work, Outcome::Failed { cause, keeps_slot: false }, note);
     }
     let mut work = work.clone();
     work.last_cause = Some(cause.clone());
     if work.attempt <= sync.spec.retry_times {
         let pause = sync.spec.policy.retry_pause.0 << work.attempt.saturating_sub(1).min(8);
-        let phase = Phase::Retrying {
-            since: ctx.now,
-            until: ctx.now + Span(pause),
-        };
+        let phase = Phase::Retrying { since: ctx.now, until: ctx.now + Span(pause) };
         return go(ctx, &work, phase, note);
     }
-    go(
-        ctx,
-        &work,
-        Phase::Failed {
-            at: ctx.now,
-            cause,
-            left: Left::Cordoned,
-        },
-        note,
-    )
+    go(ctx, &work, Phase::Failed { at: ctx.now, cause, left: Left::Cordoned }, note)
 }
 
 /// How a fault of `key` looks to people, if there is one.
@@ -169,12 +129,7 @@ fn keep_out(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) {
     };
     // The cordon first: an open node with our mark is one that a person has opened.
     if !entry.seen.unschedulable {
-        plan.emit(
-            ctx,
-            Action::Cordon {
-                node: work.name.clone(),
-            },
-        );
+        plan.emit(ctx, Action::Cordon { node: work.name.clone() });
     } else if ours(sync, &entry.seen).is_none() {
         plan.emit(
             ctx,
@@ -203,31 +158,17 @@ fn cordoned_meanwhile(
     if sync.spec.named {
         return Ok(work);
     }
-    let then = Outcome::Skipped {
-        reason: SkipReason::CordonedByOthers,
-    };
-    Err(release(
-        ctx,
-        &work,
-        then,
-        "cordoned by somebody else meanwhile",
-    ))
+    let then = Outcome::Skipped { reason: SkipReason::CordonedByOthers };
+    Err(release(ctx, &work, then, "cordoned by somebody else meanwhile"))
 }
 
 fn claiming(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
     let gone = |reason| {
-        let phase = Phase::Skipped {
-            at: ctx.now,
-            reason,
-        };
+        let phase = Phase::Skipped { at: ctx.now, reason };
         go(ctx, work, phase, "")
     };
     let Some(entry) = ctx.index.node(&work.name) else {
-        return if ctx.index.live() {
-            gone(SkipReason::Gone)
-        } else {
-            stay(WaitingOn::View)
-        };
+        return if ctx.index.live() { gone(SkipReason::Gone) } else { stay(WaitingOn::View) };
     };
     let seen = &entry.seen;
     if let Some(mark) = ours(sync, seen) {
@@ -236,15 +177,9 @@ fn claiming(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
     if seen.hold {
         return gone(SkipReason::Held);
     }
-    let was_unschedulable = seen
-        .mark
-        .as_ref()
-        .map_or(seen.unschedulable, |m| m.was_unschedulable);
-    let action = Action::Claim {
-        node: work.name.clone(),
-        job: sync.spec.job.clone(),
-        was_unschedulable,
-    };
+    let was_unschedulable = seen.mark.as_ref().map_or(seen.unschedulable, |m| m.was_unschedulable);
+    let action =
+        Action::Claim { node: work.name.clone(), job: sync.spec.job.clone(), was_unschedulable };
     let key = action.key();
     // An API server that is down is no node's fault: only what no retry mends ends a claim.
     if let Some(t) = ctx.ledger.trouble(&key)
@@ -275,36 +210,20 @@ fn claimed(
         Err(step) => return step,
     };
     if seen.hold {
-        return release(
-            ctx,
-            &work,
-            Outcome::Skipped {
-                reason: SkipReason::Held,
-            },
-            "held",
-        );
+        return release(ctx, &work, Outcome::Skipped { reason: SkipReason::Held }, "held");
     }
     let limits = admit::limits(ctx, sync);
     if work.was_available && limits.out > limits.work {
-        let out: Vec<String> = ctx
-            .index
-            .out(&sync.spec.pool)
-            .take(10)
-            .map(ToString::to_string)
-            .collect();
-        let cause = Cause::NoRoom {
-            message: format!("{} went out meanwhile", out.join(", ")),
-        };
+        let out: Vec<String> =
+            ctx.index.out(&sync.spec.pool).take(10).map(ToString::to_string).collect();
+        let cause = Cause::NoRoom { message: format!("{} went out meanwhile", out.join(", ")) };
         let until = ctx.now + sync.spec.policy.requeue_pause;
         return release(ctx, &work, Outcome::Waiting { until, cause }, "withdrawn");
     }
     let phase = if sync.spec.resets {
         Phase::Probing { since: ctx.now }
     } else {
-        Phase::Draining {
-            since: ctx.now,
-            cordoned: false,
-        }
+        Phase::Draining { since: ctx.now, cordoned: false }
     };
     go(ctx, &work, phase, "")
 }

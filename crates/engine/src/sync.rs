@@ -148,11 +148,7 @@ impl Work {
         if self.log.len() >= Self::LOG_MAX {
             self.log.remove(1);
         }
-        self.log.push(LogEntry {
-            at,
-            word: word.to_owned(),
-            note: note.into(),
-        });
+        self.log.push(LogEntry { at, word: word.to_owned(), note: note.into() });
     }
 }
 
@@ -224,11 +220,7 @@ impl Sync {
     /// Puts together what is stored. O(list).
     pub fn new(spec: SyncSpec, state: SyncState, works: impl IntoIterator<Item = Work>) -> Self {
         let untouched = spec.targets.iter().map(|t| t.name.clone()).collect();
-        let ids = spec
-            .targets
-            .iter()
-            .map(|t| (t.name.clone(), t.id.clone()))
-            .collect();
+        let ids = spec.targets.iter().map(|t| (t.name.clone(), t.id.clone())).collect();
         let mut sync = Self {
             spec,
             state,

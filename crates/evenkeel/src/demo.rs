@@ -99,9 +99,8 @@ fn in_a_directory(args: &DemoArgs) -> anyhow::Result<Exit> {
     let done = runtime.block_on(until_stopped(args, &directory));
     runtime.shutdown_timeout(STOP_LIMIT);
     let path = directory.path().to_owned();
-    let removed = directory
-        .close()
-        .with_context(|| format!("{} cannot be removed", path.display()));
+    let removed =
+        directory.close().with_context(|| format!("{} cannot be removed", path.display()));
     let exit = done?;
     removed?;
     Ok(exit)
@@ -146,11 +145,7 @@ async fn run(args: &DemoArgs, directory: &TempDir) -> anyhow::Result<Exit> {
     let mut ended = follow::to_the_end(&stage.client, &job, args.nodes, witness, &mut view).await?;
     ended.took = asked.elapsed();
     let report = judged(args, ended, began.elapsed());
-    let exit = if report.status == event::SUCCESS {
-        Exit::Done
-    } else {
-        Exit::Failed
-    };
+    let exit = if report.status == event::SUCCESS { Exit::Done } else { Exit::Failed };
     view.tell(Event::Result(report))?;
     Ok(exit)
 }
@@ -173,23 +168,14 @@ async fn stay(stage: &Stage, view: &mut View) -> anyhow::Result<Exit> {
 
 /// Puts the server's verdict and the world's together: success is what both say.
 fn judged(args: &DemoArgs, ended: Ended, total: Duration) -> Report {
-    let Ended {
-        took,
-        succeeded,
-        reason,
-        nodes_ok,
-        seen,
-    } = ended;
+    let Ended { took, succeeded, reason, nodes_ok, seen } = ended;
     let mut wrong = Vec::new();
     if !succeeded {
         wrong.push(reason);
     }
     if seen.max_out > usize::from(args.max_unavailable) {
         let limit = args.max_unavailable;
-        wrong.push(format!(
-            "{} nodes were out at once, and at most {limit} may be",
-            seen.max_out
-        ));
+        wrong.push(format!("{} nodes were out at once, and at most {limit} may be", seen.max_out));
     }
     if seen.scripts_repeated > 0 {
         wrong.push(format!("{} scripts ran twice", seen.scripts_repeated));
@@ -199,16 +185,9 @@ fn judged(args: &DemoArgs, ended: Ended, total: Duration) -> Report {
         wrong.push(format!("{run} of {due} scripts ran"));
     }
     if !seen.left_out.is_empty() {
-        wrong.push(format!(
-            "out of service at the end: {}",
-            seen.left_out.join(", ")
-        ));
+        wrong.push(format!("out of service at the end: {}", seen.left_out.join(", ")));
     }
-    let status = if wrong.is_empty() {
-        event::SUCCESS
-    } else {
-        event::FAILED
-    };
+    let status = if wrong.is_empty() { event::SUCCESS } else { event::FAILED };
     Report {
         status,
         reason: (!wrong.is_empty()).then(|| wrong.join("; ")),
@@ -239,12 +218,7 @@ mod tests {
             verbose: false,
         };
         let judge = |succeeded, change: fn(&mut Seen)| {
-            let mut seen = Seen {
-                max_out: 2,
-                scripts_run: 24,
-                scripts_due: 24,
-                ..Seen::default()
-            };
+            let mut seen = Seen { max_out: 2, scripts_run: 24, scripts_due: 24, ..Seen::default() };
             change(&mut seen);
             let ended = Ended {
                 took: Duration::from_secs(1),
@@ -257,18 +231,12 @@ mod tests {
             (report.status, report.reason.unwrap_or_default())
         };
         assert_eq!(judge(true, |_| {}), ("Success", String::new()));
-        assert_eq!(
-            judge(false, |_| {}),
-            ("Failed", "the server's words".to_owned())
-        );
+        assert_eq!(judge(false, |_| {}), ("Failed", "the server's words".to_owned()));
         let wrongs: [(fn(&mut Seen), &str); 4] = [
             (|seen| seen.max_out = 3, "3 nodes were out at once"),
             (|seen| seen.scripts_repeated = 1, "1 scripts ran twice"),
             (|seen| seen.scripts_run = 23, "23 of 24 scripts ran"),
-            (
-                |seen| seen.left_out.push("node-1".to_owned()),
-                "at the end: node-1",
-            ),
+            (|seen| seen.left_out.push("node-1".to_owned()), "at the end: node-1"),
         ];
         for (wrong, why) in wrongs {
             let (status, reason) = judge(true, wrong);

@@ -14,12 +14,7 @@ use evenkeel_cli::{Exit, Io};
 
 /// Keep the nodes of Kubernetes node pools on the configuration that the pool declares
 #[derive(Debug, Parser)]
-#[command(
-    name = "evenkeel",
-    version,
-    max_term_width = 100,
-    arg_required_else_help = true
-)]
+#[command(name = "evenkeel", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -79,10 +74,7 @@ fn main() -> ExitCode {
 
 /// Calls of the client need one thread; its exit status is part of what it promises.
 fn client(command: evenkeel_cli::Command) -> ExitCode {
-    match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let exit = runtime.block_on(evenkeel_cli::run(command, &mut Io::process()));
             ExitCode::from(exit as u8)
@@ -92,9 +84,7 @@ fn client(command: evenkeel_cli::Command) -> ExitCode {
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 /// Says what went wrong, with its causes. Settings that cannot be used end like wrong arguments.

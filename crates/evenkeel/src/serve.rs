@@ -48,9 +48,7 @@ impl ServeArgs {
 pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let config = args.resolve()?;
     telemetry::start(config.log, args.log_filter.as_deref());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(app::serve(config))
 }
 
@@ -72,11 +70,7 @@ mod tests {
     fn arguments_win_over_the_file_and_the_result_is_checked() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("evenkeel.toml");
-        std::fs::write(
-            &path,
-            "listen = \"127.0.0.1:9\"\ndata_dir = \"from-file\"\n",
-        )
-        .unwrap();
+        std::fs::write(&path, "listen = \"127.0.0.1:9\"\ndata_dir = \"from-file\"\n").unwrap();
         let resolve = |more: &[&str]| {
             let mut args = vec!["serve", "--config", path.to_str().unwrap()];
             args.extend(more);
@@ -85,17 +79,8 @@ mod tests {
         let config = resolve(&["--data-dir", "from-argument"]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:9");
         assert_eq!(config.data_dir, PathBuf::from("from-argument"));
-        assert!(
-            resolve(&["--listen", "0.0.0.0:9"])
-                .unwrap_err()
-                .to_string()
-                .contains("[tls]")
-        );
+        assert!(resolve(&["--listen", "0.0.0.0:9"]).unwrap_err().to_string().contains("[tls]"));
         std::fs::write(&path, "lisen = 1").unwrap();
-        assert!(
-            resolve(&[])
-                .unwrap_err()
-                .is::<evenkeel_server::config::ConfigError>()
-        );
+        assert!(resolve(&[]).unwrap_err().is::<evenkeel_server::config::ConfigError>());
     }
 }

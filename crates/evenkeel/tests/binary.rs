@@ -58,21 +58,13 @@ impl Served {
                 }
             });
         }
-        let mut served = Self {
-            child,
-            endpoint: String::new(),
-            credential: BTreeMap::new(),
-        };
+        let mut served = Self { child, endpoint: String::new(), credential: BTreeMap::new() };
         let until = Instant::now() + START_LIMIT;
         while served.endpoint.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
-            let line = lines
-                .recv_timeout(left)
-                .expect("the server says that it is serving");
+            let line = lines.recv_timeout(left).expect("the server says that it is serving");
             if let Some((name, value)) = line.trim().split_once("  ") {
-                served
-                    .credential
-                    .insert(name.to_owned(), value.trim().to_owned());
+                served.credential.insert(name.to_owned(), value.trim().to_owned());
             }
             if line.contains("serving") {
                 let port: String = line
@@ -88,9 +80,7 @@ impl Served {
         // The credential goes another way than the log, so it may arrive after it.
         while let Ok(line) = lines.recv_timeout(Duration::from_millis(200)) {
             if let Some((name, value)) = line.trim().split_once("  ") {
-                served
-                    .credential
-                    .insert(name.to_owned(), value.trim().to_owned());
+                served.credential.insert(name.to_owned(), value.trim().to_owned());
             }
         }
         served
@@ -99,13 +89,7 @@ impl Served {
     /// Asks it to stop, as an init system does, and gives its exit status.
     fn stop(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let until = Instant::now() + STOP_LIMIT;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -127,33 +111,18 @@ impl Drop for Served {
 
 fn client(home: &Path, args: &[&str], stdin: &str) -> (Option<i32>, String, String) {
     let mut command = Command::new(EVENKEEL);
-    command
-        .args(args)
-        .current_dir(home)
-        .env_clear()
-        .env("HOME", home);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(args).current_dir(home).env_clear().env("HOME", home);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // A command that does not read may have ended already.
     let _written = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = child.wait_with_output().unwrap();
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }
 
 fn login(home: &Path, served: &Served, ak: &str, sk: &str) -> (Option<i32>, String, String) {
-    client(
-        home,
-        &["login", "--endpoint", &served.endpoint, "--ak", ak],
-        sk,
-    )
+    client(home, &["login", "--endpoint", &served.endpoint, "--ak", ak], sk)
 }
 
 fn write(home: &Path, name: &str, content: &str) -> PathBuf {
@@ -194,36 +163,20 @@ fn first_start_login_and_calls_against_the_real_server() {
     write(home, "k.pub", line);
     let (exit, out, said) = client(home, &["keypair", "import", "ops", "k.pub"], "");
     assert_eq!(exit, Some(0), "{said}");
-    assert!(
-        out.starts_with("NAME  FINGERPRINTS\nops   SHA256:"),
-        "{out}"
-    );
+    assert!(out.starts_with("NAME  FINGERPRINTS\nops   SHA256:"), "{out}");
     assert_eq!(client(home, &["keypair", "list"], "").1, out);
 
     let kubeconfig = "current-context: a\ncontexts: [{name: a, context: {cluster: c, user: u}}]\n\
         clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\nusers: [{name: u, user: {token: canary}}]\n";
     write(home, "kubeconfig", kubeconfig);
-    let (exit, _, said) = client(
-        home,
-        &["cluster", "add", "lab", "--kubeconfig", "kubeconfig"],
-        "",
-    );
+    let (exit, _, said) =
+        client(home, &["cluster", "add", "lab", "--kubeconfig", "kubeconfig"], "");
     assert_eq!(exit, Some(1), "{said}");
-    assert!(
-        said.contains("CCE.01400001") && !said.contains("canary"),
-        "{said}"
-    );
+    assert!(said.contains("CCE.01400001") && !said.contains("canary"), "{said}");
 
-    let (exit, _, said) = client(
-        home,
-        &["get", "job", "01890000-0000-7000-8000-000000000001"],
-        "",
-    );
+    let (exit, _, said) = client(home, &["get", "job", "01890000-0000-7000-8000-000000000001"], "");
     assert_eq!(exit, Some(1));
-    assert!(
-        said.contains("CCE.01404001") && said.contains("request id "),
-        "{said}"
-    );
+    assert!(said.contains("CCE.01404001") && said.contains("request id "), "{said}");
     assert_eq!(served.stop(), Some(0));
     let (exit, _, said) = client(home, &["cluster", "list"], "");
     assert_eq!(exit, Some(3), "{said}");
@@ -234,10 +187,7 @@ fn a_backup_is_put_back_and_serves_the_same_credentials() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path();
     let served = Served::start(home);
-    let (ak, sk) = (
-        served.credential["AK"].clone(),
-        served.credential["SK"].clone(),
-    );
+    let (ak, sk) = (served.credential["AK"].clone(), served.credential["SK"].clone());
     let (exit, _, said) = client(home, &["backup", "--data-dir", "data", "copy.db"], "");
     assert_eq!(exit, Some(1), "a store in use was opened twice: {said}");
     assert_eq!(served.stop(), Some(0));
@@ -251,10 +201,7 @@ fn a_backup_is_put_back_and_serves_the_same_credentials() {
     assert_eq!(exit, Some(0), "{said}");
 
     let served = Served::start(home);
-    assert!(
-        !served.credential.contains_key("SK"),
-        "a second start made another credential"
-    );
+    assert!(!served.credential.contains_key("SK"), "a second start made another credential");
     let (exit, _, said) = login(home, &served, &ak, &sk);
     assert_eq!(exit, Some(0), "{said}");
     assert_eq!(served.stop(), Some(0));

@@ -66,48 +66,28 @@ fn is_empty(home: &Path) -> bool {
 }
 
 fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    events
-        .iter()
-        .filter(|event| event["event"] == kind)
-        .collect()
+    events.iter().filter(|event| event["event"] == kind).collect()
 }
 
 #[test]
 fn json_lines_end_with_a_result_that_the_world_confirms() {
     let home = tempfile::tempdir().unwrap();
-    let (exit, out, said) = run(
-        home.path(),
-        &["--json", "--nodes", "4", "--max-unavailable", "2"],
-    );
+    let (exit, out, said) = run(home.path(), &["--json", "--nodes", "4", "--max-unavailable", "2"]);
     assert_eq!((exit, said.as_str()), (Some(0), ""), "{out}");
-    let events: Vec<Value> = out
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let events: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events[0]["event"], "start");
     assert_eq!(of_kind(&events, "start").len(), 1);
     assert_eq!(of_kind(&events, "accepted").len(), 1);
 
     let result = events.last().unwrap();
-    assert_eq!(
-        (&result["event"], &result["status"]),
-        (&"result".into(), &"Success".into())
-    );
+    assert_eq!((&result["event"], &result["status"]), (&"result".into(), &"Success".into()));
     assert_eq!(of_kind(&events, "result").len(), 1);
-    let number = |key: &str| {
-        result[key]
-            .as_u64()
-            .unwrap_or_else(|| panic!("{key}: {result}"))
-    };
+    let number = |key: &str| result[key].as_u64().unwrap_or_else(|| panic!("{key}: {result}"));
     assert_eq!((number("nodes"), number("nodes_ok")), (4, 4));
     let most = number("max_out");
     assert!((1..=2).contains(&most), "{result}");
     // Four scripts on each node, each once.
-    assert_eq!(
-        (number("scripts_run"), number("scripts_repeated")),
-        (16, 0),
-        "{result}"
-    );
+    assert_eq!((number("scripts_run"), number("scripts_repeated")), (16, 0), "{result}");
     let moves: u64 = result["workloads"]
         .as_object()
         .unwrap()
@@ -118,11 +98,7 @@ fn json_lines_end_with_a_result_that_the_world_confirms() {
         moves > 0 && moves == number("evictions"),
         "each eviction belongs to a workload: {result}"
     );
-    assert_eq!(
-        (number("evictions_repeated"), number("pods_deleted")),
-        (0, 0),
-        "{result}"
-    );
+    assert_eq!((number("evictions_repeated"), number("pods_deleted")), (0, 0), "{result}");
     assert_eq!(result["left_out"], serde_json::json!([]));
     assert!(number("duration_ms") > 0 && number("duration_ms") <= number("total_ms"));
 
@@ -134,20 +110,10 @@ fn json_lines_end_with_a_result_that_the_world_confirms() {
     }
     assert_eq!(ways.len(), 4);
     for (node, way) in ways {
-        assert_eq!(
-            (way[0], way[way.len() - 1]),
-            ("Claiming", "Done"),
-            "{node}: {way:?}"
-        );
-        assert!(
-            way.contains(&"Draining") && way.contains(&"Resetting"),
-            "{node}: {way:?}"
-        );
+        assert_eq!((way[0], way[way.len() - 1]), ("Claiming", "Done"), "{node}: {way:?}");
+        assert!(way.contains(&"Draining") && way.contains(&"Resetting"), "{node}: {way:?}");
     }
-    assert!(
-        is_empty(home.path()),
-        "the temporary directory was left behind"
-    );
+    assert!(is_empty(home.path()), "the temporary directory was left behind");
 }
 
 #[test]
@@ -156,10 +122,7 @@ fn a_pipe_gets_plain_lines() {
     let (exit, out, said) = run(home.path(), &["--nodes", "3", "--max-unavailable", "1"]);
     assert_eq!((exit, said.as_str()), (Some(0), ""), "{out}");
     assert!(!out.contains('\u{1b}') && !out.contains('\r'), "{out}");
-    assert!(
-        out.starts_with("A played cluster of 3 nodes with "),
-        "{out}"
-    );
+    assert!(out.starts_with("A played cluster of 3 nodes with "), "{out}");
     for wanted in [
         "node-1  Claiming",
         "node-3  Done",
@@ -179,10 +142,7 @@ fn arguments_that_cannot_be_used_are_status_2() {
         (&["--nodes", "1"][..], "--nodes"),
         (&["--nodes", "51"], "--nodes"),
         (&["--max-unavailable", "0"], "--max-unavailable"),
-        (
-            &["--max-unavailable", "6"],
-            "at least one of 6 nodes has to stay",
-        ),
+        (&["--max-unavailable", "6"], "at least one of 6 nodes has to stay"),
         (&["--seed", "x"], "--seed"),
         (&["--listen", "0.0.0.0:0"], "is not on loopback"),
         (&["--time", "1"], "--time"),
@@ -190,10 +150,7 @@ fn arguments_that_cannot_be_used_are_status_2() {
     ] {
         let (exit, out, said) = run(home.path(), args);
         assert_eq!((exit, out.as_str()), (Some(2), ""), "{args:?}: {said}");
-        assert!(
-            said.starts_with("error: ") && said.contains(why),
-            "{args:?}: {said}"
-        );
+        assert!(said.starts_with("error: ") && said.contains(why), "{args:?}: {said}");
     }
     assert!(is_empty(home.path()));
 }
@@ -221,9 +178,7 @@ impl Shown {
                 let _sent = said.send(line);
             }
         });
-        let first = lines
-            .recv_timeout(READY_LIMIT)
-            .expect("a first line within the limit");
+        let first = lines.recv_timeout(READY_LIMIT).expect("a first line within the limit");
         (shown, serde_json::from_str(&first).unwrap(), lines)
     }
 
@@ -238,11 +193,7 @@ impl Shown {
 /// A call with the program's own client, as the credential of a demo.
 fn client(home: &Path, ready: &Value, args: &[&str]) -> (Option<i32>, String, String) {
     let of = |key: &str| ready[key].as_str().unwrap();
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(EVENKEEL)
+    let Output { status, stdout, stderr } = Command::new(EVENKEEL)
         .args(args)
         .env_clear()
         .env("HOME", home)
@@ -265,38 +216,19 @@ fn a_demo_that_stays_is_driven_from_outside_and_leaves_nothing() {
     let keys: Vec<&String> = ready.as_object().unwrap().keys().collect();
     assert_eq!(
         keys,
-        [
-            "ak",
-            "cluster_id",
-            "endpoint",
-            "event",
-            "nodepool_id",
-            "project_id",
-            "region",
-            "sk"
-        ]
+        ["ak", "cluster_id", "endpoint", "event", "nodepool_id", "project_id", "region", "sk"]
     );
-    assert!(
-        ready["endpoint"]
-            .as_str()
-            .unwrap()
-            .starts_with("http://127.0.0.1:")
-    );
+    assert!(ready["endpoint"].as_str().unwrap().starts_with("http://127.0.0.1:"));
 
     let call = |args: &[&str]| client(home.path(), &ready, args);
     let (exit, out, said) = call(&["pool", "list", "--output", "json"]);
     assert_eq!(exit, Some(0), "{said}");
     let pools: Value = serde_json::from_str(&out).unwrap();
     let items = pools["items"].as_array().unwrap();
-    let pool = items
-        .iter()
-        .find(|pool| pool["metadata"]["uid"] == ready["nodepool_id"]);
+    let pool = items.iter().find(|pool| pool["metadata"]["uid"] == ready["nodepool_id"]);
     let status = &pool.unwrap()["status"];
     assert_eq!(
-        (
-            &status["currentNode"],
-            &status["configurationSyncedNodeCount"]
-        ),
+        (&status["currentNode"], &status["configurationSyncedNodeCount"]),
         (&3.into(), &0.into()),
         "{out}"
     );
@@ -320,24 +252,11 @@ fn a_demo_that_stays_is_driven_from_outside_and_leaves_nothing() {
 
     let mut wrong = ready.clone();
     wrong["sk"] = "wrong".into();
-    assert_eq!(
-        client(home.path(), &wrong, &["pool", "list"]).0,
-        Some(1),
-        "a wrong key was let in"
-    );
-    assert!(
-        !is_empty(home.path()),
-        "the test looks at the wrong directory"
-    );
+    assert_eq!(client(home.path(), &wrong, &["pool", "list"]).0, Some(1), "a wrong key was let in");
+    assert!(!is_empty(home.path()), "the test looks at the wrong directory");
     assert_eq!(shown.stop("-TERM"), Some(0));
-    assert!(
-        is_empty(home.path()),
-        "the temporary directory was left behind"
-    );
-    assert!(
-        lines.recv_timeout(STOP_LIMIT).is_err(),
-        "more than one object was printed"
-    );
+    assert!(is_empty(home.path()), "the temporary directory was left behind");
+    assert!(lines.recv_timeout(STOP_LIMIT).is_err(), "more than one object was printed");
 }
 
 #[test]
@@ -357,10 +276,7 @@ fn the_same_seed_gives_the_same_cluster() {
         let (mut shown, mut start, _lines) = Shown::first_line(home.path(), &args);
         assert_eq!(shown.stop("-TERM"), Some(1));
         start.as_object_mut().unwrap().remove("seed");
-        assert_eq!(
-            start["nodes"],
-            serde_json::json!(["node-1", "node-2", "node-3"])
-        );
+        assert_eq!(start["nodes"], serde_json::json!(["node-1", "node-2", "node-3"]));
         start
     };
     let first = start("5");

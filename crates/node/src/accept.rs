@@ -26,10 +26,7 @@ const RUNNER_EXIT: Duration = Duration::from_millis(500);
 
 /// A refusal with its kind.
 pub(crate) fn refuse(kind: RefusalKind, message: impl Into<String>) -> Refusal {
-    Refusal {
-        kind,
-        message: message.into(),
-    }
+    Refusal { kind, message: message.into() }
 }
 
 /// Reads an order without trusting it. The version comes first: an order of another version may
@@ -42,22 +39,15 @@ pub fn parse(bytes: &[u8]) -> Result<Order, Refusal> {
     // serde's messages may quote values; those of an order can be secrets.
     let shape = |error: serde_json::Error| {
         let (line, column) = (error.line(), error.column());
-        refuse(
-            RefusalKind::BadOrder,
-            format!("not an order (line {line}, column {column})"),
-        )
+        refuse(RefusalKind::BadOrder, format!("not an order (line {line}, column {column})"))
     };
     let version: Version = serde_json::from_slice(bytes).map_err(shape)?;
     if version.protocol != PROTOCOL {
-        let bad = crate::protocol::BadOrder::Protocol {
-            got: version.protocol,
-        };
+        let bad = crate::protocol::BadOrder::Protocol { got: version.protocol };
         return Err(refuse(RefusalKind::Protocol, bad.to_string()));
     }
     let order: Order = serde_json::from_slice(bytes).map_err(shape)?;
-    order
-        .check()
-        .map_err(|bad| refuse(RefusalKind::BadOrder, bad.to_string()))?;
+    order.check().map_err(|bad| refuse(RefusalKind::BadOrder, bad.to_string()))?;
     Ok(order)
 }
 
@@ -130,31 +120,21 @@ pub(crate) fn interrupt(
         None => "a later order came before this one had begun",
         Some((_, boot)) if *boot != host.boot_id() => "the host was rebooted while it ran",
         Some((session, _)) => {
-            leftovers::Leftovers {
-                session: *session,
-                order: id,
-                step: None,
-                except_group: None,
-            }
-            .kill();
+            leftovers::Leftovers { session: *session, order: id, step: None, except_group: None }
+                .kill();
             "the runner on the host was killed"
         }
     };
     store.drop_secrets(id)?;
     let step = folded.step.unwrap_or_default();
-    journal.append(Entry::Interrupted {
-        step,
-        reason: reason.into(),
-    })
+    journal.append(Entry::Interrupted { step, reason: reason.into() })
 }
 
 fn check_machine(host: &Host, order: &Order) -> Result<(), Refusal> {
     let wanted = &order.machine;
     let found = host.identity();
     let uuid = |text: &Option<String>| text.as_deref().unwrap_or("none").to_lowercase();
-    let same = found
-        .machine_id
-        .eq_ignore_ascii_case(wanted.machine_id.trim())
+    let same = found.machine_id.eq_ignore_ascii_case(wanted.machine_id.trim())
         && (wanted.product_uuid.is_none()
             || uuid(&found.product_uuid) == uuid(&wanted.product_uuid));
     if same {
@@ -194,12 +174,8 @@ fn check_idle(store: &Store, host: &Host) -> Result<(), Refusal> {
         if progress.state.is_final() {
             continue;
         }
-        let busy = || {
-            refuse(
-                RefusalKind::Busy,
-                format!("order {id} is still running on this host"),
-            )
-        };
+        let busy =
+            || refuse(RefusalKind::Busy, format!("order {id} is still running on this host"));
         let mut journal = Journal::open(store, &id, &host.boot_id(), false)?.ok_or_else(busy)?;
         match fold(&journal.lines()) {
             Some(folded) if folded.runner.is_none() => {
@@ -239,17 +215,9 @@ fn write_secrets(store: &Store, order: &Order) -> Result<(), Refusal> {
         let (bytes, mode) = match step {
             Step::Login(login) => {
                 let json = serde_json::to_vec(login);
-                (
-                    json.map_err(|_| bad("step login cannot be written".into()))?,
-                    0o600,
-                )
+                (json.map_err(|_| bad("step login cannot be written".into()))?, 0o600)
             }
-            _ => (
-                step.script()
-                    .map_err(|e| bad(e.to_string()))?
-                    .unwrap_or_default(),
-                0o700,
-            ),
+            _ => (step.script().map_err(|e| bad(e.to_string()))?.unwrap_or_default(), 0o700),
         };
         let path = dir.join(number.to_string());
         let mut options = OpenOptions::new();
@@ -285,12 +253,8 @@ fn start(store: &Store, host: &Host, id: &OrderId) -> Result<Progress, Refusal> 
             }
         }
     }
-    inspect(store, host, id)?.ok_or_else(|| {
-        refuse(
-            RefusalKind::UnknownOrder,
-            format!("order {id} has vanished"),
-        )
-    })
+    inspect(store, host, id)?
+        .ok_or_else(|| refuse(RefusalKind::UnknownOrder, format!("order {id} has vanished")))
 }
 
 /// Under systemd in a scope of its own: what belongs to the SSH session may be killed with it.
@@ -298,28 +262,18 @@ fn spawn(store: &Store, id: &OrderId, exe: &Path, scoped: bool) -> std::io::Resu
     let mut command = if scoped {
         let mut command = Command::new("systemd-run");
         command.args(["--scope", "--quiet", "--collect"]);
-        command
-            .arg(format!("--unit=evenkeel-{id}"))
-            .arg("--")
-            .arg(exe);
+        command.arg(format!("--unit=evenkeel-{id}")).arg("--").arg(exe);
         command
     } else {
         Command::new(exe)
     };
-    command
-        .arg("run-order")
-        .arg(store.dir())
-        .arg(id.to_string());
+    command.arg("run-order").arg(store.dir()).arg(id.to_string());
     command.env_clear().env("PATH", PATH).env("LANG", "C");
     for name in [STATE_ENV, ROOT_ENV] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
-    command
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn()
 }

@@ -61,10 +61,7 @@ impl Host {
     /// This machine, or what [`ROOT_ENV`] says.
     pub fn from_env() -> Self {
         let root = std::env::var_os(ROOT_ENV).map_or_else(|| "/".into(), PathBuf::from);
-        Self {
-            root,
-            tools: Box::new(Real),
-        }
+        Self { root, tools: Box::new(Real) }
     }
 
     /// A path of the host below the root.
@@ -86,11 +83,7 @@ impl Host {
     pub fn line(&self, absolute: &str) -> Option<String> {
         let text = fs::read_to_string(self.path(absolute)).ok()?;
         // Device tree files end with a NUL.
-        let line = text
-            .lines()
-            .next()?
-            .trim_matches(['\0', ' ', '\t'])
-            .to_owned();
+        let line = text.lines().next()?.trim_matches(['\0', ' ', '\t']).to_owned();
         (!line.is_empty()).then_some(line)
     }
 
@@ -104,10 +97,7 @@ impl Host {
         ];
         MachineIdentity {
             machine_id: self.line("/etc/machine-id").unwrap_or_default(),
-            product_uuid: uuid
-                .iter()
-                .find_map(|file| self.line(file))
-                .map(|s| s.to_lowercase()),
+            product_uuid: uuid.iter().find_map(|file| self.line(file)).map(|s| s.to_lowercase()),
         }
     }
 
@@ -125,50 +115,31 @@ impl Host {
             // getent(1): 2 is "not found".
             Some(2) => return Ok(None),
             _ => {
-                return Err(io::Error::other(format!(
-                    "getent passwd: {}",
-                    said.stderr.trim()
-                )));
+                return Err(io::Error::other(format!("getent passwd: {}", said.stderr.trim())));
             }
         }
-        let fields: Vec<&str> = said
-            .stdout
-            .lines()
-            .next()
-            .unwrap_or("")
-            .split(':')
-            .collect();
+        let fields: Vec<&str> = said.stdout.lines().next().unwrap_or("").split(':').collect();
         let account = match fields[..] {
-            [_, _, uid, gid, _, home, ..] => {
-                uid.parse()
-                    .ok()
-                    .zip(gid.parse().ok())
-                    .map(|(uid, gid)| Account {
-                        uid,
-                        gid,
-                        home: home.into(),
-                    })
-            }
+            [_, _, uid, gid, _, home, ..] => uid
+                .parse()
+                .ok()
+                .zip(gid.parse().ok())
+                .map(|(uid, gid)| Account { uid, gid, home: home.into() }),
             _ => None,
         };
-        account
-            .map(Some)
-            .ok_or_else(|| io::Error::other("getent passwd: not a passwd(5) line"))
+        account.map(Some).ok_or_else(|| io::Error::other("getent passwd: not a passwd(5) line"))
     }
 }
 
 /// Wall clock in ms since 1970; 0 when it stands before that.
 pub fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_millis() as u64
 }
 
 /// Whether a program is on the PATH that scripts get.
 pub fn finds(program: &str) -> bool {
-    PATH.split(':')
-        .any(|dir| Path::new(dir).join(program).is_file())
+    PATH.split(':').any(|dir| Path::new(dir).join(program).is_file())
 }
 
 struct Real;
@@ -200,22 +171,14 @@ impl Tools for Real {
             if Instant::now() >= deadline {
                 child.kill()?;
                 child.wait()?;
-                return Err(io::Error::other(format!(
-                    "{program}: no end after {TOOL_LIMIT:?}"
-                )));
+                return Err(io::Error::other(format!("{program}: no end after {TOOL_LIMIT:?}")));
             }
             std::thread::sleep(Duration::from_millis(2));
         };
         let text = |thread: Option<std::thread::JoinHandle<String>>| {
-            thread
-                .and_then(|thread| thread.join().ok())
-                .unwrap_or_default()
+            thread.and_then(|thread| thread.join().ok()).unwrap_or_default()
         };
-        Ok(Said {
-            code: status.code(),
-            stdout: text(stdout),
-            stderr: text(stderr),
-        })
+        Ok(Said { code: status.code(), stdout: text(stdout), stderr: text(stderr) })
     }
 
     fn hang_up(&self, pid: i32) -> io::Result<()> {

@@ -144,10 +144,7 @@ impl Folded {
                 self.results.push(result.clone());
                 if result.outcome != Outcome::Ok {
                     let reason = result.outcome.to_string();
-                    self.state = State::Failed {
-                        step: result.name.clone(),
-                        reason,
-                    };
+                    self.state = State::Failed { step: result.name.clone(), reason };
                 } else {
                     self.step = None;
                     if self.results.len() == self.steps.len() {
@@ -156,10 +153,7 @@ impl Folded {
                 }
             }
             Entry::Interrupted { step, reason } => {
-                self.state = State::Interrupted {
-                    step: step.clone(),
-                    reason: reason.clone(),
-                };
+                self.state = State::Interrupted { step: step.clone(), reason: reason.clone() };
             }
         }
         if self.state.is_final() {
@@ -190,9 +184,7 @@ pub fn read(store: &Store, id: &OrderId) -> Result<Option<Vec<Line>>, StoreError
         other => at("read", &path, other)?,
     };
     // A line cut short by a power failure announced something that then did not happen.
-    let lines = bytes
-        .split(|b| *b == b'\n')
-        .filter_map(|line| serde_json::from_slice(line).ok());
+    let lines = bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let lines: Vec<Line> = lines.collect();
     Ok(fold(&lines).is_some().then_some(lines))
 }
@@ -279,16 +271,9 @@ impl Journal {
     /// Puts a line on the disk.
     pub fn append(&mut self, entry: Entry) -> Result<(), StoreError> {
         self.restore()?;
-        let line = Line {
-            at_ms: now_ms(),
-            boot_id: self.boot_id.clone(),
-            entry,
-        };
-        let mut bytes = at(
-            "write",
-            &self.path,
-            serde_json::to_vec(&line).map_err(io::Error::other),
-        )?;
+        let line = Line { at_ms: now_ms(), boot_id: self.boot_id.clone(), entry };
+        let mut bytes =
+            at("write", &self.path, serde_json::to_vec(&line).map_err(io::Error::other))?;
         bytes.push(b'\n');
         let mut written = self.write(&bytes);
         if written.is_err() && fs::remove_file(self.path.with_extension("reserve")).is_ok() {
@@ -319,11 +304,7 @@ impl Journal {
         at("write", &self.path, self.file.write_all(&self.written))?;
         at("sync", &self.path, self.file.sync_all())?;
         sync_parent(&self.path)?;
-        if let Some(Line {
-            entry: Entry::Accepted { epoch, .. },
-            ..
-        }) = self.lines().first()
-        {
+        if let Some(Line { entry: Entry::Accepted { epoch, .. }, .. }) = self.lines().first() {
             let fence = self.store.fence()?.raised(&self.id, *epoch);
             self.store.set_fence(&fence)?;
         }
@@ -333,9 +314,7 @@ impl Journal {
     /// What has been written so far.
     pub fn lines(&self) -> Vec<Line> {
         let lines = self.written.split(|b| *b == b'\n');
-        lines
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect()
+        lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
     }
 
     fn set_reserve(&self) -> Result<(), StoreError> {
@@ -345,10 +324,7 @@ impl Journal {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let done = self
-            .file
-            .write_all(bytes)
-            .and_then(|()| self.file.sync_data());
+        let done = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
         if done.is_err() {
             self.file.set_len(self.written.len() as u64)?;
         }

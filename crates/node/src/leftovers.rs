@@ -75,9 +75,7 @@ impl Leftovers<'_> {
             pairs.any(|pair| pair == mark.as_bytes())
         };
         holds(format!("EVENKEEL_ORDER={}", self.order))
-            && self
-                .step
-                .is_none_or(|step| holds(format!("EVENKEEL_STEP={step}")))
+            && self.step.is_none_or(|step| holds(format!("EVENKEEL_STEP={step}")))
     }
 }
 
@@ -114,11 +112,6 @@ impl Process {
             return None;
         }
         let mut number = || fields.next()?.parse().ok();
-        Some(Self {
-            pid,
-            parent: number()?,
-            group: number()?,
-            session: number()?,
-        })
+        Some(Self { pid, parent: number()?, group: number()?, session: number()? })
     }
 }

@@ -65,10 +65,7 @@ pub enum LoginError {
 pub fn apply(host: &Host, order: &LoginOrder) -> Result<(), LoginError> {
     let account = host
         .account(&order.user)
-        .map_err(|source| LoginError::Tool {
-            tool: "getent",
-            source,
-        })?
+        .map_err(|source| LoginError::Tool { tool: "getent", source })?
         .ok_or_else(|| LoginError::UnknownUser(order.user.clone()))?;
     if order.password_hash.is_some() {
         sshd::allow_password(host, &order.user, true).map_err(LoginError::Sshd)?;
@@ -86,29 +83,19 @@ pub fn apply(host: &Host, order: &LoginOrder) -> Result<(), LoginError> {
 }
 
 fn tool(host: &Host, tool: &'static str, args: &[&str], stdin: &[u8]) -> Result<(), LoginError> {
-    let said = host
-        .tools
-        .run(tool, args, stdin)
-        .map_err(|source| LoginError::Tool { tool, source })?;
+    let said =
+        host.tools.run(tool, args, stdin).map_err(|source| LoginError::Tool { tool, source })?;
     if said.code == Some(0) {
         return Ok(());
     }
     // chpasswd names line and user, never the hash.
-    Err(LoginError::Refused {
-        tool,
-        code: said.code,
-        said: said.stderr.trim().to_owned(),
-    })
+    Err(LoginError::Refused { tool, code: said.code, said: said.stderr.trim().to_owned() })
 }
 
 fn set_keys(host: &Host, account: &Account, order: &LoginOrder) -> Result<(), LoginError> {
     let home = host.path(&account.home.to_string_lossy());
     let failed = |source| LoginError::Keys {
-        path: account
-            .home
-            .join(".ssh/authorized_keys")
-            .display()
-            .to_string(),
+        path: account.home.join(".ssh/authorized_keys").display().to_string(),
         source,
     };
     let dir = open_ssh_dir(&home, account).map_err(failed)?;

@@ -42,10 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn refused(refusal: &Refusal) -> ExitCode {
-    say(
-        &serde_json::json!({ "error": refusal }),
-        ExitCode::from(EXIT_REFUSED as u8),
-    )
+    say(&serde_json::json!({ "error": refusal }), ExitCode::from(EXIT_REFUSED as u8))
 }
 
 /// An answer that cannot be written is no answer.

@@ -21,13 +21,7 @@ pub struct Capped<W> {
 impl<W: Write> Capped<W> {
     /// Nothing taken yet.
     pub fn new(sink: W) -> Self {
-        Self {
-            sink,
-            head: 0,
-            tail: VecDeque::new(),
-            dropped: 0,
-            lost: false,
-        }
+        Self { sink, head: 0, tail: VecDeque::new(), dropped: 0, lost: false }
     }
 
     /// Never fails: a full disk costs output, not the script.
@@ -44,10 +38,7 @@ impl<W: Write> Capped<W> {
     /// Writes the tail.
     pub fn finish(mut self) {
         if self.dropped > 0 {
-            let marker = format!(
-                "\n[evenkeel: {} bytes of output dropped here]\n",
-                self.dropped
-            );
+            let marker = format!("\n[evenkeel: {} bytes of output dropped here]\n", self.dropped);
             self.put(marker.as_bytes());
         }
         let (front, back) = {
@@ -91,9 +82,7 @@ mod tests {
 
     #[test]
     fn beyond_it_both_ends_are_kept() {
-        let all: Vec<u8> = (0..OUTPUT_BYTES_MAX + 10)
-            .map(|n| (n % 251) as u8)
-            .collect();
+        let all: Vec<u8> = (0..OUTPUT_BYTES_MAX + 10).map(|n| (n % 251) as u8).collect();
         let out = through(&[&all]);
         assert!(out.starts_with(&all[..HALF]));
         assert!(out.ends_with(&all[all.len() - HALF..]));

@@ -235,10 +235,7 @@ impl Order {
             return Err(BadOrder::NoMachine);
         }
         for (position, step) in self.steps.iter().enumerate() {
-            if self.steps[..position]
-                .iter()
-                .any(|earlier| earlier.name() == step.name())
-            {
+            if self.steps[..position].iter().any(|earlier| earlier.name() == step.name()) {
                 return Err(BadOrder::Twice(step.name()));
             }
             step.check()?;
@@ -250,36 +247,24 @@ impl Order {
 impl Step {
     /// A teardown command of the recipe.
     pub fn teardown(script: impl Into<Hidden>, time_limit_s: u64) -> Self {
-        Self::Teardown(Command {
-            script: script.into(),
-            time_limit_s,
-        })
+        Self::Teardown(Command { script: script.into(), time_limit_s })
     }
 
     /// An install command of the recipe.
     pub fn install(script: impl Into<Hidden>, time_limit_s: u64) -> Self {
-        Self::Install(Command {
-            script: script.into(),
-            time_limit_s,
-        })
+        Self::Install(Command { script: script.into(), time_limit_s })
     }
 
     /// The pool's pre-install script with the documented limit.
     pub fn pre_install(script_b64: impl Into<Hidden>) -> Self {
         let script_b64 = script_b64.into();
-        Self::PreInstall(Script {
-            script_b64,
-            time_limit_s: PRE_INSTALL_LIMIT_S,
-        })
+        Self::PreInstall(Script { script_b64, time_limit_s: PRE_INSTALL_LIMIT_S })
     }
 
     /// The pool's post-install script with the documented limit.
     pub fn post_install(script_b64: impl Into<Hidden>) -> Self {
         let script_b64 = script_b64.into();
-        Self::PostInstall(Script {
-            script_b64,
-            time_limit_s: POST_INSTALL_LIMIT_S,
-        })
+        Self::PostInstall(Script { script_b64, time_limit_s: POST_INSTALL_LIMIT_S })
     }
 
     /// The name used in progress, journal and on the wire.
@@ -318,15 +303,9 @@ impl Step {
         if let Some(got) = self.time_limit_s()
             && !(1..=STEP_LIMIT_MAX_S).contains(&got)
         {
-            return Err(BadOrder::TimeLimit {
-                step: self.name(),
-                got,
-            });
+            return Err(BadOrder::TimeLimit { step: self.name(), got });
         }
-        if self
-            .script()?
-            .is_some_and(|script| script.trim_ascii().is_empty())
-        {
+        if self.script()?.is_some_and(|script| script.trim_ascii().is_empty()) {
             return Err(BadOrder::EmptyScript(self.name()));
         }
         match self {
@@ -345,19 +324,10 @@ impl LoginOrder {
         if self.authorized_keys.is_some() && self.remove_keys {
             return Err(BadOrder::Exclusive("authorized_keys", "remove_keys"));
         }
-        if self
-            .password_hash
-            .as_ref()
-            .is_some_and(|hash| !is_sha512_crypt(hash.expose()))
-        {
+        if self.password_hash.as_ref().is_some_and(|hash| !is_sha512_crypt(hash.expose())) {
             return Err(BadOrder::PasswordHash);
         }
-        for key in self
-            .authorized_keys
-            .iter()
-            .flatten()
-            .chain([&self.keep_key])
-        {
+        for key in self.authorized_keys.iter().flatten().chain([&self.keep_key]) {
             if !is_public_key(key) {
                 return Err(BadOrder::PublicKey(key.chars().take(40).collect()));
             }
@@ -369,10 +339,7 @@ impl LoginOrder {
 /// `$6$[rounds=N$]salt$hash` with the alphabet of crypt(5): nothing that `chpasswd` could read
 /// as a second line or field.
 fn is_sha512_crypt(hash: &str) -> bool {
-    let alphabet = |s: &str| {
-        s.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"./".contains(&b))
-    };
+    let alphabet = |s: &str| s.bytes().all(|b| b.is_ascii_alphanumeric() || b"./".contains(&b));
     let Some(rest) = hash.strip_prefix("$6$") else {
         return false;
     };

@@ -25,17 +25,11 @@ pub fn prove(host: &Host, request: &ProveRequest) -> Proof {
 }
 
 fn check(name: &str, ok: bool, detail: impl Into<String>) -> ProofCheck {
-    ProofCheck {
-        name: name.to_owned(),
-        ok,
-        detail: detail.into(),
-    }
+    ProofCheck { name: name.to_owned(), ok, detail: detail.into() }
 }
 
 fn single(name: &str, detail: String) -> Proof {
-    Proof {
-        checks: vec![check(name, false, detail)],
-    }
+    Proof { checks: vec![check(name, false, detail)] }
 }
 
 fn shadow(host: &Host, login: &LoginOrder) -> Option<ProofCheck> {
@@ -44,17 +38,10 @@ fn shadow(host: &Host, login: &LoginOrder) -> Option<ProofCheck> {
         (None, true) => "password_locked",
         (None, false) => return None,
     };
-    let said = match host
-        .tools
-        .run("getent", &["shadow", login.user.as_str()], b"")
-    {
+    let said = match host.tools.run("getent", &["shadow", login.user.as_str()], b"") {
         Ok(said) if said.code == Some(0) => said.stdout,
         Ok(said) => {
-            return Some(check(
-                name,
-                false,
-                format!("getent shadow: {:?}", said.code),
-            ));
+            return Some(check(name, false, format!("getent shadow: {:?}", said.code)));
         }
         Err(error) => return Some(check(name, false, error.to_string())),
     };
@@ -75,20 +62,11 @@ fn keys(host: &Host, login: &LoginOrder, account: &Account) -> Vec<ProofCheck> {
     let block = match read.and_then(|bytes| keys_in_block(&bytes).map_err(str::to_owned)) {
         Ok(block) => block,
         Err(reason) => {
-            return vec![check(
-                "managed_block",
-                false,
-                format!("{}: {reason}", shown.display()),
-            )];
+            return vec![check("managed_block", false, format!("{}: {reason}", shown.display()))];
         }
     };
     let mut checks = vec![modes(&path, account)];
-    for key in login
-        .authorized_keys
-        .iter()
-        .flatten()
-        .chain([&login.keep_key])
-    {
+    for key in login.authorized_keys.iter().flatten().chain([&login.keep_key]) {
         let ok = block.iter().any(|have| same_key(have, key));
         let kind = key.split(' ').next().unwrap_or("");
         let word = if ok { "in" } else { "missing from" };
@@ -97,11 +75,7 @@ fn keys(host: &Host, login: &LoginOrder, account: &Account) -> Vec<ProofCheck> {
     }
     if login.authorized_keys.is_some() || login.remove_keys {
         let ordered = |have: &String| {
-            let wanted = login
-                .authorized_keys
-                .iter()
-                .flatten()
-                .chain([&login.keep_key]);
+            let wanted = login.authorized_keys.iter().flatten().chain([&login.keep_key]);
             wanted.into_iter().any(|key| same_key(key, have))
         };
         let foreign = block.iter().filter(|have| !ordered(have)).count();
@@ -122,32 +96,21 @@ fn modes(path: &std::path::Path, account: &Account) -> ProofCheck {
             Err(_) => problems.push("cannot be looked at"),
         }
     }
-    check(
-        "managed_block",
-        problems.is_empty(),
-        format!("owner and modes {problems:?}"),
-    )
+    check("managed_block", problems.is_empty(), format!("owner and modes {problems:?}"))
 }
 
 /// As `ssh-keygen -l` shows it.
 fn fingerprint(key: &str) -> String {
     use base64::{Engine as _, engine::general_purpose as engines};
     use sha2::Digest as _;
-    let blob = key
-        .split(' ')
-        .nth(1)
-        .and_then(|blob| engines::STANDARD.decode(blob).ok());
+    let blob = key.split(' ').nth(1).and_then(|blob| engines::STANDARD.decode(blob).ok());
     let digest = sha2::Sha256::digest(blob.unwrap_or_default());
     format!("SHA256:{}", engines::STANDARD_NO_PAD.encode(digest))
 }
 
 fn daemon(host: &Host, request: &ProveRequest) -> Vec<ProofCheck> {
     let login = &request.login;
-    let who = format!(
-        "user={},host={addr},addr={addr}",
-        login.user,
-        addr = request.addr
-    );
+    let who = format!("user={},host={addr},addr={addr}", login.user, addr = request.addr);
     let settings = match sshd::settings(host, &["-C", &who]) {
         Ok(settings) => settings,
         Err(error) => return vec![check("sshd_pubkey", false, error.to_string())],
@@ -162,9 +125,7 @@ fn daemon(host: &Host, request: &ProveRequest) -> Vec<ProofCheck> {
     let files = value("authorizedkeysfile");
     let pubkey = value("pubkeyauthentication") == "yes"
         && takes("publickey")
-        && files
-            .split(' ')
-            .any(|file| file.ends_with(".ssh/authorized_keys"))
+        && files.split(' ').any(|file| file.ends_with(".ssh/authorized_keys"))
         && (!root || root_rule != "no");
     let mut detail = format!(
         "pubkeyauthentication {}, authenticationmethods {methods}, authorizedkeysfile {files}",

@@ -31,12 +31,7 @@ pub fn run_order(store: &Store, host: &Host, id: &OrderId) -> Result<(), Refusal
     // Scripts get the usual mask; everything private says its mode itself.
     umask(Mode::from_raw_mode(0o022));
     let session = getsid(None).map_or(0, |session| session.as_raw_nonzero().get());
-    let vanished = || {
-        refuse(
-            RefusalKind::UnknownOrder,
-            format!("order {id} has vanished"),
-        )
-    };
+    let vanished = || refuse(RefusalKind::UnknownOrder, format!("order {id} has vanished"));
     let mut journal = Journal::open(store, id, &host.boot_id(), true)?.ok_or_else(vanished)?;
     let folded = fold(&journal.lines()).ok_or_else(vanished)?;
     if folded.state.is_final() {
@@ -48,9 +43,7 @@ pub fn run_order(store: &Store, host: &Host, id: &OrderId) -> Result<(), Refusal
     journal.append(Entry::Runner { session })?;
     let last = folded.steps.len().saturating_sub(1);
     for (number, step) in folded.steps.iter().enumerate() {
-        journal.append(Entry::Started {
-            step: step.name.clone(),
-        })?;
+        journal.append(Entry::Started { step: step.name.clone() })?;
         let began = Instant::now();
         let outcome = perform(store, host, id, &mut journal, number, step);
         let duration_ms = began.elapsed().as_millis() as u64;
@@ -59,11 +52,7 @@ pub fn run_order(store: &Store, host: &Host, id: &OrderId) -> Result<(), Refusal
             // Before the last line: an order that is over has no secrets on this host.
             store.drop_secrets(id)?;
         }
-        let result = StepResult {
-            name: step.name.clone(),
-            outcome,
-            duration_ms,
-        };
+        let result = StepResult { name: step.name.clone(), outcome, duration_ms };
         append_patiently(&mut journal, &Entry::Ended(result))?;
         if failed {
             break;
@@ -114,9 +103,7 @@ fn perform(
     };
     match fs::remove_file(&secret) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound && outcome == Outcome::Ok => {
-            Outcome::Error(format!(
-                "the step's private file cannot be removed: {error}"
-            ))
+            Outcome::Error(format!("the step's private file cannot be removed: {error}"))
         }
         _ => outcome,
     }
@@ -144,10 +131,6 @@ pub(crate) fn known(
     host: &Host,
     id: &OrderId,
 ) -> Result<crate::protocol::Progress, Refusal> {
-    inspect(store, host, id)?.ok_or_else(|| {
-        refuse(
-            RefusalKind::UnknownOrder,
-            format!("no order {id} on this host"),
-        )
-    })
+    inspect(store, host, id)?
+        .ok_or_else(|| refuse(RefusalKind::UnknownOrder, format!("no order {id} on this host")))
 }

@@ -128,12 +128,7 @@ fn supervise(
     let Some(pid) = Pid::from_raw(child.id() as i32) else {
         return Outcome::Error("the script has no process id".into());
     };
-    let mut watch = Watch {
-        pid,
-        drained,
-        silent: false,
-        nap: Duration::from_millis(1),
-    };
+    let mut watch = Watch { pid, drained, silent: false, nap: Duration::from_millis(1) };
     let deadline = Instant::now() + limit;
     let mut next_second = Instant::now() + SECOND;
     let mut timed_out = false;
@@ -190,10 +185,7 @@ impl Watch<'_> {
             self.nap = (self.nap * 2).min(TICK);
             return;
         }
-        self.silent = !matches!(
-            self.drained.recv_timeout(time),
-            Err(RecvTimeoutError::Timeout)
-        );
+        self.silent = !matches!(self.drained.recv_timeout(time), Err(RecvTimeoutError::Timeout));
     }
 
     /// Until the script has ended and, if asked, nobody of its group holds the pipe.

@@ -38,11 +38,7 @@ pub fn drop_in_path(host: &Host, user: &UserName) -> PathBuf {
 
 /// A Match block overrides the global part wherever that stands, for this user alone.
 fn drop_in(user: &UserName) -> String {
-    let root = if user.as_str() == "root" {
-        "    PermitRootLogin yes\n"
-    } else {
-        ""
-    };
+    let root = if user.as_str() == "root" { "    PermitRootLogin yes\n" } else { "" };
     format!(
         "# Managed by evenkeel: this user has a password set through the node pool's login.\n\
          Match User {user}\n    PasswordAuthentication yes\n{root}Match all\n"
@@ -84,22 +80,13 @@ fn check_include(host: &Host) -> Result<(), SshdError> {
     let text = fs::read_to_string(host.path(CONFIG)).map_err(SshdError::Io)?;
     let includes = text.lines().any(|line| {
         let mut words = line.split_ascii_whitespace();
-        words
-            .next()
-            .is_some_and(|word| word.eq_ignore_ascii_case("include"))
+        words.next().is_some_and(|word| word.eq_ignore_ascii_case("include"))
             && words.any(|word| {
-                [
-                    format!("{DROP_IN_DIR}/*.conf"),
-                    "sshd_config.d/*.conf".to_owned(),
-                ]
-                .contains(&word.trim_matches('"').to_owned())
+                [format!("{DROP_IN_DIR}/*.conf"), "sshd_config.d/*.conf".to_owned()]
+                    .contains(&word.trim_matches('"').to_owned())
             })
     });
-    if includes {
-        Ok(())
-    } else {
-        Err(SshdError::NoInclude)
-    }
+    if includes { Ok(()) } else { Err(SshdError::NoInclude) }
 }
 
 /// systemd where it runs, else SIGHUP to the listening sshd (sshd(8): it reads its configuration
@@ -110,11 +97,7 @@ fn reload(host: &Host) -> Result<(), SshdError> {
         // Debian's name, then that of everyone else.
         for unit in ["ssh.service", "sshd.service"] {
             let args = ["try-reload-or-restart", unit];
-            match host
-                .tools
-                .run("systemctl", &args, b"")
-                .map_err(SshdError::Io)?
-            {
+            match host.tools.run("systemctl", &args, b"").map_err(SshdError::Io)? {
                 said if said.code == Some(0) => return Ok(()),
                 said => reasons.push(said.stderr.trim().to_owned()),
             }
@@ -122,25 +105,14 @@ fn reload(host: &Host) -> Result<(), SshdError> {
         return Err(SshdError::Reload(reasons.join("; ")));
     }
     let pid_file = settings(host, &[]).map_err(SshdError::Io)?;
-    let pid_file = value(&pid_file, "pidfile")
-        .unwrap_or("/run/sshd.pid")
-        .to_owned();
-    let pid = host
-        .line(&pid_file)
-        .and_then(|line| line.parse().ok())
-        .ok_or_else(|| {
-            SshdError::Reload(format!(
-                "no process id in {pid_file}, and systemd does not run"
-            ))
-        })?;
+    let pid_file = value(&pid_file, "pidfile").unwrap_or("/run/sshd.pid").to_owned();
+    let pid = host.line(&pid_file).and_then(|line| line.parse().ok()).ok_or_else(|| {
+        SshdError::Reload(format!("no process id in {pid_file}, and systemd does not run"))
+    })?;
     if fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() != "sshd") {
-        return Err(SshdError::Reload(format!(
-            "process {pid} of {pid_file} is not sshd"
-        )));
+        return Err(SshdError::Reload(format!("process {pid} of {pid_file} is not sshd")));
     }
-    host.tools
-        .hang_up(pid)
-        .map_err(|error| SshdError::Reload(error.to_string()))
+    host.tools.hang_up(pid).map_err(|error| SshdError::Reload(error.to_string()))
 }
 
 /// `sshd -T`: the configuration as sshd understands it, keywords in lower case.
@@ -155,8 +127,5 @@ pub fn settings(host: &Host, more: &[&str]) -> io::Result<String> {
 /// Value of one keyword in the output of [`settings`].
 pub fn value<'a>(settings: &'a str, keyword: &str) -> Option<&'a str> {
     let pairs = settings.lines().filter_map(|line| line.split_once(' '));
-    pairs
-        .into_iter()
-        .find(|(word, _)| *word == keyword)
-        .map(|(_, value)| value.trim())
+    pairs.into_iter().find(|(word, _)| *word == keyword).map(|(_, value)| value.trim())
 }

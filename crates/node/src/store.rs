@@ -45,10 +45,7 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         // The answer is the end of the line for the source chain: one text for people.
         let message = format!("{error}: {}", error.source);
-        Self {
-            kind: RefusalKind::Storage,
-            message,
-        }
+        Self { kind: RefusalKind::Storage, message }
     }
 }
 
@@ -58,11 +55,7 @@ pub(crate) fn at<T>(
     path: &Path,
     result: io::Result<T>,
 ) -> Result<T, StoreError> {
-    result.map_err(|source| StoreError {
-        action,
-        path: path.to_owned(),
-        source,
-    })
+    result.map_err(|source| StoreError { action, path: path.to_owned(), source })
 }
 
 /// The state directory.
@@ -157,10 +150,7 @@ impl Store {
                 }
                 Err(TryLockError::WouldBlock) => {
                     let message = "another order is being accepted on this host".to_owned();
-                    return Err(Refusal {
-                        kind: RefusalKind::Busy,
-                        message,
-                    });
+                    return Err(Refusal { kind: RefusalKind::Busy, message });
                 }
                 Err(TryLockError::Error(error)) => at("lock", &path, Err(error))?,
             }
@@ -175,11 +165,7 @@ impl Store {
             other => {
                 let bytes = at("read", &path, other)?;
                 // An unreadable fence must not become an open gate.
-                at(
-                    "understand",
-                    &path,
-                    serde_json::from_slice(&bytes).map_err(io::Error::other),
-                )
+                at("understand", &path, serde_json::from_slice(&bytes).map_err(io::Error::other))
             }
         }
     }
@@ -210,9 +196,9 @@ impl Fence {
     pub fn admits(&self, id: &OrderId, epoch: u64) -> Result<(), String> {
         self.admits_epoch(epoch)?;
         match self.jobs.iter().find(|(job, ..)| job == id.job()) {
-            Some((_, attempt, stage)) if (id.attempt(), id.stage()) <= (*attempt, *stage) => Err(
-                format!("order {id} or a later one of its job has been on this host before"),
-            ),
+            Some((_, attempt, stage)) if (id.attempt(), id.stage()) <= (*attempt, *stage) => {
+                Err(format!("order {id} or a later one of its job has been on this host before"))
+            }
             _ => Ok(()),
         }
     }
@@ -249,11 +235,7 @@ impl Fence {
 
 /// Creates a directory and its parents, all private to root.
 pub(crate) fn private_dir(dir: &Path) -> Result<(), StoreError> {
-    at(
-        "create",
-        dir,
-        DirBuilder::new().recursive(true).mode(0o700).create(dir),
-    )
+    at("create", dir, DirBuilder::new().recursive(true).mode(0o700).create(dir))
 }
 
 /// Opens or creates a lock file.
@@ -280,9 +262,5 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), 
 /// Makes a new name durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    at(
-        "sync",
-        parent,
-        File::open(parent).and_then(|dir| dir.sync_all()),
-    )
+    at("sync", parent, File::open(parent).and_then(|dir| dir.sync_all()))
 }

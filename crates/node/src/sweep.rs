@@ -29,24 +29,15 @@ pub fn sweep(store: &Store, host: &Host) -> Result<Swept, Refusal> {
     }
     over.sort();
     let gone = over.len().saturating_sub(ORDERS_KEPT);
-    let mut swept = Swept {
-        orders: Vec::new(),
-        binaries: Vec::new(),
-    };
+    let mut swept = Swept { orders: Vec::new(), binaries: Vec::new() };
     for (_, id) in over.into_iter().take(gone) {
         let dir = store.order_dir(&id);
         at("remove", &dir, fs::remove_dir_all(&dir))?;
         store.drop_secrets(&id)?;
         swept.orders.push(id);
     }
-    let own = std::env::current_exe()
-        .ok()
-        .and_then(|path| path.file_name().map(|n| n.to_owned()));
-    for entry in fs::read_dir(store.bin_dir())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    let own = std::env::current_exe().ok().and_then(|path| path.file_name().map(|n| n.to_owned()));
+    for entry in fs::read_dir(store.bin_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let text = name.to_string_lossy().into_owned();
         let modified = entry.metadata().and_then(|found| found.modified()).ok();

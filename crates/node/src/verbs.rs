@@ -22,16 +22,8 @@ use crate::store::{Store, StoreError, at};
 use crate::sweep::sweep;
 
 /// Commands a reset calls on the host.
-const COMMANDS: [&str; 8] = [
-    "sh",
-    "sha256sum",
-    "getent",
-    "chpasswd",
-    "passwd",
-    "sshd",
-    "systemctl",
-    "kubeadm",
-];
+const COMMANDS: [&str; 8] =
+    ["sh", "sha256sum", "getent", "chpasswd", "passwd", "sshd", "systemctl", "kubeadm"];
 
 /// Carries a verb out. `stdin` is read only by verbs that take something there.
 pub fn answer(
@@ -70,23 +62,17 @@ pub fn chain(error: &dyn Error) -> String {
 }
 
 fn json(answer: &impl Serialize) -> Result<Value, Refusal> {
-    serde_json::to_value(answer).map_err(|error| {
-        refuse(
-            RefusalKind::Storage,
-            format!("no JSON for the answer: {error}"),
-        )
-    })
+    serde_json::to_value(answer)
+        .map_err(|error| refuse(RefusalKind::Storage, format!("no JSON for the answer: {error}")))
 }
 
 fn input(stdin: &mut dyn Read) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     let limit = ORDER_BYTES_MAX as u64 + 1;
-    stdin.take(limit).read_to_end(&mut bytes).map_err(|error| {
-        refuse(
-            RefusalKind::BadOrder,
-            format!("stdin cannot be read: {error}"),
-        )
-    })?;
+    stdin
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| refuse(RefusalKind::BadOrder, format!("stdin cannot be read: {error}")))?;
     if bytes.len() > ORDER_BYTES_MAX {
         let message = format!("the order is larger than {ORDER_BYTES_MAX} bytes");
         return Err(refuse(RefusalKind::BadOrder, message));
@@ -126,11 +112,7 @@ fn probe(store: &Store, host: &Host, user: Option<&UserName>) -> Result<Facts, R
 
 /// Free space where the state directory is, or will be.
 fn free_mb(store: &Store) -> Result<u64, StoreError> {
-    let there = store
-        .dir()
-        .ancestors()
-        .find(|dir| dir.is_dir())
-        .unwrap_or(store.dir());
+    let there = store.dir().ancestors().find(|dir| dir.is_dir()).unwrap_or(store.dir());
     let found = rustix::fs::statvfs(there).map_err(std::io::Error::from);
     let found = at("look at", there, found)?;
     if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
@@ -152,27 +134,13 @@ fn read(store: &Store, host: &Host, id: &OrderId, offset: u64) -> Result<Chunk, 
     let mut length = 0;
     if let Ok(mut file) = File::open(&path) {
         length = at("look at", &path, file.metadata())?.len();
-        at(
-            "read",
-            &path,
-            file.seek(SeekFrom::Start(offset.min(length))),
-        )?;
-        at(
-            "read",
-            &path,
-            file.take(CHUNK_BYTES_MAX as u64).read_to_end(&mut data),
-        )?;
+        at("read", &path, file.seek(SeekFrom::Start(offset.min(length))))?;
+        at("read", &path, file.take(CHUNK_BYTES_MAX as u64).read_to_end(&mut data))?;
     }
     let offset = offset.min(length);
     let next = offset + data.len() as u64;
     let eof = progress.state.is_final() && next >= length;
-    Ok(Chunk {
-        offset,
-        next,
-        data_b64: STANDARD.encode(&data),
-        eof,
-        progress,
-    })
+    Ok(Chunk { offset, next, data_b64: STANDARD.encode(&data), eof, progress })
 }
 
 fn plan(steps: &[Step]) -> Vec<PlanEntry> {
@@ -182,23 +150,10 @@ fn plan(steps: &[Step]) -> Vec<PlanEntry> {
             Step::Login(login) => {
                 let mut what = vec![format!("user {}", login.user)];
                 let keys = login.authorized_keys.as_ref().map(Vec::len);
-                what.extend(
-                    login
-                        .password_hash
-                        .as_ref()
-                        .map(|_| "set the password".to_owned()),
-                );
-                what.extend(
-                    login
-                        .remove_password
-                        .then(|| "lock the password".to_owned()),
-                );
+                what.extend(login.password_hash.as_ref().map(|_| "set the password".to_owned()));
+                what.extend(login.remove_password.then(|| "lock the password".to_owned()));
                 what.extend(keys.map(|count| format!("put {count} keys into the managed block")));
-                what.extend(
-                    login
-                        .remove_keys
-                        .then(|| "empty the managed block".to_owned()),
-                );
+                what.extend(login.remove_keys.then(|| "empty the managed block".to_owned()));
                 what.push("keep the controller's key".to_owned());
                 what.join(", ")
             }

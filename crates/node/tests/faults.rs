@@ -18,19 +18,13 @@ fn the_runner_outlives_the_session_that_started_it() {
     let gate = bed.file("gate");
     let order = script(
         id("detached", 1),
-        &format!(
-            "while [ ! -e {} ]; do sleep 0.05; done; echo end",
-            gate.display()
-        ),
+        &format!("while [ ! -e {} ]; do sleep 0.05; done; echo end", gate.display()),
     );
     let input = bed.file("order.json");
     fs::write(&input, serde_json::to_vec(&order).unwrap()).unwrap();
     let accepted = bed.file("accepted");
-    let session = format!(
-        "{BINARY} accept <{} >{}; exec sleep 60",
-        input.display(),
-        accepted.display()
-    );
+    let session =
+        format!("{BINARY} accept <{} >{}; exec sleep 60", input.display(), accepted.display());
     let mut shell = Command::new("/bin/sh")
         .args(["-c", &session])
         .env("EVENKEEL_NODE_STATE", bed.state())
@@ -39,9 +33,7 @@ fn the_runner_outlives_the_session_that_started_it() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    wait("accept", || {
-        fs::read(&accepted).is_ok_and(|bytes| bytes.ends_with(b"\n"))
-    });
+    wait("accept", || fs::read(&accepted).is_ok_and(|bytes| bytes.ends_with(b"\n")));
     let group = rustix::process::Pid::from_raw(shell.id() as i32).unwrap();
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     shell.wait().unwrap();
@@ -69,28 +61,16 @@ fn a_killed_runner_is_interrupted_and_never_run_again() {
     assert_eq!(runners.len(), 1);
     kill(runners[0]);
     let progress = bed.finish(&order.id);
-    let State::Interrupted { step, reason } = &progress.state else {
-        panic!("{progress:?}")
-    };
-    assert_eq!(
-        (step.as_str(), reason.as_str()),
-        ("install", "the runner on the host was killed")
-    );
+    let State::Interrupted { step, reason } = &progress.state else { panic!("{progress:?}") };
+    assert_eq!((step.as_str(), reason.as_str()), ("install", "the runner on the host was killed"));
     wait("the orphaned script to be killed", || {
         let stat = fs::read_to_string(format!("/proc/{script_pid}/stat"));
         stat.map_or(true, |stat| stat.contains(") Z "))
     });
     assert_eq!(bed.accept(&order).unwrap().state, progress.state);
-    assert!(
-        !bed.state().join("run").join(order.id.to_string()).exists(),
-        "secrets are gone"
-    );
+    assert!(!bed.state().join("run").join(order.id.to_string()).exists(), "secrets are gone");
     assert_eq!(lines(&count), 1);
-    assert_eq!(
-        bed.run(&script(id("killed", 2), "true")).state,
-        State::Succeeded,
-        "a new attempt"
-    );
+    assert_eq!(bed.run(&script(id("killed", 2), "true")).state, State::Succeeded, "a new attempt");
 }
 
 #[test]
@@ -100,33 +80,15 @@ fn a_reboot_is_told_from_a_killed_runner() {
     bed.accept(&order).unwrap();
     kill(bed.runners()[0]);
     wait("the runner to die", || bed.runners().is_empty());
-    let journal = bed
-        .state()
-        .join("orders")
-        .join(order.id.to_string())
-        .join("journal");
-    let boot = bed
-        .ask::<Facts>(&Verb::Probe { user: None }, b"")
-        .unwrap()
-        .boot_id;
-    let before = fs::read_to_string(&journal)
-        .unwrap()
-        .replace(&boot, "an-earlier-boot");
+    let journal = bed.state().join("orders").join(order.id.to_string()).join("journal");
+    let boot = bed.ask::<Facts>(&Verb::Probe { user: None }, b"").unwrap().boot_id;
+    let before = fs::read_to_string(&journal).unwrap().replace(&boot, "an-earlier-boot");
     // The power failed in the middle of a line.
     fs::write(&journal, before + "{\"at_ms\":1,\"boot").unwrap();
-    let State::Interrupted { reason, .. } = bed.status(&order.id).state else {
-        panic!()
-    };
+    let State::Interrupted { reason, .. } = bed.status(&order.id).state else { panic!() };
     assert_eq!(reason, "the host was rebooted while it ran");
-    assert!(
-        matches!(bed.status(&order.id).state, State::Interrupted { .. }),
-        "and stays so"
-    );
-    for pid in processes(|words| {
-        words
-            .iter()
-            .any(|w| w.contains("rebooted.node-1.1.reset/0"))
-    }) {
+    assert!(matches!(bed.status(&order.id).state, State::Interrupted { .. }), "and stays so");
+    for pid in processes(|words| words.iter().any(|w| w.contains("rebooted.node-1.1.reset/0"))) {
         kill(pid);
     }
 }
@@ -163,15 +125,9 @@ fn a_script_that_ignores_term_is_killed_with_its_group() {
         child.display()
     );
     let began = Instant::now();
-    let progress = bed.run(&order(
-        id("stubborn", 1),
-        vec![Step::install(text.as_str(), 1)],
-    ));
+    let progress = bed.run(&order(id("stubborn", 1), vec![Step::install(text.as_str(), 1)]));
     assert_eq!(progress.steps[0].outcome, Outcome::Timeout);
-    assert!(
-        began.elapsed() >= Duration::from_secs(11),
-        "TERM had its ten seconds"
-    );
+    assert!(began.elapsed() >= Duration::from_secs(11), "TERM had its ten seconds");
     let pid = fs::read_to_string(&child).unwrap();
     wait("the child to be gone", || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
@@ -188,10 +144,7 @@ fn what_left_its_process_group_is_killed_at_the_limit_as_well() {
         "timeout 60 env -i sh -c 'trap \"\" TERM; echo $$ >{}; while :; do /bin/sleep 0.1; done'",
         child.display()
     );
-    let progress = bed.run(&order(
-        id("escaped", 1),
-        vec![Step::install(text.as_str(), 1)],
-    ));
+    let progress = bed.run(&order(id("escaped", 1), vec![Step::install(text.as_str(), 1)]));
     assert_eq!(progress.steps[0].outcome, Outcome::Timeout);
     let pid = fs::read_to_string(&child).unwrap();
     wait("the child to be gone", || {
@@ -212,10 +165,7 @@ fn what_a_killed_runners_script_had_started_is_killed_with_it() {
     bed.accept(&order).unwrap();
     wait("the child", || lines(&child) == 1);
     kill(bed.runners()[0]);
-    assert!(matches!(
-        bed.finish(&order.id).state,
-        State::Interrupted { .. }
-    ));
+    assert!(matches!(bed.finish(&order.id).state, State::Interrupted { .. }));
     let pid = fs::read_to_string(&child).unwrap();
     wait("the child to be gone", || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
@@ -228,10 +178,7 @@ fn the_limit_of_one_step_spares_what_an_earlier_one_left_running() {
     let bed = Bed::new();
     let daemon = bed.file("daemon");
     let first = format!("sleep 40 >/dev/null 2>&1 & echo $! >{}", daemon.display());
-    let steps = vec![
-        Step::teardown(first.as_str(), 60),
-        Step::install("sleep 60", 1),
-    ];
+    let steps = vec![Step::teardown(first.as_str(), 60), Step::install("sleep 60", 1)];
     let progress = bed.run(&order(id("spared", 1), steps));
     assert_eq!(progress.steps[1].outcome, Outcome::Timeout);
     let pid: i32 = fs::read_to_string(&daemon).unwrap().trim().parse().unwrap();
@@ -264,10 +211,7 @@ fn a_daemon_that_holds_stdout_does_not_hold_the_order() {
     assert!(began.elapsed() < Duration::from_secs(20));
     assert!(bed.output(&progress.id).ends_with(b"done\n"));
     let pid: i32 = fs::read_to_string(&daemon).unwrap().trim().parse().unwrap();
-    assert!(
-        fs::metadata(format!("/proc/{pid}")).is_ok(),
-        "the daemon was meant to stay"
-    );
+    assert!(fs::metadata(format!("/proc/{pid}")).is_ok(), "the daemon was meant to stay");
     kill(pid);
 }
 
@@ -282,14 +226,8 @@ fn five_mebibytes_of_output_keep_head_and_tail() {
     assert!(output.starts_with(b"== install ==\nfirst\nxxx"));
     assert!(output.ends_with(b"xxx\nlast\n"));
     let total = "first\n".len() + 5_242_880 + "\nlast\n".len();
-    let marker = format!(
-        "[evenkeel: {} bytes of output dropped here]",
-        total - 1024 * 1024
-    );
-    assert!(
-        String::from_utf8(output).unwrap().contains(&marker),
-        "{marker}"
-    );
+    let marker = format!("[evenkeel: {} bytes of output dropped here]", total - 1024 * 1024);
+    assert!(String::from_utf8(output).unwrap().contains(&marker), "{marker}");
 }
 
 #[test]
@@ -337,9 +275,6 @@ fn secrets_of_an_order_that_could_not_be_journaled_do_not_stay() {
     let stale = bed.state().join("run/crashed.node-1.1.reset");
     fs::create_dir_all(&stale).unwrap();
     fs::write(stale.join("0"), "secret").unwrap();
-    assert_eq!(
-        bed.run(&script(id("broken", 1), "true")).state,
-        State::Succeeded
-    );
+    assert_eq!(bed.run(&script(id("broken", 1), "true")).state, State::Succeeded);
     assert!(!stale.exists());
 }

@@ -42,11 +42,7 @@ impl Tools for Played {
     fn run(&self, program: &str, args: &[&str], stdin: &[u8]) -> io::Result<Said> {
         let mut world = self.world.borrow_mut();
         world.calls.push(format!("{program} {}", args.join(" ")));
-        let ok = |stdout: String| Said {
-            code: Some(0),
-            stdout,
-            stderr: String::new(),
-        };
+        let ok = |stdout: String| Said { code: Some(0), stdout, stderr: String::new() };
         let no = |code, stderr: &str| Said {
             code: Some(code),
             stderr: stderr.into(),
@@ -54,12 +50,9 @@ impl Tools for Played {
         };
         let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
         Ok(match (program, args) {
-            ("getent", ["passwd", "u" | "root"]) => ok(format!(
-                "u:x:{}:{}::{}:/bin/sh\n",
-                uid.as_raw(),
-                gid.as_raw(),
-                world.home
-            )),
+            ("getent", ["passwd", "u" | "root"]) => {
+                ok(format!("u:x:{}:{}::{}:/bin/sh\n", uid.as_raw(), gid.as_raw(), world.home))
+            }
             ("getent", ["shadow", "u" | "root"]) => ok(format!("u:{}:20000::::::\n", world.shadow)),
             ("getent", _) => no(2, ""),
             ("chpasswd", ["-e"]) => {
@@ -109,19 +102,10 @@ impl Bed {
         let include = "Include /etc/ssh/sshd_config.d/*.conf\nPasswordAuthentication no\n";
         fs::write(dir.path().join("etc/ssh/sshd_config"), include).unwrap();
         fs::write(dir.path().join("run/sshd.pid"), format!("{NOBODY}\n")).unwrap();
-        let world = Rc::new(RefCell::new(World {
-            home: "/home/u".into(),
-            ..World::default()
-        }));
+        let world = Rc::new(RefCell::new(World { home: "/home/u".into(), ..World::default() }));
         let drop_in = dir.path().join("etc/ssh/sshd_config.d/10-evenkeel-u.conf");
-        let tools = Box::new(Played {
-            world: Rc::clone(&world),
-            drop_in,
-        });
-        let host = Host {
-            root: dir.path().to_owned(),
-            tools,
-        };
+        let tools = Box::new(Played { world: Rc::clone(&world), drop_in });
+        let host = Host { root: dir.path().to_owned(), tools };
         Self { dir, host, world }
     }
 
@@ -130,12 +114,7 @@ impl Bed {
     }
 
     fn drop_in(&self) -> Option<String> {
-        fs::read_to_string(
-            self.dir
-                .path()
-                .join("etc/ssh/sshd_config.d/10-evenkeel-u.conf"),
-        )
-        .ok()
+        fs::read_to_string(self.dir.path().join("etc/ssh/sshd_config.d/10-evenkeel-u.conf")).ok()
     }
 
     fn keys(&self) -> String {
@@ -149,13 +128,8 @@ impl Bed {
 
     /// First check that failed.
     fn proof(&self, login: &LoginOrder) -> Option<String> {
-        let request = ProveRequest {
-            login: login.clone(),
-            addr: "127.0.0.1".parse().unwrap(),
-        };
-        prove(&self.host, &request)
-            .first_failure()
-            .map(|check| check.name.clone())
+        let request = ProveRequest { login: login.clone(), addr: "127.0.0.1".parse().unwrap() };
+        prove(&self.host, &request).first_failure().map(|check| check.name.clone())
     }
 }
 
@@ -179,10 +153,7 @@ fn with_keys(keys: &[&str]) -> LoginOrder {
 
 fn with_password() -> LoginOrder {
     let hash = format!("$6$salt${}", "a".repeat(86));
-    LoginOrder {
-        password_hash: Some(hash.into()),
-        ..login()
-    }
+    LoginOrder { password_hash: Some(hash.into()), ..login() }
 }
 
 fn block(keys: &[&str]) -> String {
@@ -192,10 +163,7 @@ fn block(keys: &[&str]) -> String {
 #[test]
 fn keys_are_replaced_inside_the_block_only() {
     let bed = Bed::new();
-    let (before, after) = (
-        "# mine\nssh-rsa AAAA someone\n",
-        "ssh-rsa BBBB else\n  # odd \n",
-    );
+    let (before, after) = ("# mine\nssh-rsa AAAA someone\n", "ssh-rsa BBBB else\n  # odd \n");
     bed.set_keys(before);
     assert!(bed.proof(&with_keys(&[POOL])).is_some());
     apply(&bed.host, &with_keys(&[POOL])).unwrap();
@@ -204,15 +172,8 @@ fn keys_are_replaced_inside_the_block_only() {
 
     bed.set_keys(&format!("{before}{}{after}", block(&[OWN, POOL])));
     apply(&bed.host, &with_keys(&[NEXT, OWN])).unwrap();
-    assert_eq!(
-        bed.keys(),
-        format!("{before}{}{after}", block(&[OWN, NEXT]))
-    );
-    assert_eq!(
-        bed.proof(&with_keys(&[POOL])),
-        Some("key".into()),
-        "the old key is out"
-    );
+    assert_eq!(bed.keys(), format!("{before}{}{after}", block(&[OWN, NEXT])));
+    assert_eq!(bed.proof(&with_keys(&[POOL])), Some("key".into()), "the old key is out");
 
     apply(&bed.host, &login()).unwrap();
     assert_eq!(
@@ -220,22 +181,12 @@ fn keys_are_replaced_inside_the_block_only() {
         format!("{before}{}{after}", block(&[OWN, NEXT])),
         "not asked, not touched"
     );
-    let remove = LoginOrder {
-        remove_keys: true,
-        ..login()
-    };
+    let remove = LoginOrder { remove_keys: true, ..login() };
     assert_eq!(bed.proof(&remove), Some("managed_block".into()));
     apply(&bed.host, &remove).unwrap();
-    assert_eq!(
-        bed.keys(),
-        format!("{before}{}{after}", block(&[OWN])),
-        "our own key stays"
-    );
+    assert_eq!(bed.keys(), format!("{before}{}{after}", block(&[OWN])), "our own key stays");
     assert_eq!(bed.proof(&remove), None);
-    assert!(
-        bed.world.borrow().hang_ups.is_empty(),
-        "keys need no reload"
-    );
+    assert!(bed.world.borrow().hang_ups.is_empty(), "keys need no reload");
 }
 
 #[test]
@@ -245,23 +196,13 @@ fn directory_and_file_are_private_and_the_users_own() {
     fs::set_permissions(bed.ssh_dir(), fs::Permissions::from_mode(0o777)).unwrap();
     assert_eq!(bed.proof(&login()), Some("managed_block".into()));
     apply(&bed.host, &login()).unwrap();
-    for (path, mode) in [
-        (bed.ssh_dir(), 0o700),
-        (bed.ssh_dir().join("authorized_keys"), 0o600),
-    ] {
+    for (path, mode) in [(bed.ssh_dir(), 0o700), (bed.ssh_dir().join("authorized_keys"), 0o600)] {
         let found = fs::metadata(path).unwrap();
         assert_eq!(found.mode() & 0o777, mode);
         assert_eq!(found.uid(), rustix::process::getuid().as_raw());
     }
-    assert_eq!(
-        bed.keys(),
-        format!("ssh-rsa AAAA without-newline\n{}", block(&[OWN]))
-    );
-    assert_eq!(
-        fs::read_dir(bed.ssh_dir()).unwrap().count(),
-        1,
-        "no temporary file stays"
-    );
+    assert_eq!(bed.keys(), format!("ssh-rsa AAAA without-newline\n{}", block(&[OWN])));
+    assert_eq!(fs::read_dir(bed.ssh_dir()).unwrap().count(), 1, "no temporary file stays");
 }
 
 #[test]
@@ -271,16 +212,10 @@ fn a_users_symbolic_links_are_not_followed() {
     fs::write(&target, "root:secret\n").unwrap();
     fs::create_dir_all(bed.ssh_dir()).unwrap();
     symlink(&target, bed.ssh_dir().join("authorized_keys")).unwrap();
-    assert!(matches!(
-        apply(&bed.host, &login()),
-        Err(LoginError::Keys { .. })
-    ));
+    assert!(matches!(apply(&bed.host, &login()), Err(LoginError::Keys { .. })));
     fs::remove_dir_all(bed.ssh_dir()).unwrap();
     symlink(bed.dir.path().join("etc"), bed.ssh_dir()).unwrap();
-    assert!(matches!(
-        apply(&bed.host, &login()),
-        Err(LoginError::Keys { .. })
-    ));
+    assert!(matches!(apply(&bed.host, &login()), Err(LoginError::Keys { .. })));
     assert_eq!(fs::read_to_string(&target).unwrap(), "root:secret\n");
     assert!(!bed.dir.path().join("etc/authorized_keys").exists());
 }
@@ -290,10 +225,7 @@ fn a_block_without_end_is_left_to_a_person() {
     let bed = Bed::new();
     let broken = format!("{BLOCK_BEGIN}\n{OWN}\nssh-rsa AAAA someone\n");
     bed.set_keys(&broken);
-    assert!(matches!(
-        apply(&bed.host, &with_keys(&[POOL])),
-        Err(LoginError::Keys { .. })
-    ));
+    assert!(matches!(apply(&bed.host, &with_keys(&[POOL])), Err(LoginError::Keys { .. })));
     assert_eq!(bed.keys(), broken);
 }
 
@@ -307,25 +239,11 @@ fn a_password_opens_sshd_for_this_user_and_its_removal_closes_it() {
     assert!(bed.drop_in().unwrap().ends_with(expected));
     assert_eq!(bed.world.borrow().hang_ups, [NOBODY]);
     assert_eq!(bed.proof(&set), None);
-    assert!(
-        !bed.world
-            .borrow()
-            .calls
-            .iter()
-            .any(|call| call.contains("$6$")),
-        "never in argv"
-    );
+    assert!(!bed.world.borrow().calls.iter().any(|call| call.contains("$6$")), "never in argv");
     apply(&bed.host, &set).unwrap();
-    assert_eq!(
-        bed.world.borrow().hang_ups.len(),
-        1,
-        "nothing new, no reload"
-    );
+    assert_eq!(bed.world.borrow().hang_ups.len(), 1, "nothing new, no reload");
 
-    let remove = LoginOrder {
-        remove_password: true,
-        ..login()
-    };
+    let remove = LoginOrder { remove_password: true, ..login() };
     assert_eq!(bed.proof(&remove), Some("password_locked".into()));
     apply(&bed.host, &remove).unwrap();
     assert_eq!(bed.drop_in(), None);
@@ -339,10 +257,7 @@ fn what_sshd_refuses_is_taken_back_and_the_password_stays() {
     bed.world.borrow_mut().shadow = "old".into();
     bed.world.borrow_mut().sshd_refuses = true;
     let error = apply(&bed.host, &with_password()).unwrap_err();
-    assert!(
-        matches!(error, LoginError::Sshd(SshdError::Refused(_))),
-        "{error:?}"
-    );
+    assert!(matches!(error, LoginError::Sshd(SshdError::Refused(_))), "{error:?}");
     assert!(evenkeel_node::verbs::chain(&error).contains("Bad configuration option"));
     assert_eq!(bed.drop_in(), None);
     assert_eq!(bed.world.borrow().shadow, "old");
@@ -358,10 +273,7 @@ fn without_include_a_drop_in_would_be_dead_and_that_is_said() {
     )
     .unwrap();
     let error = apply(&bed.host, &with_password()).unwrap_err();
-    assert!(
-        matches!(error, LoginError::Sshd(SshdError::NoInclude)),
-        "{error:?}"
-    );
+    assert!(matches!(error, LoginError::Sshd(SshdError::NoInclude)), "{error:?}");
     assert_eq!(bed.drop_in(), None);
     apply(&bed.host, &with_keys(&[POOL])).unwrap();
 }
@@ -369,14 +281,8 @@ fn without_include_a_drop_in_would_be_dead_and_that_is_said() {
 #[test]
 fn an_unknown_user_is_an_error_before_anything_is_touched() {
     let bed = Bed::new();
-    let order = LoginOrder {
-        user: "nobody-here".parse().unwrap(),
-        ..with_password()
-    };
-    assert!(matches!(
-        apply(&bed.host, &order),
-        Err(LoginError::UnknownUser(_))
-    ));
+    let order = LoginOrder { user: "nobody-here".parse().unwrap(), ..with_password() };
+    assert!(matches!(apply(&bed.host, &order), Err(LoginError::UnknownUser(_))));
     assert_eq!(bed.world.borrow().calls, ["getent passwd nobody-here"]);
     assert_eq!(bed.proof(&order), Some("user".into()));
 }

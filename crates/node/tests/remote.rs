@@ -36,28 +36,16 @@ fn a_binary_is_uploaded_whole_or_not_at_all() {
 
     let (status, answer) = run(&upload, &state, &binary[..1000]);
     assert_eq!(status, Some(EXIT_REFUSED));
-    let Err(AnswerError::Refused(refusal)) = answer else {
-        panic!("{answer:?}")
-    };
+    let Err(AnswerError::Refused(refusal)) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.kind, RefusalKind::Upload);
-    assert_eq!(
-        fs::read_dir(format!("{state}/bin")).unwrap().count(),
-        0,
-        "nothing left behind"
-    );
+    assert_eq!(fs::read_dir(format!("{state}/bin")).unwrap().count(), 0, "nothing left behind");
 
     assert!(run(&upload, &state, &binary).1.unwrap().have);
     assert!(is_there());
     let path = format!("{state}/bin/evenkeel-node-{hash}");
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o700
-    );
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(fs::read(&path).unwrap(), binary);
-    assert!(
-        run(&upload, &state, &binary).1.unwrap().have,
-        "again is no error"
-    );
+    assert!(run(&upload, &state, &binary).1.unwrap().have, "again is no error");
 
     fs::write(&path, &binary[..77]).unwrap();
     assert!(!is_there(), "a damaged binary is none");
@@ -65,13 +53,9 @@ fn a_binary_is_uploaded_whole_or_not_at_all() {
 
 #[test]
 fn an_unwritable_place_is_a_refusal_with_its_name() {
-    let upload = Remote::Upload {
-        hash: Sha256Hex::of(b"x"),
-    };
+    let upload = Remote::Upload { hash: Sha256Hex::of(b"x") };
     let (status, answer) = run(&upload, "/proc/evenkeel", b"x");
     assert_eq!(status, Some(EXIT_REFUSED));
-    let Err(AnswerError::Refused(refusal)) = answer else {
-        panic!("{answer:?}")
-    };
+    let Err(AnswerError::Refused(refusal)) = answer else { panic!("{answer:?}") };
     assert!(refusal.message.contains("/proc/evenkeel/bin"), "{refusal}");
 }

@@ -38,11 +38,7 @@ pub struct RehearseOptions {
 
 impl Default for RehearseOptions {
     fn default() -> Self {
-        Self {
-            time_scale: 1.0,
-            token: "rehearsal".to_owned(),
-            addresses_are_real: true,
-        }
+        Self { time_scale: 1.0, token: "rehearsal".to_owned(), addresses_are_real: true }
     }
 }
 
@@ -101,18 +97,15 @@ impl Rehearsal {
             scenario.network = "127.77".to_owned();
         }
         let mut world = scenario.build();
-        let real_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_millis() as i64);
+        let real_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
         world.wall_base_ms = real_ms - world.now() as i64;
         let nodes = addresses(&world, options.addresses_are_real);
         let world = Arc::new(Mutex::new(world));
         let events = Arc::new(Mutex::new(Vec::new()));
         let controller = new_key()?;
-        let private_key = controller
-            .to_openssh(LineEnding::LF)
-            .map_err(StartError::Key)?
-            .to_string();
+        let private_key =
+            controller.to_openssh(LineEnding::LF).map_err(StartError::Key)?.to_string();
 
         let mut tasks = JoinSet::new();
         let (tick, ticks) = tokio::sync::watch::channel(0);
@@ -128,14 +121,8 @@ impl Rehearsal {
         );
         tasks.spawn(api::serve(listener, Arc::new(api)));
 
-        let hosts = start_hosts(
-            &mut tasks,
-            &world,
-            &options,
-            &nodes,
-            controller.public_key(),
-        )
-        .await?;
+        let hosts =
+            start_hosts(&mut tasks, &world, &options, &nodes, controller.public_key()).await?;
         Ok(Self {
             world,
             events,
@@ -201,17 +188,13 @@ fn new_key() -> Result<PrivateKey, StartError> {
 
 async fn bind(addr: &str) -> Result<TcpListener, StartError> {
     let listener = TcpListener::bind(addr).await;
-    listener.map_err(|source| StartError::Listen {
-        addr: addr.to_owned(),
-        source,
-    })
+    listener.map_err(|source| StartError::Listen { addr: addr.to_owned(), source })
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|source| StartError::Listen {
-        addr: "a loopback address".to_owned(),
-        source,
-    })
+    listener
+        .local_addr()
+        .map_err(|source| StartError::Listen { addr: "a loopback address".to_owned(), source })
 }
 
 async fn start_hosts(
@@ -225,11 +208,7 @@ async fn start_hosts(
     for ((node, _), listener) in nodes.iter().zip(host_listeners(nodes).await?) {
         let key = new_key()?;
         let host_key = key.public_key().to_openssh().map_err(StartError::Key)?;
-        hosts.push(HostAddress {
-            node: node.clone(),
-            addr: local(&listener)?,
-            host_key,
-        });
+        hosts.push(HostAddress { node: node.clone(), addr: local(&listener)?, host_key });
         let (scale, node) = (options.time_scale, node.clone());
         let host = HostServer::new(world.clone(), scale, node, controller.clone(), key);
         tasks.spawn(hosts::listen(listener, Arc::new(host)));
@@ -241,14 +220,7 @@ async fn start_hosts(
 fn addresses(world: &World, real: bool) -> Vec<(NodeName, String)> {
     let hosts = world.hosts().enumerate().map(|(index, host)| {
         let elsewhere = format!("127.77.{}.{}", index / 250, index % 250 + 1);
-        (
-            host.node.clone(),
-            if real {
-                host.internal_ip.to_string()
-            } else {
-                elsewhere
-            },
-        )
+        (host.node.clone(), if real { host.internal_ip.to_string() } else { elsewhere })
     });
     hosts.collect()
 }

@@ -31,39 +31,23 @@ impl client::Handler for Pinned {
         &mut self,
         key: &PublicKeyOrCertificate,
     ) -> Result<bool, Self::Error> {
-        Ok(key
-            .public_key()
-            .to_openssh()
-            .is_ok_and(|text| text == self.0))
+        Ok(key.public_key().to_openssh().is_ok_and(|text| text == self.0))
     }
 }
 
 async fn start(scenario: Scenario) -> Rehearsal {
-    let options = RehearseOptions {
-        time_scale: 20.0,
-        ..RehearseOptions::default()
-    };
+    let options = RehearseOptions { time_scale: 20.0, ..RehearseOptions::default() };
     Rehearsal::start(scenario, options).await.unwrap()
 }
 
 async fn connect(rehearsal: &Rehearsal, node: &str, key: &str) -> Result<Handle<Pinned>, String> {
-    let host = rehearsal
-        .hosts()
-        .iter()
-        .find(|host| host.node.as_str() == node)
-        .unwrap();
+    let host = rehearsal.hosts().iter().find(|host| host.node.as_str() == node).unwrap();
     let session = client::connect(Arc::default(), host.addr, Pinned(host.host_key.clone()));
     let mut session = session.await.map_err(|error| error.to_string())?;
     let key = PrivateKeyWithHashAlg::new(Arc::new(decode_secret_key(key, None).unwrap()), None);
-    let answer = session
-        .authenticate_publickey("root", key)
-        .await
-        .map_err(|error| error.to_string())?;
-    if answer.success() {
-        Ok(session)
-    } else {
-        Err("refused".to_owned())
-    }
+    let answer =
+        session.authenticate_publickey("root", key).await.map_err(|error| error.to_string())?;
+    if answer.success() { Ok(session) } else { Err("refused".to_owned()) }
 }
 
 /// Runs one command over a connection of its own. `None` for the status: the connection was cut.
@@ -74,9 +58,7 @@ async fn exec(
     stdin: &[u8],
 ) -> (Vec<u8>, Option<u32>) {
     let run = async {
-        let session = connect(rehearsal, node, rehearsal.ssh_private_key())
-            .await
-            .unwrap();
+        let session = connect(rehearsal, node, rehearsal.ssh_private_key()).await.unwrap();
         let mut channel = session.channel_open_session().await.unwrap();
         channel.exec(true, remote.to_command(false)).await.unwrap();
         channel.data(stdin).await.unwrap();
@@ -91,9 +73,7 @@ async fn exec(
         }
         (out, status)
     };
-    tokio::time::timeout(LIMIT, run)
-        .await
-        .expect("waited for a command to end")
+    tokio::time::timeout(LIMIT, run).await.expect("waited for a command to end")
 }
 
 fn binary() -> Sha256Hex {
@@ -101,10 +81,7 @@ fn binary() -> Sha256Hex {
 }
 
 fn verb(verb: Verb) -> Remote {
-    Remote::Run {
-        hash: binary(),
-        verb,
-    }
+    Remote::Run { hash: binary(), verb }
 }
 
 async fn push(rehearsal: &Rehearsal, node: &str) {
@@ -155,27 +132,15 @@ async fn accept(rehearsal: &Rehearsal, order: &Order) -> Result<Progress, Answer
     let stdin = serde_json::to_vec(order).unwrap();
     let (out, status) = exec(rehearsal, "node-1", &verb(Verb::Accept), &stdin).await;
     let answer = parse_answer(&out);
-    assert_eq!(
-        status,
-        Some(if answer.is_ok() {
-            0
-        } else {
-            EXIT_REFUSED as u32
-        })
-    );
+    assert_eq!(status, Some(if answer.is_ok() { 0 } else { EXIT_REFUSED as u32 }));
     answer
 }
 
 async fn to_the_end(rehearsal: &Rehearsal, id: &OrderId) -> Progress {
     let wait = async {
         loop {
-            let (out, _) = exec(
-                rehearsal,
-                "node-1",
-                &verb(Verb::Status { order: id.clone() }),
-                b"",
-            )
-            .await;
+            let (out, _) =
+                exec(rehearsal, "node-1", &verb(Verb::Status { order: id.clone() }), b"").await;
             let progress: Progress = parse_answer(&out).unwrap();
             if progress.state.is_final() {
                 return progress;
@@ -183,9 +148,7 @@ async fn to_the_end(rehearsal: &Rehearsal, id: &OrderId) -> Progress {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(LIMIT, wait)
-        .await
-        .expect("waited for the order to end")
+    tokio::time::timeout(LIMIT, wait).await.expect("waited for the order to end")
 }
 
 #[tokio::test]
@@ -195,23 +158,15 @@ async fn probe_accept_and_status_to_the_end() {
     assert_eq!(status, Some(127), "no binary yet");
     let (out, _) = exec(&rehearsal, "node-1", &Remote::Have { hash: binary() }, b"").await;
     assert!(!parse_answer::<Have>(&out).unwrap().have);
-    let (out, status) = exec(
-        &rehearsal,
-        "node-1",
-        &Remote::Upload { hash: binary() },
-        b"damaged",
-    )
-    .await;
+    let (out, status) =
+        exec(&rehearsal, "node-1", &Remote::Upload { hash: binary() }, b"damaged").await;
     assert_eq!(status, Some(EXIT_REFUSED as u32));
     match parse_answer::<Have>(&out) {
         Err(AnswerError::Refused(refusal)) => assert_eq!(refusal.kind, RefusalKind::Upload),
         other => panic!("{other:?}"),
     }
     let facts = facts(&rehearsal).await;
-    assert_eq!(
-        (facts.protocol, facts.user_exists, facts.root),
-        (PROTOCOL, Some(true), true)
-    );
+    assert_eq!((facts.protocol, facts.user_exists, facts.root), (PROTOCOL, Some(true), true));
 
     let given = order(&facts, 1, login());
     let first = accept(&rehearsal, &given).await.unwrap();
@@ -225,37 +180,19 @@ async fn probe_accept_and_status_to_the_end() {
     assert_eq!(again.state, State::Succeeded, "an order is run once");
     assert_eq!(rehearsal.world().lock().unwrap().runs.len(), 4);
 
-    let read = verb(Verb::Read {
-        order: given.id.clone(),
-        offset: 3,
-    });
+    let read = verb(Verb::Read { order: given.id.clone(), offset: 3 });
     let (out, _) = exec(&rehearsal, "node-1", &read, b"").await;
     let chunk: Chunk = parse_answer(&out).unwrap();
     assert!(chunk.eof && chunk.offset == 3 && chunk.next == done.output_len);
-    assert!(
-        String::from_utf8(chunk.bytes().unwrap())
-            .unwrap()
-            .contains("install on node-1")
-    );
+    assert!(String::from_utf8(chunk.bytes().unwrap()).unwrap().contains("install on node-1"));
 
-    let Step::Login(login) = given.steps[1].clone() else {
-        panic!("the second step is the login")
-    };
+    let Step::Login(login) = given.steps[1].clone() else { panic!("the second step is the login") };
     let addr = "127.0.0.1".parse().unwrap();
     for (request, proved) in [
+        (ProveRequest { login: login.clone(), addr }, true),
         (
             ProveRequest {
-                login: login.clone(),
-                addr,
-            },
-            true,
-        ),
-        (
-            ProveRequest {
-                login: LoginOrder {
-                    password_hash: Some("$6$other".into()),
-                    ..login
-                },
+                login: LoginOrder { password_hash: Some("$6$other".into()), ..login },
                 addr,
             },
             false,
@@ -272,13 +209,8 @@ async fn probe_accept_and_status_to_the_end() {
 async fn hosts_refuse_other_keys_machines_and_epochs() {
     let rehearsal = start(Scenario::new(2, 2)).await;
     let other = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
-    let other = other
-        .to_openssh(russh::keys::ssh_key::LineEnding::LF)
-        .unwrap();
-    assert_eq!(
-        connect(&rehearsal, "node-1", &other).await.err().as_deref(),
-        Some("refused")
-    );
+    let other = other.to_openssh(russh::keys::ssh_key::LineEnding::LF).unwrap();
+    assert_eq!(connect(&rehearsal, "node-1", &other).await.err().as_deref(), Some("refused"));
 
     let facts = facts(&rehearsal).await;
     let kind = |answer: Result<Progress, AnswerError>| match answer {
@@ -287,54 +219,31 @@ async fn hosts_refuse_other_keys_machines_and_epochs() {
     };
     let mut elsewhere = order(&facts, 1, login());
     elsewhere.machine.machine_id = "another".into();
-    assert_eq!(
-        kind(accept(&rehearsal, &elsewhere).await),
-        RefusalKind::WrongMachine
-    );
+    assert_eq!(kind(accept(&rehearsal, &elsewhere).await), RefusalKind::WrongMachine);
     let mut stranger = order(&facts, 1, login());
-    let Step::Login(asked) = &mut stranger.steps[1] else {
-        panic!("the second step is the login")
-    };
+    let Step::Login(asked) = &mut stranger.steps[1] else { panic!("the second step is the login") };
     asked.user = "nobody-here".parse().unwrap();
-    assert_eq!(
-        kind(accept(&rehearsal, &stranger).await),
-        RefusalKind::UnknownUser
-    );
+    assert_eq!(kind(accept(&rehearsal, &stranger).await), RefusalKind::UnknownUser);
     let mut newer = order(&facts, 1, login());
     newer.epoch = 7;
     accept(&rehearsal, &newer).await.unwrap();
-    assert_eq!(
-        kind(accept(&rehearsal, &order(&facts, 2, login())).await),
-        RefusalKind::Fenced
-    );
+    assert_eq!(kind(accept(&rehearsal, &order(&facts, 2, login())).await), RefusalKind::Fenced);
     to_the_end(&rehearsal, &newer.id).await;
-    assert!(
-        rehearsal.world().lock().unwrap().runs.len() == 4,
-        "nothing else was run"
-    );
+    assert!(rehearsal.world().lock().unwrap().runs.len() == 4, "nothing else was run");
 }
 
 #[tokio::test]
 async fn faults_of_hosts_reach_the_wire() {
     let mut scenario = Scenario::new(3, 3);
-    scenario.faults.hosts = vec![
-        (0, "node-2".into(), HostTrouble::Denies),
-        (0, "node-3".into(), HostTrouble::Dead),
-    ];
+    scenario.faults.hosts =
+        vec![(0, "node-2".into(), HostTrouble::Denies), (0, "node-3".into(), HostTrouble::Dead)];
     let trouble = StepTrouble::Exit(9);
     let attempts = 1..=1;
-    scenario.faults.steps = vec![StepFault {
-        node: None,
-        step: "install".into(),
-        attempts,
-        trouble,
-    }];
+    scenario.faults.steps =
+        vec![StepFault { node: None, step: "install".into(), attempts, trouble }];
     let rehearsal = start(scenario).await;
     let key = rehearsal.ssh_private_key();
-    assert_eq!(
-        connect(&rehearsal, "node-2", key).await.err().as_deref(),
-        Some("refused")
-    );
+    assert_eq!(connect(&rehearsal, "node-2", key).await.err().as_deref(), Some("refused"));
     assert!(connect(&rehearsal, "node-3", key).await.is_err());
     let facts = facts(&rehearsal).await;
     let given = order(&facts, 1, login());
@@ -342,35 +251,21 @@ async fn faults_of_hosts_reach_the_wire() {
     let done = to_the_end(&rehearsal, &given.id).await;
     assert_eq!(
         done.state,
-        State::Failed {
-            step: "install".into(),
-            reason: "exit status 9".into()
-        }
+        State::Failed { step: "install".into(), reason: "exit status 9".into() }
     );
     let again = order(&facts, 2, login());
     accept(&rehearsal, &again).await.unwrap();
-    assert_eq!(
-        to_the_end(&rehearsal, &again.id).await.state,
-        State::Succeeded
-    );
+    assert_eq!(to_the_end(&rehearsal, &again.id).await.state, State::Succeeded);
     let ready = async {
         loop {
-            let state = rehearsal
-                .world()
-                .lock()
-                .unwrap()
-                .node(&"node-1".into())
-                .unwrap()
-                .ready;
+            let state = rehearsal.world().lock().unwrap().node(&"node-1".into()).unwrap().ready;
             if state == Readiness::Ready {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(LIMIT, ready)
-        .await
-        .expect("waited for node-1 to be Ready again");
+    tokio::time::timeout(LIMIT, ready).await.expect("waited for node-1 to be Ready again");
 }
 
 #[tokio::test]
@@ -384,11 +279,7 @@ async fn a_lost_answer_has_no_exit_status_and_the_order_goes_on() {
     let stdin = serde_json::to_vec(&given).unwrap();
     let (out, status) = exec(&rehearsal, "node-1", &verb(Verb::Accept), &stdin).await;
     assert_eq!((out.len(), status), (0, None), "nobody knows");
-    rehearsal
-        .world()
-        .lock()
-        .unwrap()
-        .inject(evenkeel_sim::FaultPlan::default());
+    rehearsal.world().lock().unwrap().inject(evenkeel_sim::FaultPlan::default());
     let done = to_the_end(&rehearsal, &given.id).await;
     assert_eq!(done.state, State::Succeeded);
 }

@@ -123,30 +123,20 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         secrets,
         board,
         clock: wall,
-        registrar: Arc::new(ports::KubeRegistrar {
-            options: kube_options,
-        }),
+        registrar: Arc::new(ports::KubeRegistrar { options: kube_options }),
         outputs: Arc::new(ports::FileOutputs { sink: output }),
         passwords: Arc::new(ports::ShaCrypt),
         config: Arc::new(api_config(&config)),
     };
     let (address, listener) = listen::listen(&config, http::router(state)).await?;
     let tasks = vec![tokio::spawn(clusters.run()), listener];
-    Ok(Running {
-        address,
-        bootstrap,
-        store,
-        tasks,
-    })
+    Ok(Running { address, bootstrap, store, tasks })
 }
 
 /// Data directory, key file, database. A missing key file is made only where there is no database yet.
 async fn open(config: &Config) -> Result<(Arc<dyn Store>, Arc<KeyFile>), StartError> {
     std::fs::create_dir_all(&config.data_dir).map_err(|source| StartError::Io {
-        what: format!(
-            "the data directory {} cannot be made",
-            config.data_dir.display()
-        ),
+        what: format!("the data directory {} cannot be made", config.data_dir.display()),
         source,
     })?;
     let database = config.data_dir.join("evenkeel.db");

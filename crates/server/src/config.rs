@@ -156,14 +156,18 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// Clear text on a network.
-    #[error("listen = \"{0}\" is not on loopback and [tls] is absent: set [tls] cert and key, or listen on 127.0.0.1")]
+    #[error(
+        "listen = \"{0}\" is not on loopback and [tls] is absent: set [tls] cert and key, or listen on 127.0.0.1"
+    )]
     PlainText(SocketAddr),
 }
 
 impl Config {
     /// Reads the file; without one, every setting has its default.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else { return Ok(Self::default()) };
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text)

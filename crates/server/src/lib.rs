@@ -2,13 +2,13 @@
 //!
 //! [`app`](crate::app) alone names concrete types; every other module speaks through traits.
 
-pub mod http;
-pub mod secrets;
-pub mod kube;
-pub mod store;
-pub mod machines;
-pub mod records;
-pub mod sync;
 pub mod app;
 pub mod config;
+pub mod http;
+pub mod kube;
+pub mod machines;
+pub mod records;
+pub mod secrets;
+pub mod store;
+pub mod sync;
 pub mod telemetry;

@@ -95,9 +95,7 @@ impl Fleet {
         progress: &mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault> {
         if steps.is_empty() {
-            return Ok(HostState::Succeeded {
-                ended_host_ms: None,
-            });
+            return Ok(HostState::Succeeded { ended_host_ms: None });
         }
         let Some(access) = &brief.ssh else {
             return Err(no_ssh(&order.target));
@@ -113,9 +111,9 @@ impl Fleet {
         };
         let state = follower.run(&order).await?;
         match (&state, order::login(&order)) {
-            (HostState::Succeeded { .. }, Some(login)) => Ok(follow::prove(access, &binary, login)
-                .await?
-                .unwrap_or(state)),
+            (HostState::Succeeded { .. }, Some(login)) => {
+                Ok(follow::prove(access, &binary, login).await?.unwrap_or(state))
+            }
             _ => Ok(state),
         }
     }
@@ -130,17 +128,12 @@ impl Fleet {
     ) -> Result<HostState, Fault> {
         let (settings, limit_s) = kubeadm_settings(&brief.recipe);
         let Some(joiner) = &brief.joiner else {
-            return Err(Fault::permanent(
-                "the recipe kubeadm has no API server to join",
-            ));
+            return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
         };
         let first = order::id_at(order, protocol::Stage::Teardown)?;
         let teardown = kubeadm::teardown(settings, brief.template.retain_volumes);
         let steps = vec![Step::teardown(teardown, limit_s)];
-        match self
-            .run_steps(order, &first, brief, steps, progress)
-            .await?
-        {
+        match self.run_steps(order, &first, brief, steps, progress).await? {
             HostState::Succeeded { .. } => {}
             other => return Ok(other),
         }
@@ -182,18 +175,13 @@ impl Fleet {
             // Without SSH nobody else can apply the template: the command gets it.
             template: (!over_ssh).then_some(&brief.template),
         };
-        let state = self
-            .commands
-            .run(&run, self.output.as_ref(), progress)
-            .await?;
+        let state = self.commands.run(&run, self.output.as_ref(), progress).await?;
         match state {
             HostState::Succeeded { .. } if over_ssh => {
                 match self.on_host(order, id, brief, progress).await? {
                     // The command ended last but for login and pre-install; without those the
                     // controller's own clock is the only one.
-                    HostState::Succeeded {
-                        ended_host_ms: None,
-                    } => Ok(state),
+                    HostState::Succeeded { ended_host_ms: None } => Ok(state),
                     other => Ok(other),
                 }
             }
@@ -213,9 +201,7 @@ impl Fleet {
         probe::over_ssh(access, &binary, target, login, &needs, brief.epoch).await?;
         let kubelet = probe::kubelet_version(access).await?;
         let Some(joiner) = &brief.joiner else {
-            return Err(Fault::permanent(
-                "the recipe kubeadm has no API server to join",
-            ));
+            return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
         };
         let server = joiner.version().await?;
         kubeadm::skew(&kubelet, &server)
@@ -225,13 +211,7 @@ impl Fleet {
 
 fn kubeadm_settings(recipe: &Recipe) -> (kubeadm::Settings<'_>, u64) {
     match recipe {
-        Recipe::Kubeadm {
-            limit_s,
-            endpoint,
-            cri_socket,
-            ignore_preflight,
-            data_dirs,
-        } => (
+        Recipe::Kubeadm { limit_s, endpoint, cri_socket, ignore_preflight, data_dirs } => (
             kubeadm::Settings {
                 endpoint: endpoint.as_deref(),
                 cri_socket: cri_socket.as_deref(),
@@ -284,17 +264,14 @@ impl Machines for Fleet {
         let id = order::id(order)?;
         let brief = self.book.brief(&order.job, &order.target).await?;
         match &brief.recipe {
-            Recipe::None => Ok(HostState::Succeeded {
-                ended_host_ms: None,
-            }),
+            Recipe::None => Ok(HostState::Succeeded { ended_host_ms: None }),
             Recipe::Script { .. } => self.on_host(order, &id, &brief, &progress).await,
             Recipe::Kubeadm { .. } if order.stage == Stage::Reset => {
                 self.by_kubeadm(order, &id, &brief, &progress).await
             }
             Recipe::Kubeadm { .. } => self.on_host(order, &id, &brief, &progress).await,
             Recipe::Command { argv, limit_s } => {
-                self.by_command(order, &id, &brief, argv, *limit_s, &progress)
-                    .await
+                self.by_command(order, &id, &brief, argv, *limit_s, &progress).await
             }
         }
     }

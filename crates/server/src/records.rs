@@ -49,25 +49,16 @@ struct Envelope<T> {
 
 /// The stored form of a record.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    serde_json::to_vec(&Envelope {
-        v: ENVELOPE_VERSION,
-        data: record,
-    })
-    .expect("records are plain data and always serialize")
+    serde_json::to_vec(&Envelope { v: ENVELOPE_VERSION, data: record })
+        .expect("records are plain data and always serialize")
 }
 
 /// Reads a stored record.
 pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, RecordError> {
-    let malformed = |source| RecordError::Malformed {
-        key: key.to_owned(),
-        source,
-    };
+    let malformed = |source| RecordError::Malformed { key: key.to_owned(), source };
     let envelope: Envelope<Value> = serde_json::from_slice(bytes).map_err(malformed)?;
     if envelope.v > ENVELOPE_VERSION {
-        return Err(RecordError::Newer {
-            key: key.to_owned(),
-            version: envelope.v,
-        });
+        return Err(RecordError::Newer { key: key.to_owned(), version: envelope.v });
     }
     serde_json::from_value(envelope.data).map_err(malformed)
 }
@@ -243,12 +234,7 @@ impl Recipe {
         mut change: impl FnMut(String) -> Result<String, E>,
     ) -> Result<Self, E> {
         Ok(match self {
-            Self::Script {
-                teardown,
-                install,
-                limit_s,
-                needs,
-            } => Self::Script {
+            Self::Script { teardown, install, limit_s, needs } => Self::Script {
                 teardown: change(teardown)?,
                 install: change(install)?,
                 limit_s,

@@ -166,9 +166,7 @@ mod as_base64 {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(from)?;
-        BASE64
-            .decode(text)
-            .map_err(|_| serde::de::Error::custom("not base64"))
+        BASE64.decode(text).map_err(|_| serde::de::Error::custom("not base64"))
     }
 }
 
@@ -181,14 +179,8 @@ struct Kek {
 
 impl Kek {
     fn new(key: Zeroizing<[u8; KEY_BYTES]>) -> Self {
-        let digest = Sha256::new()
-            .chain_update(LINE_MARK)
-            .chain_update(&key[..])
-            .finalize();
-        Self {
-            id: hex::encode(&digest[..8]),
-            key,
-        }
+        let digest = Sha256::new().chain_update(LINE_MARK).chain_update(&key[..]).finalize();
+        Self { id: hex::encode(&digest[..8]), key }
     }
 
     fn generate() -> Result<Self, SecretError> {
@@ -207,10 +199,7 @@ pub struct KeyFile {
 impl fmt::Debug for KeyFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<_> = self.keys.iter().map(|key| &key.id).collect();
-        f.debug_struct("KeyFile")
-            .field("path", &self.path)
-            .field("key_ids", &ids)
-            .finish()
+        f.debug_struct("KeyFile").field("path", &self.path).field("key_ids", &ids).finish()
     }
 }
 
@@ -222,42 +211,27 @@ impl KeyFile {
         match fs::metadata(path) {
             Ok(_) => Self::load(path),
             Err(error) if error.kind() == io::ErrorKind::NotFound && may_create => {
-                let created = Self {
-                    path: path.to_owned(),
-                    keys: vec![Kek::generate()?],
-                };
+                let created = Self { path: path.to_owned(), keys: vec![Kek::generate()?] };
                 created.save()?;
                 Ok(created)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SecretError::Missing {
-                path: path.to_owned(),
-            }),
-            Err(source) => Err(SecretError::Io {
-                path: path.to_owned(),
-                source,
-            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(SecretError::Missing { path: path.to_owned() })
+            }
+            Err(source) => Err(SecretError::Io { path: path.to_owned(), source }),
         }
     }
 
     fn load(path: &Path) -> Result<Self, SecretError> {
-        let io = |source| SecretError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| SecretError::Io { path: path.to_owned(), source };
         let mode = fs::metadata(path).map_err(io)?.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
-            return Err(SecretError::TooOpen {
-                path: path.to_owned(),
-                mode,
-            });
+            return Err(SecretError::TooOpen { path: path.to_owned(), mode });
         }
         let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
         let mut keys = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            let malformed = || SecretError::Malformed {
-                path: path.to_owned(),
-                line: index + 1,
-            };
+            let malformed = || SecretError::Malformed { path: path.to_owned(), line: index + 1 };
             let encoded = line.strip_prefix(LINE_MARK).ok_or_else(malformed)?.trim();
             let bytes = Zeroizing::new(BASE64.decode(encoded).map_err(|_| malformed())?);
             let mut key = Zeroizing::new([0; KEY_BYTES]);
@@ -268,15 +242,9 @@ impl KeyFile {
             keys.push(Kek::new(key));
         }
         if keys.is_empty() {
-            return Err(SecretError::Malformed {
-                path: path.to_owned(),
-                line: 1,
-            });
+            return Err(SecretError::Malformed { path: path.to_owned(), line: 1 });
         }
-        Ok(Self {
-            path: path.to_owned(),
-            keys,
-        })
+        Ok(Self { path: path.to_owned(), keys })
     }
 
     /// Replaces the file in one durable step.
@@ -298,20 +266,14 @@ impl KeyFile {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&new)?;
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, &self.path)?;
             File::open(parent)?.sync_all()
         };
-        run().map_err(|source| SecretError::Io {
-            path: self.path.clone(),
-            source,
-        })
+        run().map_err(|source| SecretError::Io { path: self.path.clone(), source })
     }
 
     /// Id of the key that seals now.
@@ -376,14 +338,9 @@ impl KeyFile {
         ctx: &SecretContext<'_>,
         sealed: &Sealed,
     ) -> Result<Zeroizing<[u8; KEY_BYTES]>, SecretError> {
-        let kek = self
-            .keys
-            .iter()
-            .find(|kek| kek.id == sealed.key)
-            .ok_or_else(|| SecretError::UnknownKey {
-                place: ctx.place(),
-                key_id: sealed.key.clone(),
-            })?;
+        let kek = self.keys.iter().find(|kek| kek.id == sealed.key).ok_or_else(|| {
+            SecretError::UnknownKey { place: ctx.place(), key_id: sealed.key.clone() }
+        })?;
         let bytes = decrypt(&kek.key, ctx, "dek", &sealed.dek)?;
         if bytes.len() != KEY_BYTES {
             return Err(SecretError::Refused { place: ctx.place() });
@@ -423,10 +380,7 @@ fn encrypt(
 ) -> Result<Vec<u8>, SecretError> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(SecretError::Random)?;
-    let payload = Payload {
-        msg: plaintext,
-        aad: &ctx.aad(use_of),
-    };
+    let payload = Payload { msg: plaintext, aad: &ctx.aad(use_of) };
     let ciphertext = Aes256Gcm::new(key.into())
         .encrypt(&Nonce::<Aes256Gcm>::from(nonce), payload)
         .map_err(|_| SecretError::Refused { place: ctx.place() })?;
@@ -440,13 +394,8 @@ fn decrypt(
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let refused = || SecretError::Refused { place: ctx.place() };
-    let (nonce, ciphertext) = sealed
-        .split_first_chunk::<NONCE_BYTES>()
-        .ok_or_else(refused)?;
-    let payload = Payload {
-        msg: ciphertext,
-        aad: &ctx.aad(use_of),
-    };
+    let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or_else(refused)?;
+    let payload = Payload { msg: ciphertext, aad: &ctx.aad(use_of) };
     Aes256Gcm::new(key.into())
         .decrypt(&Nonce::<Aes256Gcm>::from(*nonce), payload)
         .map(Zeroizing::new)

@@ -45,9 +45,7 @@ async fn api_with(server: &Server, grace: Duration) -> Api {
         },
         ..Options::default()
     };
-    Api::connect(&kubeconfig.to_string(), &options)
-        .await
-        .unwrap()
+    Api::connect(&kubeconfig.to_string(), &options).await.unwrap()
 }
 
 fn node_json(name: &str, version: &str) -> Value {
@@ -75,18 +73,11 @@ fn node() -> NodeSeen {
 }
 
 fn mark() -> Mark {
-    Mark {
-        job: "j1".into(),
-        epoch: 7,
-        was_unschedulable: false,
-    }
+    Mark { job: "j1".into(), epoch: 7, was_unschedulable: false }
 }
 
 fn pod() -> PodRef {
-    PodRef {
-        key: ObjectKey::new("d", "p"),
-        uid: "uid-p".into(),
-    }
+    PodRef { key: ObjectKey::new("d", "p"), uid: "uid-p".into() }
 }
 
 /// What a watch said, in words: `live`, `lost`, `nodes[a@1 b@2]`, `node a@3`, `gone a`.
@@ -105,10 +96,7 @@ async fn heard(rx: &mut mpsc::Receiver<Vec<Seen>>, until: &str) -> Vec<String> {
                 Seen::Node(n) => format!("node {}", show(&n)),
                 Seen::NodeGone(name) => format!("gone {name}"),
                 Seen::Relisted(Listed::Nodes(all)) => {
-                    format!(
-                        "nodes[{}]",
-                        all.iter().map(show).collect::<Vec<_>>().join(" ")
-                    )
+                    format!("nodes[{}]", all.iter().map(show).collect::<Vec<_>>().join(" "))
                 }
                 Seen::Relisted(Listed::Pods(_) | Listed::Budgets(_)) => continue,
                 other => format!("{other:?}"),
@@ -131,25 +119,15 @@ fn probe() -> Reply {
 async fn live_is_said_once_all_three_kinds_are_listed() {
     let server = Server::start().await;
     let slow = Reply::Stream(vec![Piece::Hold]);
-    server
-        .on(NODES, vec![probe(), list("5", &[node_json("a", "3")])])
-        .on(WATCH_NODES, vec![slow]);
+    server.on(NODES, vec![probe(), list("5", &[node_json("a", "3")])]).on(WATCH_NODES, vec![slow]);
     let mut rx = api(&server).await.watch().await.unwrap();
     assert_eq!(heard(&mut rx, "live").await, ["nodes[a@3]", "live"]);
     let watch = server.asked(WATCH_NODES)[0].query.clone();
-    for part in [
-        "resourceVersion=5",
-        "allowWatchBookmarks=true",
-        "timeoutSeconds=60",
-    ] {
+    for part in ["resourceVersion=5", "allowWatchBookmarks=true", "timeoutSeconds=60"] {
         assert!(watch.contains(part), "{watch}");
     }
     let pods = &server.asked(PODS)[1];
-    assert!(
-        pods.query.contains("fieldSelector=spec.nodeName%21%3D"),
-        "{}",
-        pods.query
-    );
+    assert!(pods.query.contains("fieldSelector=spec.nodeName%21%3D"), "{}", pods.query);
     assert!(pods.query.contains("limit=500") && !pods.query.contains("resourceVersion"));
     assert_eq!(pods.headers["authorization"], format!("Bearer {TOKEN}"));
     assert!(pods.headers["user-agent"].starts_with("evenkeel/"));
@@ -163,17 +141,10 @@ async fn lists_are_paged_and_an_expired_page_starts_over_in_one_piece() {
             json!({"metadata": {"resourceVersion": "5", "continue": "to/ken+="}, "items": [node_json("a", "1")]}),
         )
     };
-    server.on(
-        NODES,
-        vec![probe(), first(), list("6", &[node_json("b", "2")])],
-    );
+    server.on(NODES, vec![probe(), first(), list("6", &[node_json("b", "2")])]);
     let mut rx = api(&server).await.watch().await.unwrap();
     assert_eq!(heard(&mut rx, "live").await, ["nodes[a@1 b@2]", "live"]);
-    assert!(
-        server.asked(NODES)[2]
-            .query
-            .contains("continue=to%2Fken%2B%3D")
-    );
+    assert!(server.asked(NODES)[2].query.contains("continue=to%2Fken%2B%3D"));
 
     let server = Server::start().await;
     let whole = list("9", &[node_json("a", "1"), node_json("b", "2")]);
@@ -181,10 +152,7 @@ async fn lists_are_paged_and_an_expired_page_starts_over_in_one_piece() {
     let mut rx = api(&server).await.watch().await.unwrap();
     assert_eq!(heard(&mut rx, "live").await, ["nodes[a@1 b@2]", "live"]);
     let last = server.asked(NODES)[3].query.clone();
-    assert!(
-        !last.contains("limit") && !last.contains("continue"),
-        "{last}"
-    );
+    assert!(!last.contains("limit") && !last.contains("continue"), "{last}");
 }
 
 #[tokio::test]
@@ -197,11 +165,7 @@ async fn a_dropped_watch_is_resumed_at_the_last_version_and_stays_live() {
     server.on(NODES, vec![probe(), list("5", &[])]).on(
         WATCH_NODES,
         vec![
-            Reply::Stream(vec![
-                event("ADDED", node_json("a", "6")),
-                bookmark,
-                Piece::Cut,
-            ]),
+            Reply::Stream(vec![event("ADDED", node_json("a", "6")), bookmark, Piece::Cut]),
             Reply::Drop,
             // A duplicate, and a line that is cut in the middle of the connection.
             Reply::Stream(vec![
@@ -217,10 +181,7 @@ async fn a_dropped_watch_is_resumed_at_the_last_version_and_stays_live() {
     let words = heard(&mut rx, "gone a").await;
     let mut of_nodes = words.clone();
     of_nodes.retain(|w| w != "live");
-    assert_eq!(
-        of_nodes,
-        ["nodes[]", "node a@6", "node a@6", "node a@9", "gone a"]
-    );
+    assert_eq!(of_nodes, ["nodes[]", "node a@6", "node a@6", "node a@9", "gone a"]);
     assert!(!words.contains(&"lost".to_owned()), "{words:?}");
     let from: Vec<_> = server
         .asked(WATCH_NODES)
@@ -245,26 +206,13 @@ async fn gone_in_mid_stream_leads_to_a_new_list_and_the_view_is_lost_meanwhile()
         let server = Server::start().await;
         let wait = Piece::Wait(Duration::from_millis(100));
         server
-            .on(
-                NODES,
-                vec![probe(), list("5", &[]), list("20", &[node_json("b", "19")])],
-            )
-            .on(
-                WATCH_NODES,
-                vec![Reply::Stream(vec![wait, breaking, Piece::Hold])],
-            );
+            .on(NODES, vec![probe(), list("5", &[]), list("20", &[node_json("b", "19")])])
+            .on(WATCH_NODES, vec![Reply::Stream(vec![wait, breaking, Piece::Hold])]);
         let client = api(&server).await;
         let mut rx = client.watch().await.unwrap();
         heard(&mut rx, "live").await;
-        assert_eq!(
-            heard(&mut rx, "live").await,
-            ["lost", "nodes[b@19]", "live"]
-        );
-        assert!(
-            server.asked(WATCH_NODES)[1]
-                .query
-                .contains("resourceVersion=20")
-        );
+        assert_eq!(heard(&mut rx, "live").await, ["lost", "nodes[b@19]", "live"]);
+        assert!(server.asked(WATCH_NODES)[1].query.contains("resourceVersion=20"));
         assert_eq!(client.trouble(), None);
     }
 }
@@ -282,18 +230,10 @@ async fn gone_when_the_watch_opens_leads_to_a_new_list() {
 #[tokio::test]
 async fn a_stream_that_stays_broken_loses_the_view_and_gets_it_back_without_a_list() {
     let server = Server::start().await;
-    let mut replies = vec![Reply::Stream(vec![
-        Piece::Wait(Duration::from_millis(50)),
-        Piece::Cut,
-    ])];
+    let mut replies = vec![Reply::Stream(vec![Piece::Wait(Duration::from_millis(50)), Piece::Cut])];
     replies.extend((0..8).map(|_| Reply::Drop));
-    replies.push(Reply::Stream(vec![
-        event("ADDED", node_json("a", "6")),
-        Piece::Hold,
-    ]));
-    server
-        .on(NODES, vec![probe(), list("5", &[])])
-        .on(WATCH_NODES, replies);
+    replies.push(Reply::Stream(vec![event("ADDED", node_json("a", "6")), Piece::Hold]));
+    server.on(NODES, vec![probe(), list("5", &[])]).on(WATCH_NODES, replies);
     let client = api_with(&server, Duration::from_millis(300)).await;
     let mut rx = client.watch().await.unwrap();
     heard(&mut rx, "lost").await;
@@ -323,29 +263,19 @@ async fn a_silent_stream_is_given_up_and_resumed() {
 #[tokio::test]
 async fn a_version_the_server_does_not_reach_leads_to_a_new_list() {
     let server = Server::start().await;
-    let refusals = (0..5)
-        .map(|_| status(504, "Too large resource version: 5, current: 3"))
-        .collect();
-    server
-        .on(NODES, vec![probe(), list("5", &[]), list("3", &[])])
-        .on(WATCH_NODES, refusals);
+    let refusals =
+        (0..5).map(|_| status(504, "Too large resource version: 5, current: 3")).collect();
+    server.on(NODES, vec![probe(), list("5", &[]), list("3", &[])]).on(WATCH_NODES, refusals);
     let mut rx = api(&server).await.watch().await.unwrap();
     assert_eq!(heard(&mut rx, "live").await, ["nodes[]", "nodes[]", "live"]);
-    assert!(
-        server.asked(WATCH_NODES)[5]
-            .query
-            .contains("resourceVersion=3")
-    );
+    assert!(server.asked(WATCH_NODES)[5].query.contains("resourceVersion=3"));
 }
 
 #[tokio::test]
 async fn a_withdrawn_credential_or_missing_right_is_said_at_once() {
     for (code, words) in [
         (401, "register the cluster again"),
-        (
-            403,
-            "not allowed to list pods (403); apply deploy/rbac.yaml",
-        ),
+        (403, "not allowed to list pods (403); apply deploy/rbac.yaml"),
     ] {
         let server = Server::start().await;
         server.on(PODS, vec![status(code, "no")]);
@@ -384,29 +314,16 @@ async fn writes_to_a_node_are_conditional_merge_patches() {
     let claim = asked[0].json();
     assert_eq!(claim["metadata"]["uid"], "uid-n1");
     assert_eq!(claim["metadata"]["resourceVersion"], "41");
-    let text = claim["metadata"]["annotations"]["evenkeel.io/claim"]
-        .as_str()
-        .unwrap();
+    let text = claim["metadata"]["annotations"]["evenkeel.io/claim"].as_str().unwrap();
     assert_eq!(serde_json::from_str::<Mark>(text).unwrap(), mark());
     assert_eq!(
         asked[1].json(),
         json!({"metadata": {"uid": "uid-n1", "resourceVersion": "41"}, "spec": {"unschedulable": true}})
     );
     let meta = json!({"uid": "uid-n1", "resourceVersion": "41", "annotations": {"evenkeel.io/claim": null}});
-    assert_eq!(
-        asked[2].json(),
-        json!({"metadata": meta, "spec": {"unschedulable": null}})
-    );
-    assert_eq!(
-        asked[3].json(),
-        json!({"metadata": meta}),
-        "the cordon of others stays"
-    );
-    assert!(
-        asked
-            .iter()
-            .all(|a| a.headers["content-type"] == "application/merge-patch+json")
-    );
+    assert_eq!(asked[2].json(), json!({"metadata": meta, "spec": {"unschedulable": null}}));
+    assert_eq!(asked[3].json(), json!({"metadata": meta}), "the cordon of others stays");
+    assert!(asked.iter().all(|a| a.headers["content-type"] == "application/merge-patch+json"));
 }
 
 #[tokio::test]
@@ -424,10 +341,7 @@ async fn nothing_is_sent_twice_whatever_the_answer() {
             },
             "transient",
         ),
-        (
-            Reply::Stream(vec![Piece::Text("{\"kind\":".to_owned()), Piece::Cut]),
-            "transient",
-        ),
+        (Reply::Stream(vec![Piece::Text("{\"kind\":".to_owned()), Piece::Cut]), "transient"),
         (status(409, "modified"), "conflict"),
         (status(404, "nodes \"n1\" not found"), "gone"),
         (status(401, "Unauthorized"), "permanent"),
@@ -469,11 +383,7 @@ async fn an_eviction_carries_the_uid_and_each_answer_its_meaning() {
         let body = json!({"kind": "Status", "code": 429,
             "message": "Cannot evict pod as it would violate the pod's disruption budget.",
             "details": {"causes": [{"reason": "DisruptionBudget", "message": "The disruption budget web needs 2"}]}});
-        Reply::Whole {
-            code: 429,
-            headers,
-            body: body.to_string(),
-        }
+        Reply::Whole { code: 429, headers, body: body.to_string() }
     };
     let server = Server::start().await;
     server.on(
@@ -490,10 +400,7 @@ async fn an_eviction_carries_the_uid_and_each_answer_its_meaning() {
     assert_eq!(client.evict(&pod()).await.unwrap(), EvictAnswer::Accepted);
     for expected in [None, Some(10)] {
         match client.evict(&pod()).await.unwrap() {
-            EvictAnswer::Refused {
-                message,
-                retry_after_s,
-            } => {
+            EvictAnswer::Refused { message, retry_after_s } => {
                 assert!(message.contains("budget web"), "{message}");
                 assert_eq!(retry_after_s, expected);
             }
@@ -502,10 +409,7 @@ async fn an_eviction_carries_the_uid_and_each_answer_its_meaning() {
     }
     assert_eq!(client.evict(&pod()).await.unwrap(), EvictAnswer::Gone);
     let lost = client.evict(&pod()).await.unwrap_err();
-    assert!(
-        matches!(lost, Fault::Transient { .. }),
-        "may have been applied: {lost:?}"
-    );
+    assert!(matches!(lost, Fault::Transient { .. }), "may have been applied: {lost:?}");
     let asked = server.asked(EVICT);
     assert_eq!(asked.len(), 5, "nothing was retried");
     let body = asked[0].json();
@@ -522,22 +426,12 @@ async fn deletion_has_a_uid_and_the_pods_own_grace() {
     let server = Server::start().await;
     server.on(
         what,
-        vec![
-            ok(json!({})),
-            status(409, "UID in precondition"),
-            status(404, "not found"),
-        ],
+        vec![ok(json!({})), status(409, "UID in precondition"), status(404, "not found")],
     );
     let client = api(&server).await;
     client.delete(&pod()).await.unwrap();
-    assert!(matches!(
-        client.delete(&pod()).await,
-        Err(Fault::Conflict { .. })
-    ));
-    assert!(matches!(
-        client.delete(&pod()).await,
-        Err(Fault::Gone { .. })
-    ));
+    assert!(matches!(client.delete(&pod()).await, Err(Fault::Conflict { .. })));
+    assert!(matches!(client.delete(&pod()).await, Err(Fault::Gone { .. })));
     let body = server.asked(what)[0].json();
     assert_eq!(body["preconditions"]["uid"], "uid-p");
     assert!(body.get("gracePeriodSeconds").is_none());
@@ -548,20 +442,10 @@ async fn a_confirmation_is_read_from_the_server_and_not_from_a_cache() {
     let server = Server::start().await;
     let on = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u", "resourceVersion": "1"}, "spec": {"nodeName": "n1"}});
     let get = "GET /api/v1/nodes/n1";
+    server.on(get, vec![ok(node_json("n1", "50")), status(404, "nodes \"n1\" not found")]);
     server.on(
         get,
-        vec![
-            ok(node_json("n1", "50")),
-            status(404, "nodes \"n1\" not found"),
-        ],
-    );
-    server.on(
-        get,
-        vec![Reply::Whole {
-            code: 404,
-            headers: vec![],
-            body: "404 page not found".to_owned(),
-        }],
+        vec![Reply::Whole { code: 404, headers: vec![], body: "404 page not found".to_owned() }],
     );
     server.on(PODS, vec![list("51", &[on]), list("51", &[])]);
     let client = api(&server).await;
@@ -598,10 +482,7 @@ async fn heartbeats_are_milliseconds() {
     );
     let client = api(&server).await;
     let name = NodeName::new("n1");
-    assert_eq!(
-        client.heartbeat(&name).await.unwrap(),
-        Some(1_767_323_045_678)
-    );
+    assert_eq!(client.heartbeat(&name).await.unwrap(), Some(1_767_323_045_678));
     assert_eq!(client.heartbeat(&name).await.unwrap(), None);
     assert_eq!(client.heartbeat(&name).await.unwrap(), None);
 }
@@ -610,15 +491,9 @@ async fn heartbeats_are_milliseconds() {
 async fn the_same_words_are_one_event() {
     let post = "POST /api/v1/namespaces/default/events";
     let server = Server::start().await;
-    server.on(
-        post,
-        vec![ok(json!({})), status(409, "already exists"), ok(json!({}))],
-    );
+    server.on(post, vec![ok(json!({})), status(409, "already exists"), ok(json!({}))]);
     let client = api(&server).await;
-    client
-        .event(&node(), "Cordoned", "for j1", false)
-        .await
-        .unwrap();
+    client.event(&node(), "Cordoned", "for j1", false).await.unwrap();
     let first = server.asked(post)[0].json();
     let name = first["metadata"]["name"].as_str().unwrap().to_owned();
     assert!(name.starts_with("n1."), "{name}");
@@ -626,15 +501,9 @@ async fn the_same_words_are_one_event() {
     assert_eq!(first["type"], "Normal");
     let patch = format!("PATCH /api/v1/namespaces/default/events/{name}");
     server.on(&patch, vec![ok(json!({}))]);
-    client
-        .event(&node(), "Cordoned", "for j1", false)
-        .await
-        .unwrap();
+    client.event(&node(), "Cordoned", "for j1", false).await.unwrap();
     assert_eq!(server.asked(&patch).len(), 1);
-    client
-        .event(&node(), "Cordoned", "for j2", true)
-        .await
-        .unwrap();
+    client.event(&node(), "Cordoned", "for j2", true).await.unwrap();
     let other = server.asked(post)[2].json();
     assert_ne!(other["metadata"]["name"], name.as_str());
     assert_eq!(other["type"], "Warning");
@@ -644,14 +513,8 @@ async fn the_same_words_are_one_event() {
 async fn registration_names_the_version_and_each_missing_right() {
     let review = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let server = Server::start().await;
-    server.on(
-        "GET /version",
-        vec![ok(json!({"major": "1", "gitVersion": "v1.36.3"}))],
-    );
-    let total: usize = evenkeel_server::kube::register::RIGHTS
-        .iter()
-        .map(|r| r.verbs.len())
-        .sum();
+    server.on("GET /version", vec![ok(json!({"major": "1", "gitVersion": "v1.36.3"}))]);
+    let total: usize = evenkeel_server::kube::register::RIGHTS.iter().map(|r| r.verbs.len()).sum();
     let verdicts = (0..total).map(|i| ok(json!({"status": {"allowed": i != 3 && i != total - 1}})));
     server.on(review, verdicts.collect());
     let found = api(&server).await.check().await.unwrap();
@@ -660,15 +523,7 @@ async fn registration_names_the_version_and_each_missing_right() {
     assert_eq!(found.missing_rights, ["patch nodes", "patch events"]);
     let asked = server.asked(review);
     assert_eq!(asked.len(), total);
-    let eviction = asked
-        .iter()
-        .map(|a| a.json()["spec"]["resourceAttributes"].clone());
-    let eviction = eviction
-        .into_iter()
-        .find(|r| r["subresource"] == "eviction")
-        .unwrap();
-    assert_eq!(
-        (&eviction["resource"], &eviction["verb"]),
-        (&json!("pods"), &json!("create"))
-    );
+    let eviction = asked.iter().map(|a| a.json()["spec"]["resourceAttributes"].clone());
+    let eviction = eviction.into_iter().find(|r| r["subresource"] == "eviction").unwrap();
+    assert_eq!((&eviction["resource"], &eviction["verb"]), (&json!("pods"), &json!("create")));
 }

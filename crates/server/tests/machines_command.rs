@@ -40,10 +40,7 @@ impl Lab {
         let text = format!("#!/bin/sh\nd={}\n{script}\n", dir.path().display());
         std::fs::write(&command, text).unwrap();
         std::fs::set_permissions(&command, PermissionsExt::from_mode(0o755)).unwrap();
-        let argv = vec![
-            command.to_str().unwrap().to_owned(),
-            "fixed argument".into(),
-        ];
+        let argv = vec![command.to_str().unwrap().to_owned(), "fixed argument".into()];
         let brief = Brief {
             recipe: Recipe::Command { argv, limit_s },
             ssh: None,
@@ -52,10 +49,7 @@ impl Lab {
             epoch: None,
             facts_env: BTreeMap::from([("EVENKEEL_RACK".to_owned(), "r 7; id".to_owned())]),
         };
-        Self {
-            dir,
-            book: Arc::new(TestBook(Mutex::new(brief))),
-        }
+        Self { dir, book: Arc::new(TestBook(Mutex::new(brief))) }
     }
 
     fn data(&self) -> PathBuf {
@@ -65,38 +59,20 @@ impl Lab {
     /// A controller that has just started.
     fn fleet(&self) -> Fleet {
         let output = Arc::new(FileOutput::new(&self.data()));
-        Fleet::new(
-            self.book.clone(),
-            output,
-            BinarySource::file(None),
-            &self.data(),
-        )
+        Fleet::new(self.book.clone(), output, BinarySource::file(None), &self.data())
     }
 
     async fn run(&self, order: &HostOrder) -> HostState {
         let (to, _from) = mpsc::channel(64);
         let fleet = self.fleet();
         let run = fleet.run(order, to);
-        tokio::time::timeout(LIMIT, run)
-            .await
-            .expect("waited 40 s for a command")
-            .unwrap()
+        tokio::time::timeout(LIMIT, run).await.expect("waited 40 s for a command").unwrap()
     }
 
     async fn output(&self) -> String {
         let (job, node) = ("job-1".into(), "node-1".into());
-        let key = OutputKey {
-            job,
-            node,
-            attempt: 1,
-            stage: Stage::Reset,
-        };
-        FileOutput::new(&self.data())
-            .load(&key)
-            .await
-            .unwrap()
-            .unwrap_or_default()
-            .to_text()
+        let key = OutputKey { job, node, attempt: 1, stage: Stage::Reset };
+        FileOutput::new(&self.data()).load(&key).await.unwrap().unwrap_or_default().to_text()
     }
 
     fn read(&self, name: &str) -> String {
@@ -133,13 +109,7 @@ fn target() -> Target {
 }
 
 fn order(stage: Stage) -> HostOrder {
-    HostOrder {
-        job: "job-1".into(),
-        target: target(),
-        attempt: 1,
-        stage,
-        epoch: 1,
-    }
+    HostOrder { job: "job-1".into(), target: target(), attempt: 1, stage, epoch: 1 }
 }
 
 fn failed(state: HostState) -> String {
@@ -167,17 +137,9 @@ async fn facts_are_in_the_environment_and_nothing_else() {
     };
     lab.fleet().probe(&"job-1".into(), &target()).await.unwrap();
     let end = lab.run(&order(Stage::Reset)).await;
-    assert_eq!(
-        end,
-        HostState::Succeeded {
-            ended_host_ms: None
-        }
-    );
+    assert_eq!(end, HostState::Succeeded { ended_host_ms: None });
     let env = lab.read("env");
-    let names: Vec<&str> = env
-        .lines()
-        .filter_map(|line| Some(line.split_once('=')?.0))
-        .collect();
+    let names: Vec<&str> = env.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
     assert_eq!(
         names,
         [
@@ -196,33 +158,19 @@ async fn facts_are_in_the_environment_and_nothing_else() {
             "PWD",
         ]
     );
-    for line in [
-        "EVENKEEL_ADDRESS=127.0.0.9",
-        "EVENKEEL_RACK=r 7; id",
-        "EVENKEEL_STAGE=reset",
-    ] {
-        assert!(
-            env.lines().any(|have| have == line),
-            "{line} is not in {env}"
-        );
+    for line in ["EVENKEEL_ADDRESS=127.0.0.9", "EVENKEEL_RACK=r 7; id", "EVENKEEL_STAGE=reset"] {
+        assert!(env.lines().any(|have| have == line), "{line} is not in {env}");
     }
     assert_eq!(lab.read("args"), "fixed argument\n");
     let stdin: serde_json::Value = serde_json::from_str(&lab.read("stdin")).unwrap();
     assert_eq!(stdin["login"]["password_hash"], "$6$canary");
     assert_eq!(stdin["pre_install_b64"], "cHJl");
     let output = lab.output().await;
-    assert!(
-        output.contains("said\n") && output.contains("err\n"),
-        "{output}"
-    );
+    assert!(output.contains("said\n") && output.contains("err\n"), "{output}");
     // Secrets travel on standard input: no file of the journal has them.
     for entry in std::fs::read_dir(lab.data().join("commands")).unwrap() {
         let path = entry.unwrap().path();
-        assert!(
-            !std::fs::read_to_string(&path).unwrap().contains("canary"),
-            "{}",
-            path.display()
-        );
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("canary"), "{}", path.display());
     }
 }
 
@@ -240,12 +188,7 @@ async fn the_same_order_runs_once() {
     lab.run(&second).await;
     assert_eq!(lab.read("ran"), "x\nx\n");
     lab.fleet().forget(&"job-1".into()).await.unwrap();
-    assert_eq!(
-        std::fs::read_dir(lab.data().join("commands"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(std::fs::read_dir(lab.data().join("commands")).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -261,10 +204,7 @@ async fn two_controllers_at_once_run_it_once() {
 #[tokio::test]
 async fn the_end_is_read_after_the_controller_was_killed() {
     // Still running when the new controller comes.
-    let lab = Lab::new(
-        "echo x >>$d/ran; echo begun; sleep 1; echo ended; exit 5",
-        20,
-    );
+    let lab = Lab::new("echo x >>$d/ran; echo begun; sleep 1; echo ended; exit 5", 20);
     lab.killed_after(&order(Stage::Reset), "ran").await;
     assert_eq!(failed(lab.run(&order(Stage::Reset)).await), "exit status 5");
     assert_eq!(lab.read("ran"), "x\n");
@@ -281,10 +221,8 @@ async fn the_end_is_read_after_the_controller_was_killed() {
 #[tokio::test]
 async fn a_killed_wrapper_is_an_interrupted_command() {
     // Kills the wrapper (its process group), not the command.
-    let lab = Lab::new(
-        "echo x >>$d/ran; kill -9 -$(cut -d' ' -f1 $d/data/commands/*.pid); sleep 1",
-        20,
-    );
+    let lab =
+        Lab::new("echo x >>$d/ran; kill -9 -$(cut -d' ' -f1 $d/data/commands/*.pid); sleep 1", 20);
     let said = failed(lab.run(&order(Stage::Reset)).await);
     assert!(said.starts_with("interrupted: "), "{said}");
     assert_eq!(failed(lab.run(&order(Stage::Reset)).await), said);
@@ -295,17 +233,10 @@ async fn a_killed_wrapper_is_an_interrupted_command() {
 async fn a_command_that_outlives_its_wrapper_is_waited_for() {
     // The whole wrapper: the end is unknown, but nothing of it runs any more when that is said.
     let kill = "kill -9 -$(cut -d' ' -f1 $d/data/commands/*.pid)";
-    let lab = Lab::new(
-        &format!("echo x >>$d/ran; {kill}; sleep 3; echo x >>$d/over"),
-        20,
-    );
+    let lab = Lab::new(&format!("echo x >>$d/ran; {kill}; sleep 3; echo x >>$d/over"), 20);
     let said = failed(lab.run(&order(Stage::Reset)).await);
     assert!(said.starts_with("interrupted: "), "{said}");
-    assert_eq!(
-        lab.read("over"),
-        "x\n",
-        "it still ran when its end was reported"
-    );
+    assert_eq!(lab.read("over"), "x\n", "it still ran when its end was reported");
     // Its first process alone: the rest of it still writes the end.
     let kill = "kill -9 $(cut -d' ' -f1 $d/data/commands/*.pid)";
     let lab = Lab::new(&format!("echo x >>$d/ran; {kill}; sleep 1; exit 6"), 20);
@@ -325,15 +256,9 @@ async fn what_was_to_run_and_left_no_trace_is_not_run() {
 
 #[tokio::test]
 async fn a_command_that_hangs_is_killed_with_its_children() {
-    let lab = Lab::new(
-        "trap '' TERM; (trap '' TERM; echo $$ >$d/ran; sleep 60) & sleep 60",
-        1,
-    );
+    let lab = Lab::new("trap '' TERM; (trap '' TERM; echo $$ >$d/ran; sleep 60) & sleep 60", 1);
     let begun = Instant::now();
-    assert_eq!(
-        failed(lab.run(&order(Stage::Reset)).await),
-        "stopped: time limit of 1 s passed"
-    );
+    assert_eq!(failed(lab.run(&order(Stage::Reset)).await), "stopped: time limit of 1 s passed");
     assert!(begun.elapsed() < Duration::from_secs(30));
     let pid = lab.read("ran");
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
@@ -342,10 +267,7 @@ async fn a_command_that_hangs_is_killed_with_its_children() {
 
 #[tokio::test]
 async fn a_flood_is_kept_bounded_with_its_end() {
-    let lab = Lab::new(
-        "echo first; head -c 30000000 /dev/zero | tr '\\0' x; echo; echo last",
-        20,
-    );
+    let lab = Lab::new("echo first; head -c 30000000 /dev/zero | tr '\\0' x; echo; echo last", 20);
     let end = lab.run(&order(Stage::Reset)).await;
     assert!(matches!(end, HostState::Succeeded { .. }), "{end:?}");
     let output = lab.output().await;
@@ -369,20 +291,10 @@ async fn a_daemon_that_holds_the_output_does_not_hold_the_order() {
 #[tokio::test]
 async fn a_command_that_is_not_there_is_found_out_by_the_probe() {
     let lab = Lab::new("exit 0", 20);
-    for argv in [
-        vec![],
-        vec!["/nonexistent".to_owned()],
-        vec!["./relative".to_owned()],
-    ] {
-        lab.book.0.lock().unwrap().recipe = Recipe::Command {
-            argv: argv.clone(),
-            limit_s: 5,
-        };
+    for argv in [vec![], vec!["/nonexistent".to_owned()], vec!["./relative".to_owned()]] {
+        lab.book.0.lock().unwrap().recipe = Recipe::Command { argv: argv.clone(), limit_s: 5 };
         let end = lab.fleet().probe(&"job-1".into(), &target()).await;
-        assert!(
-            matches!(end, Err(Fault::Permanent { .. })),
-            "{argv:?}: {end:?}"
-        );
+        assert!(matches!(end, Err(Fault::Permanent { .. })), "{argv:?}: {end:?}");
     }
     let said = failed(lab.run(&order(Stage::Reset)).await);
     assert!(said.starts_with("exit status 127"), "{said}");
@@ -404,11 +316,6 @@ async fn nothing_is_reset_by_none() {
     lab.book.0.lock().unwrap().recipe = Recipe::None;
     lab.fleet().probe(&"job-1".into(), &target()).await.unwrap();
     let end = lab.run(&order(Stage::Reset)).await;
-    assert_eq!(
-        end,
-        HostState::Succeeded {
-            ended_host_ms: None
-        }
-    );
+    assert_eq!(end, HostState::Succeeded { ended_host_ms: None });
     assert_eq!(lab.read("ran"), "");
 }

@@ -61,16 +61,10 @@ impl Sqlite {
         let dir = TempDir::new().unwrap();
         let now = Arc::new(Mutex::new(Instant::now()));
         let clock = Arc::clone(&now);
-        let options = SqliteOptions {
-            clock: Arc::new(move || *clock.lock().unwrap()),
-            ..Default::default()
-        };
+        let options =
+            SqliteOptions { clock: Arc::new(move || *clock.lock().unwrap()), ..Default::default() };
         let store = SqliteStore::open(&dir.path().join("store.db"), options).unwrap();
-        Self {
-            store,
-            now,
-            _dir: dir,
-        }
+        Self { store, now, _dir: dir }
     }
 }
 
@@ -82,10 +76,7 @@ impl Bench for Sqlite {
     async fn advance(&self, by: Duration) {
         *self.now.lock().unwrap() += by;
         // Any change makes the store look at its clock.
-        self.store
-            .lease_keep_alive(LeaseId(u64::MAX))
-            .await
-            .unwrap_err();
+        self.store.lease_keep_alive(LeaseId(u64::MAX)).await.unwrap_err();
     }
 }
 
@@ -97,25 +88,18 @@ fn on_each<F: Future<Output = ()>>(test: impl Fn(Box<dyn Bench>) -> F) {
         .build()
         .unwrap();
     paused.block_on(test(Box::new(Memory(MemoryStore::new()))));
-    let real = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let real = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     real.block_on(test(Box::new(Sqlite::new())));
 }
 
 async fn next(watch: &mut Watch) -> Result<Batch, StoreError> {
-    tokio::time::timeout(DELIVERY, watch.next())
-        .await
-        .expect("a watch delivers what is stored")
+    tokio::time::timeout(DELIVERY, watch.next()).await.expect("a watch delivers what is stored")
 }
 
 /// Errors as far as backends must agree on them.
 fn kind(error: StoreError) -> String {
     match error {
-        StoreError::Compacted {
-            compact_revision, ..
-        } => format!("compacted {compact_revision}"),
+        StoreError::Compacted { compact_revision, .. } => format!("compacted {compact_revision}"),
         StoreError::FutureRevision { revision, .. } => format!("future {revision}"),
         StoreError::LeaseNotFound(lease) => format!("no lease {lease}"),
         StoreError::Invalid(_) => "invalid".to_owned(),
@@ -138,10 +122,7 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        Self {
-            states: vec![BTreeMap::new()],
-            ..Self::default()
-        }
+        Self { states: vec![BTreeMap::new()], ..Self::default() }
     }
 
     fn revision(&self) -> Revision {
@@ -170,11 +151,7 @@ impl Model {
             .collect();
         let more = items.len() > page.limit;
         items.truncate(page.limit);
-        Ok(Listing {
-            items,
-            revision,
-            more,
-        })
+        Ok(Listing { items, revision, more })
     }
 
     fn write(&mut self, writes: Vec<Op>) -> Vec<Option<KeyValue>> {
@@ -202,11 +179,8 @@ impl Model {
                     }
                 }
                 Op::DeletePrefix { prefix } => {
-                    let keys: Vec<_> = state
-                        .keys()
-                        .filter(|key| key.starts_with(&prefix))
-                        .cloned()
-                        .collect();
+                    let keys: Vec<_> =
+                        state.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
                     for key in keys {
                         state.remove(&key);
                         events.push(Event::Delete { key });
@@ -253,31 +227,20 @@ impl Model {
         });
         let ops = if succeeded { txn.then } else { txn.otherwise };
         for op in &ops {
-            if let Op::Put {
-                lease: Some(lease), ..
-            } = op
+            if let Op::Put { lease: Some(lease), .. } = op
                 && !self.leases.contains_key(lease)
             {
                 return Err(format!("no lease {lease}"));
             }
         }
         let reads = self.write(ops);
-        Ok(TxnResult {
-            succeeded,
-            revision: self.revision(),
-            reads,
-        })
+        Ok(TxnResult { succeeded, revision: self.revision(), reads })
     }
 
     fn end_lease(&mut self, lease: LeaseId) -> Result<(), String> {
-        self.leases
-            .remove(&lease)
-            .ok_or(format!("no lease {lease}"))?;
+        self.leases.remove(&lease).ok_or(format!("no lease {lease}"))?;
         let state = self.states.last().unwrap();
-        let keys = state
-            .values()
-            .filter(|kv| kv.lease == Some(lease))
-            .map(|kv| kv.key.clone());
+        let keys = state.values().filter(|kv| kv.lease == Some(lease)).map(|kv| kv.key.clone());
         let ops = keys.map(|key| Op::Delete { key }).collect();
         self.write(ops);
         Ok(())
@@ -285,11 +248,7 @@ impl Model {
 
     fn advance(&mut self, seconds: u64) {
         self.now += seconds;
-        let mut due: Vec<_> = self
-            .leases
-            .iter()
-            .map(|(id, (_, end))| (*end, *id))
-            .collect();
+        let mut due: Vec<_> = self.leases.iter().map(|(id, (_, end))| (*end, *id)).collect();
         due.retain(|(end, _)| *end <= self.now);
         due.sort_unstable();
         for (_, lease) in due {
@@ -299,21 +258,11 @@ impl Model {
 
     /// The first batch under `prefix` from revision `from` on.
     fn next_batch(&self, prefix: &str, from: Revision) -> Option<Batch> {
-        self.events
-            .iter()
-            .filter(|batch| batch.revision >= from)
-            .find_map(|batch| {
-                let events: Vec<_> = batch
-                    .events
-                    .iter()
-                    .filter(|e| e.key().starts_with(prefix))
-                    .cloned()
-                    .collect();
-                (!events.is_empty()).then_some(Batch {
-                    revision: batch.revision,
-                    events,
-                })
-            })
+        self.events.iter().filter(|batch| batch.revision >= from).find_map(|batch| {
+            let events: Vec<_> =
+                batch.events.iter().filter(|e| e.key().starts_with(prefix)).cloned().collect();
+            (!events.is_empty()).then_some(Batch { revision: batch.revision, events })
+        })
     }
 }
 
@@ -321,33 +270,16 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Txn {
-        compares: Vec<Pick>,
-        then: Vec<Pick>,
-        otherwise: Vec<Pick>,
-    },
-    Get {
-        key: &'static str,
-        back: Option<u64>,
-    },
-    List {
-        prefix: &'static str,
-        after: Option<&'static str>,
-        limit: usize,
-        back: Option<u64>,
-    },
-    Watch {
-        prefix: &'static str,
-        back: u64,
-    },
+    Txn { compares: Vec<Pick>, then: Vec<Pick>, otherwise: Vec<Pick> },
+    Get { key: &'static str, back: Option<u64> },
+    List { prefix: &'static str, after: Option<&'static str>, limit: usize, back: Option<u64> },
+    Watch { prefix: &'static str, back: u64 },
     Drain(usize),
     Grant(u64),
     KeepAlive(u64),
     Revoke(u64),
     Advance(u64),
-    Compact {
-        back: u64,
-    },
+    Compact { back: u64 },
 }
 
 /// A compare or an operation, as numbers that the run makes sense of.
@@ -360,10 +292,7 @@ struct Pick {
 
 fn picks(most: usize) -> impl Strategy<Value = Vec<Pick>> {
     let pick = (0u8..8, select(&KEYS[..]), 0u64..6);
-    vec(
-        pick.prop_map(|(what, key, number)| Pick { what, key, number }),
-        0..=most,
-    )
+    vec(pick.prop_map(|(what, key, number)| Pick { what, key, number }), 0..=most)
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -416,16 +345,8 @@ impl Run<'_> {
         let key = pick.key.to_owned();
         let value = Bytes::from(pick.number.to_string());
         match pick.what {
-            0..=2 => Op::Put {
-                key,
-                value,
-                lease: None,
-            },
-            3 => Op::Put {
-                key,
-                value,
-                lease: Some(LeaseId(pick.number)),
-            },
+            0..=2 => Op::Put { key, value, lease: None },
+            3 => Op::Put { key, value, lease: Some(LeaseId(pick.number)) },
             4 => Op::Delete { key },
             5 if pick.number == 0 => Op::DeletePrefix { prefix: key },
             _ => Op::Get { key },
@@ -440,11 +361,7 @@ impl Run<'_> {
     async fn step(&mut self, step: &Step) {
         let store = self.bench.store();
         match step {
-            Step::Txn {
-                compares,
-                then,
-                otherwise,
-            } => {
+            Step::Txn { compares, then, otherwise } => {
                 let txn = Txn {
                     compares: compares.iter().map(|pick| self.compare(pick)).collect(),
                     then: then.iter().map(Self::op).collect(),
@@ -458,18 +375,9 @@ impl Run<'_> {
                 let got = store.get(key, at).await.map_err(kind);
                 assert_eq!(got, self.model.get(key, at));
             }
-            Step::List {
-                prefix,
-                after,
-                limit,
-                back,
-            } => {
+            Step::List { prefix, after, limit, back } => {
                 let after = after.map(str::to_owned);
-                let page = Page {
-                    after,
-                    limit: *limit,
-                    at: self.back(*back),
-                };
+                let page = Page { after, limit: *limit, at: self.back(*back) };
                 let got = store.list(prefix, page.clone()).await.map_err(kind);
                 assert_eq!(got, self.model.list(prefix, &page));
             }
@@ -477,15 +385,8 @@ impl Run<'_> {
                 let next = self.back(Some(*back)).unwrap();
                 match store.watch(prefix, next).await {
                     Ok(watch) => {
-                        assert!(
-                            next >= self.model.compacted,
-                            "watch from a compacted revision"
-                        );
-                        self.watches.push(Running {
-                            watch,
-                            prefix,
-                            next,
-                        });
+                        assert!(next >= self.model.compacted, "watch from a compacted revision");
+                        self.watches.push(Running { watch, prefix, next });
                     }
                     Err(error) => {
                         assert!(next < self.model.compacted);
@@ -503,19 +404,13 @@ impl Run<'_> {
                 let ttl = Duration::from_millis(seconds * 1000 - 1);
                 self.model.granted += 1;
                 let lease = LeaseId(self.model.granted);
-                self.model
-                    .leases
-                    .insert(lease, (*seconds, self.model.now + seconds));
+                self.model.leases.insert(lease, (*seconds, self.model.now + seconds));
                 assert_eq!(store.lease_grant(ttl).await.unwrap(), lease);
             }
             Step::KeepAlive(lease) => {
                 let lease = LeaseId(*lease);
                 let now = self.model.now;
-                let known = self
-                    .model
-                    .leases
-                    .get_mut(&lease)
-                    .map(|(ttl, end)| *end = now + *ttl);
+                let known = self.model.leases.get_mut(&lease).map(|(ttl, end)| *end = now + *ttl);
                 let got = store.lease_keep_alive(lease).await.map_err(kind);
                 assert_eq!(got, known.ok_or(format!("no lease {lease}")));
             }
@@ -569,27 +464,13 @@ impl Run<'_> {
 
 /// Runs a sequence, then proves that no watch holds anything that the model does not.
 async fn check(bench: Box<dyn Bench>, steps: Vec<Step>) {
-    let mut run = Run {
-        bench: &*bench,
-        model: Model::new(),
-        watches: Vec::new(),
-        resumed: 0,
-    };
+    let mut run = Run { bench: &*bench, model: Model::new(), watches: Vec::new(), resumed: 0 };
     for step in &steps {
         run.step(step).await;
     }
     for key in KEYS {
-        let pick = Pick {
-            what: 0,
-            key,
-            number: 9,
-        };
-        run.step(&Step::Txn {
-            compares: vec![],
-            then: vec![pick],
-            otherwise: vec![],
-        })
-        .await;
+        let pick = Pick { what: 0, key, number: 9 };
+        run.step(&Step::Txn { compares: vec![], then: vec![pick], otherwise: vec![] }).await;
     }
     for index in 0..run.watches.len() {
         run.drain(index).await;
@@ -620,36 +501,20 @@ proptest! {
 #[test]
 fn a_watch_resumes_after_a_compaction() {
     on_each(|bench| async move {
-        let mut run = Run {
-            bench: &*bench,
-            model: Model::new(),
-            watches: Vec::new(),
-            resumed: 0,
-        };
+        let mut run = Run { bench: &*bench, model: Model::new(), watches: Vec::new(), resumed: 0 };
         let put = |key| Step::Txn {
             compares: vec![],
-            then: vec![Pick {
-                what: 0,
-                key,
-                number: 1,
-            }],
+            then: vec![Pick { what: 0, key, number: 1 }],
             otherwise: vec![],
         };
-        run.step(&Step::Watch {
-            prefix: "a",
-            back: 0,
-        })
-        .await;
+        run.step(&Step::Watch { prefix: "a", back: 0 }).await;
         for _ in 0..5 {
             run.step(&put("a/1")).await;
         }
         run.step(&Step::Compact { back: 1 }).await;
         assert_eq!(run.model.compacted, 5);
         run.drain(0).await;
-        assert_eq!(
-            run.resumed, 1,
-            "the watch must learn that it missed something"
-        );
+        assert_eq!(run.resumed, 1, "the watch must learn that it missed something");
         run.step(&put("a/2")).await;
         run.drain(0).await;
         assert_eq!((run.resumed, run.watches[0].next), (1, 7));
@@ -662,10 +527,7 @@ fn a_watch_far_behind_gets_everything_in_order() {
         let store = bench.store();
         let mut watch = store.watch("n/", 1).await.unwrap();
         for n in 1..=150u64 {
-            store
-                .txn(Txn::new().put(format!("n/{n}"), "x").put("other", "x"))
-                .await
-                .unwrap();
+            store.txn(Txn::new().put(format!("n/{n}"), "x").put("other", "x")).await.unwrap();
         }
         for n in 1..=150 {
             let batch = next(&mut watch).await.unwrap();
@@ -683,10 +545,7 @@ fn a_waiting_watch_wakes_up_for_a_put_and_for_a_lease_that_ends() {
         let lease = store.lease_grant(Duration::from_secs(3)).await.unwrap();
         let put = async {
             tokio::task::yield_now().await;
-            store
-                .txn(Txn::new().put_leased("a/1", "x", lease))
-                .await
-                .unwrap();
+            store.txn(Txn::new().put_leased("a/1", "x", lease)).await.unwrap();
         };
         let (batch, ()) = tokio::join!(next(&mut watch), put);
         assert!(matches!(&batch.unwrap().events[..], [Event::Put(kv)] if kv.lease == Some(lease)));
@@ -695,12 +554,7 @@ fn a_waiting_watch_wakes_up_for_a_put_and_for_a_lease_that_ends() {
             bench.advance(Duration::from_secs(3)).await;
         };
         let (batch, ()) = tokio::join!(next(&mut watch), end);
-        assert_eq!(
-            batch.unwrap().events,
-            [Event::Delete {
-                key: "a/1".to_owned()
-            }]
-        );
+        assert_eq!(batch.unwrap().events, [Event::Delete { key: "a/1".to_owned() }]);
         assert!(matches!(
             store.lease_keep_alive(lease).await,
             Err(StoreError::LeaseNotFound(gone)) if gone == lease
@@ -713,23 +567,13 @@ fn a_fenced_write_fails_once_the_leader_is_another_one() {
     on_each(|bench| async move {
         let store = bench.store();
         let lease = store.lease_grant(Duration::from_secs(2)).await.unwrap();
-        let lead = Txn::new()
-            .when_absent("leader")
-            .put_leased("leader", "a", lease);
+        let lead = Txn::new().when_absent("leader").put_leased("leader", "a", lease);
         let epoch = store.txn(lead.clone()).await.unwrap().revision;
-        let write = Txn::new()
-            .when_create_revision("leader", epoch)
-            .put("k", "1");
+        let write = Txn::new().when_create_revision("leader", epoch).put("k", "1");
         assert!(store.txn(write.clone()).await.unwrap().succeeded);
         bench.advance(Duration::from_secs(2)).await;
-        assert!(
-            !store.txn(write.clone()).await.unwrap().succeeded,
-            "also without a new leader"
-        );
-        store
-            .txn(Txn::new().when_absent("leader").put("leader", "b"))
-            .await
-            .unwrap();
+        assert!(!store.txn(write.clone()).await.unwrap().succeeded, "also without a new leader");
+        store.txn(Txn::new().when_absent("leader").put("leader", "b")).await.unwrap();
         assert!(!store.txn(write).await.unwrap().succeeded);
     });
 }
@@ -744,9 +588,7 @@ fn limits_are_refused_and_nothing_is_stored() {
         let too_large = [
             many(MAX_TXN_OPS + 1),
             Txn::new().put("k", big(MAX_VALUE_BYTES + 1)),
-            Txn::new()
-                .put("k", big(MAX_VALUE_BYTES))
-                .put("l", big(MAX_VALUE_BYTES)),
+            Txn::new().put("k", big(MAX_VALUE_BYTES)).put("l", big(MAX_VALUE_BYTES)),
             Txn::new().put(long(MAX_KEY_BYTES + 1), "x"),
             (0..=MAX_TXN_OPS).fold(Txn::new(), |txn, _| txn.when_absent("k")),
         ];
@@ -767,10 +609,7 @@ fn limits_are_refused_and_nothing_is_stored() {
         }
         assert_eq!(store.revision().await.unwrap(), 0);
         store.txn(many(MAX_TXN_OPS)).await.unwrap();
-        store
-            .txn(Txn::new().put(long(MAX_KEY_BYTES), big(MAX_VALUE_BYTES)))
-            .await
-            .unwrap();
+        store.txn(Txn::new().put(long(MAX_KEY_BYTES), big(MAX_VALUE_BYTES))).await.unwrap();
         assert_eq!(store.revision().await.unwrap(), 2);
     });
 }
@@ -778,51 +617,22 @@ fn limits_are_refused_and_nothing_is_stored() {
 #[test]
 fn a_compaction_keeps_everything_from_its_revision_on() {
     on_each(|bench| async move {
-        let mut run = Run {
-            bench: &*bench,
-            model: Model::new(),
-            watches: Vec::new(),
-            resumed: 0,
-        };
+        let mut run = Run { bench: &*bench, model: Model::new(), watches: Vec::new(), resumed: 0 };
         // Puts (what 0) and deletes (what 4) of two keys; revision 4 is a deletion.
-        for (what, key) in [
-            (0, "a/1"),
-            (0, "a/2"),
-            (0, "a/1"),
-            (4, "a/2"),
-            (0, "a/1"),
-            (0, "a/2"),
-            (4, "a/1"),
-        ] {
-            let then = vec![Pick {
-                what,
-                key,
-                number: 1,
-            }];
-            run.step(&Step::Txn {
-                compares: vec![],
-                then,
-                otherwise: vec![],
-            })
-            .await;
+        for (what, key) in
+            [(0, "a/1"), (0, "a/2"), (0, "a/1"), (4, "a/2"), (0, "a/1"), (0, "a/2"), (4, "a/1")]
+        {
+            let then = vec![Pick { what, key, number: 1 }];
+            run.step(&Step::Txn { compares: vec![], then, otherwise: vec![] }).await;
         }
         for back in [5, 4, 1] {
             run.step(&Step::Compact { back }).await;
             // From the revision behind the last one down to 0.
             for back in 0..=8 {
                 for key in ["a/1", "a/2"] {
-                    run.step(&Step::Get {
-                        key,
-                        back: Some(back),
-                    })
-                    .await;
+                    run.step(&Step::Get { key, back: Some(back) }).await;
                 }
-                let list = Step::List {
-                    prefix: "a/",
-                    after: None,
-                    limit: 9,
-                    back: Some(back),
-                };
+                let list = Step::List { prefix: "a/", after: None, limit: 9, back: Some(back) };
                 run.step(&list).await;
                 run.step(&Step::Watch { prefix: "a/", back }).await;
             }

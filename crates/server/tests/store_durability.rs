@@ -1,10 +1,7 @@
 //! What SQLite's file must survive: kills, cuts, flipped bytes, full disks, a second process.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
-#![expect(
-    clippy::print_stdout,
-    reason = "figures for a reader, and the child's acknowledgements"
-)]
+#![expect(clippy::print_stdout, reason = "figures for a reader, and the child's acknowledgements")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -31,10 +28,7 @@ fn open(path: &Path) -> Result<SqliteStore, StoreError> {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// Transaction number `n` of a writer: two keys that belong together.
@@ -50,9 +44,7 @@ fn numbered(writer: usize, n: u64) -> Txn {
 async fn count(store: &SqliteStore, writer: usize) -> Result<u64, StoreError> {
     let mut counts = Vec::new();
     for part in ["a", "b"] {
-        let listing = store
-            .list(&format!("w{writer}/{part}/"), Page::all())
-            .await?;
+        let listing = store.list(&format!("w{writer}/{part}/"), Page::all()).await?;
         for (index, kv) in listing.items.iter().enumerate() {
             let n = index as u64 + 1;
             assert_eq!(kv.key, format!("w{writer}/{part}/{n:06}"), "not a prefix");
@@ -124,19 +116,11 @@ fn child(path: &Path, shell: Option<&str>) -> Command {
         None => Command::new(program),
         Some(script) => {
             let mut command = Command::new("sh");
-            command
-                .arg("-c")
-                .arg(format!("{script}; exec \"$@\""))
-                .arg("sh")
-                .arg(program);
+            command.arg("-c").arg(format!("{script}; exec \"$@\"")).arg("sh").arg(program);
             command
         }
     };
-    command
-        .args(args)
-        .env(CHILD, path)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+    command.args(args).env(CHILD, path).stdout(Stdio::piped()).stderr(Stdio::null());
     command
 }
 
@@ -160,10 +144,7 @@ fn what_was_acknowledged_survives_kill_9() {
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut left = 1 + dice.below(300);
         while left > 0 {
-            let line = lines
-                .next()
-                .expect("the child goes on until it is killed")
-                .unwrap();
+            let line = lines.next().expect("the child goes on until it is killed").unwrap();
             left -= usize::from(note(&line, &mut acked));
         }
         process.kill().unwrap();
@@ -199,20 +180,14 @@ fn a_file_that_cannot_grow_fails_loudly_and_keeps_what_was_acknowledged() {
     for line in text.lines() {
         note(line, &mut acked);
     }
-    let failed = text
-        .lines()
-        .filter(|line| line.starts_with("failed "))
-        .count();
+    let failed = text.lines().filter(|line| line.starts_with("failed ")).count();
     assert_eq!(failed, WRITERS, "every writer is told: {text}");
     assert!(acked.iter().all(|n| *n > 5), "{acked:?}");
     let store = open(&path).unwrap();
     runtime().block_on(async {
         for (writer, acked) in acked.iter().enumerate() {
             let found = count(&store, writer).await.unwrap();
-            assert!(
-                found == *acked || found == acked + 1,
-                "{acked} acknowledged, {found} found"
-            );
+            assert!(found == *acked || found == acked + 1, "{acked} acknowledged, {found} found");
         }
     });
 }
@@ -224,16 +199,10 @@ fn a_second_opener_is_refused_and_told_who_has_it() {
     let store = open(&path).unwrap();
     let error = open(&path).err().unwrap();
     assert!(matches!(error, StoreError::Refused { .. }), "{error}");
-    assert!(
-        error.to_string().contains(&std::process::id().to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
     let output = child(&path, None).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        text.contains("refused: ") && text.contains("another process uses it"),
-        "{text}"
-    );
+    assert!(text.contains("refused: ") && text.contains("another process uses it"), "{text}");
     store.close();
     open(&path).unwrap().close();
 }
@@ -287,13 +256,7 @@ fn found(database: &[u8], log: Option<&[u8]>) -> Option<u64> {
         let n = count(&store, 0).await.ok()?;
         assert_eq!(store.revision().await.ok()?, n);
         for k in 1..=n {
-            assert!(
-                store
-                    .get(&format!("w0/a/{k:06}"), None)
-                    .await
-                    .ok()?
-                    .is_some()
-            );
+            assert!(store.get(&format!("w0/a/{k:06}"), None).await.ok()?.is_some());
         }
         // What opens must also work.
         store.txn(numbered(0, n + 1)).await.ok()?;
@@ -335,10 +298,7 @@ fn a_flipped_byte_in_the_log_loses_nothing_silently() {
             None => refused += 1,
             // Damage to the very last transactions looks like an unfinished write.
             Some(n) => {
-                assert!(
-                    n + 2 >= WRITTEN,
-                    "byte {at} flipped: opened with {n} of {WRITTEN}"
-                );
+                assert!(n + 2 >= WRITTEN, "byte {at} flipped: opened with {n} of {WRITTEN}");
                 opened += 1;
             }
         }
@@ -383,11 +343,7 @@ fn a_database_that_is_gone_or_empty_is_not_taken_for_a_new_one() {
     fs::write(dir.path().join("gone.db-wal"), &log).unwrap();
     assert!(matches!(open(&path), Err(StoreError::Corrupt { .. })));
     let foreign = dir.path().join("foreign.db");
-    fs::write(
-        &foreign,
-        "not a database, though it is long enough to be looked at",
-    )
-    .unwrap();
+    fs::write(&foreign, "not a database, though it is long enough to be looked at").unwrap();
     assert!(matches!(open(&foreign), Err(StoreError::Corrupt { .. })));
 }
 
@@ -397,10 +353,7 @@ fn a_database_that_is_gone_or_empty_is_not_taken_for_a_new_one() {
 fn a_full_disk_says_so_stores_no_half_and_recovers() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("store.db");
-    let options = SqliteOptions {
-        max_pages: Some(100),
-        ..Default::default()
-    };
+    let options = SqliteOptions { max_pages: Some(100), ..Default::default() };
     let store = SqliteStore::open(&path, options).unwrap();
     let stored = runtime().block_on(async {
         let mut n = 1;
@@ -415,10 +368,7 @@ fn a_full_disk_says_so_stores_no_half_and_recovers() {
         assert!(error.is_transient() && !error.may_have_applied());
         // In company too: each is answered by itself, and what is there stays readable.
         let (one, two) = tokio::join!(store.txn(numbered(0, n)), store.txn(numbered(1, 1)));
-        assert!(matches!(
-            (one, two),
-            (Err(StoreError::Full), Err(StoreError::Full))
-        ));
+        assert!(matches!((one, two), (Err(StoreError::Full), Err(StoreError::Full))));
         assert_eq!(store.revision().await.unwrap(), n - 1);
         assert_eq!(count(&store, 0).await.unwrap(), n - 1);
         n - 1
@@ -460,20 +410,8 @@ fn a_backup_of_a_store_in_use_restores_to_the_same() {
     runtime().block_on(async {
         assert_eq!(count(&store, 0).await.unwrap(), 20);
         let old = store.get("w0/a/000001", Some(4)).await.unwrap_err();
-        assert!(
-            matches!(
-                old,
-                StoreError::Compacted {
-                    compact_revision: 5,
-                    ..
-                }
-            ),
-            "{old}"
-        );
-        assert_eq!(
-            store.lease_grant(Duration::from_secs(1)).await.unwrap().0,
-            2
-        );
+        assert!(matches!(old, StoreError::Compacted { compact_revision: 5, .. }), "{old}");
+        assert_eq!(store.lease_grant(Duration::from_secs(1)).await.unwrap().0, 2);
     });
     let mut bad = fs::read(&copy).unwrap();
     let middle = bad.len() / 2;
@@ -491,10 +429,7 @@ fn leases_outlive_a_restart_with_their_full_time_and_then_end() {
     let runtime = runtime();
     runtime.block_on(async {
         let lease = store.lease_grant(Duration::from_secs(1)).await.unwrap();
-        store
-            .txn(Txn::new().put_leased("leader", "me", lease))
-            .await
-            .unwrap();
+        store.txn(Txn::new().put_leased("leader", "me", lease)).await.unwrap();
     });
     store.close();
     let store = open(&path).unwrap();
@@ -502,9 +437,7 @@ fn leases_outlive_a_restart_with_their_full_time_and_then_end() {
         assert!(store.get("leader", None).await.unwrap().is_some());
         let mut watch = store.watch("leader", 2).await.unwrap();
         let limit = Duration::from_secs(20);
-        let ended = tokio::time::timeout(limit, watch.next())
-            .await
-            .expect("the lease ends");
+        let ended = tokio::time::timeout(limit, watch.next()).await.expect("the lease ends");
         assert_eq!(ended.unwrap().events[0].key(), "leader");
         assert!(store.get("leader", None).await.unwrap().is_none());
     });
@@ -529,10 +462,7 @@ fn commits_per_second() {
                     while began.elapsed().as_secs_f64() < seconds {
                         n += 1;
                         let key = format!("w{writer}/{n}");
-                        store
-                            .txn(Txn::new().put(key, vec![1; VALUE]))
-                            .await
-                            .unwrap();
+                        store.txn(Txn::new().put(key, vec![1; VALUE])).await.unwrap();
                     }
                     n
                 });
@@ -567,13 +497,8 @@ fn rows_that_contradict_each_other_are_noticed() {
         let conn = rusqlite::Connection::open(&path).unwrap();
         conn.execute_batch(sql).unwrap();
         conn.close().unwrap();
-        let error = open(&path)
-            .err()
-            .unwrap_or_else(|| panic!("opened after: {sql}"));
-        let named = matches!(
-            error,
-            StoreError::Corrupt { .. } | StoreError::Refused { .. }
-        );
+        let error = open(&path).err().unwrap_or_else(|| panic!("opened after: {sql}"));
+        let named = matches!(error, StoreError::Corrupt { .. } | StoreError::Refused { .. });
         assert!(named, "{sql}: {error:?}");
     }
 }

@@ -12,20 +12,11 @@ use tempfile::TempDir;
 const SECRET: &[u8] = b"canary-7f3a";
 
 fn place() -> SecretContext<'static> {
-    SecretContext {
-        project: "p1",
-        kind: "cluster",
-        id: "c1",
-        field: "kubeconfig",
-        version: 3,
-    }
+    SecretContext { project: "p1", kind: "cluster", id: "c1", field: "kubeconfig", version: 3 }
 }
 
 fn paths(dir: &TempDir) -> (PathBuf, PathBuf) {
-    (
-        dir.path().join("keys/evenkeel.key"),
-        dir.path().join("data"),
-    )
+    (dir.path().join("keys/evenkeel.key"), dir.path().join("data"))
 }
 
 fn key_file(dir: &TempDir) -> KeyFile {
@@ -50,11 +41,7 @@ fn a_sealed_secret_opens_after_a_restart_and_shows_nothing() {
     for shown in [format!("{sealed:?}"), format!("{again:?}")] {
         assert!(!shown.contains(key) && !shown.contains("canary"), "{shown}");
     }
-    assert_ne!(
-        keys.seal(&place(), SECRET).unwrap(),
-        sealed,
-        "every record has its own key"
-    );
+    assert_ne!(keys.seal(&place(), SECRET).unwrap(), sealed, "every record has its own key");
 }
 
 #[test]
@@ -63,43 +50,18 @@ fn a_moved_secret_does_not_open() {
     let keys = key_file(&dir);
     let sealed = keys.seal(&place(), SECRET).unwrap();
     let elsewhere = [
-        SecretContext {
-            project: "p2",
-            ..place()
-        },
-        SecretContext {
-            kind: "pool",
-            ..place()
-        },
-        SecretContext {
-            id: "c2",
-            ..place()
-        },
-        SecretContext {
-            field: "token",
-            ..place()
-        },
-        SecretContext {
-            version: 2,
-            ..place()
-        },
+        SecretContext { project: "p2", ..place() },
+        SecretContext { kind: "pool", ..place() },
+        SecretContext { id: "c2", ..place() },
+        SecretContext { field: "token", ..place() },
+        SecretContext { version: 2, ..place() },
         // The same letters, cut elsewhere.
-        SecretContext {
-            project: "p1c",
-            kind: "luster",
-            ..place()
-        },
+        SecretContext { project: "p1c", kind: "luster", ..place() },
     ];
     for ctx in elsewhere {
         let error = keys.unseal(&ctx, &sealed).unwrap_err();
-        assert!(
-            matches!(error, SecretError::Refused { .. }),
-            "{ctx:?}: {error}"
-        );
-        assert!(matches!(
-            keys.rewrap(&ctx, &sealed),
-            Err(SecretError::Refused { .. })
-        ));
+        assert!(matches!(error, SecretError::Refused { .. }), "{ctx:?}: {error}");
+        assert!(matches!(keys.rewrap(&ctx, &sealed), Err(SecretError::Refused { .. })));
     }
 }
 
@@ -116,19 +78,13 @@ fn a_changed_secret_does_not_open() {
             let mut value = sealed.clone();
             value[field] = String::from_utf8(changed).unwrap().into();
             if let Ok(sealed) = serde_json::from_value::<Sealed>(value) {
-                assert!(
-                    keys.unseal(&place(), &sealed).is_err(),
-                    "{field} changed at {at}"
-                );
+                assert!(keys.unseal(&place(), &sealed).is_err(), "{field} changed at {at}");
             }
         }
         let mut value = sealed.clone();
         value[field] = "AAAA".into();
         let short: Sealed = serde_json::from_value(value).unwrap();
-        assert!(matches!(
-            keys.unseal(&place(), &short),
-            Err(SecretError::Refused { .. })
-        ));
+        assert!(matches!(keys.unseal(&place(), &short), Err(SecretError::Refused { .. })));
     }
 }
 
@@ -154,10 +110,7 @@ fn rotation_wraps_again_and_retires_the_old_key() {
     let (path, data) = paths(&dir);
     let again = KeyFile::open(&path, &data, false).unwrap();
     assert_eq!(&again.unseal(&place(), &new).unwrap()[..], SECRET);
-    assert!(matches!(
-        again.unseal(&place(), &old),
-        Err(SecretError::UnknownKey { .. })
-    ));
+    assert!(matches!(again.unseal(&place(), &old), Err(SecretError::UnknownKey { .. })));
 }
 
 #[test]
@@ -175,16 +128,10 @@ fn a_key_file_is_private_outside_the_data_and_never_replaced() {
     assert_eq!(fs::read(&path).unwrap(), before);
 
     let inside = KeyFile::open(&data.join("k"), &data, true).unwrap_err();
-    assert!(
-        matches!(inside, SecretError::InsideDataDir { .. }),
-        "{inside}"
-    );
+    assert!(matches!(inside, SecretError::InsideDataDir { .. }), "{inside}");
     std::os::unix::fs::symlink(&data, dir.path().join("link")).unwrap();
     let linked = KeyFile::open(&dir.path().join("link/k"), &data, true).unwrap_err();
-    assert!(
-        matches!(linked, SecretError::InsideDataDir { .. }),
-        "{linked}"
-    );
+    assert!(matches!(linked, SecretError::InsideDataDir { .. }), "{linked}");
 
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     let open = KeyFile::open(&path, &data, true).unwrap_err();
@@ -192,8 +139,5 @@ fn a_key_file_is_private_outside_the_data_and_never_replaced() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&path, "evenkeel-key-v1 AAAA\n").unwrap();
     let broken = KeyFile::open(&path, &data, true).unwrap_err();
-    assert!(
-        matches!(broken, SecretError::Malformed { line: 1, .. }),
-        "{broken}"
-    );
+    assert!(matches!(broken, SecretError::Malformed { line: 1, .. }), "{broken}");
 }

@@ -133,19 +133,12 @@ impl FaultPlan {
     /// budget that never allows, a pod that never goes) stay. About one seed in eight is calm.
     pub fn seeded(seed: u64, nodes: &[NodeName], until_ms: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0xfa17);
-        let mut plan = Self {
-            until_ms,
-            ..Self::default()
-        };
+        let mut plan = Self { until_ms, ..Self::default() };
         if rng.chance(125) {
             return plan;
         }
         let rate = |rng: &mut Rng, high: u64| {
-            if rng.chance(600) {
-                rng.range(0, high) as u32
-            } else {
-                0
-            }
+            if rng.chance(600) { rng.range(0, high) as u32 } else { 0 }
         };
         plan.flow_control_per_mille = rate(&mut rng, 80);
         plan.server_error_per_mille = rate(&mut rng, 60);
@@ -158,11 +151,7 @@ impl FaultPlan {
         for _ in 0..rng.range(0, 3) {
             let from_ms = rng.range(0, until_ms);
             let to_ms = from_ms + rng.range(500, 20_000);
-            plan.lags.push(Lag {
-                from_ms,
-                to_ms,
-                by_ms: rng.range(200, 6000),
-            });
+            plan.lags.push(Lag { from_ms, to_ms, by_ms: rng.range(200, 6000) });
         }
         for _ in 0..rng.range(0, 3) {
             let at = rng.range(0, until_ms);
@@ -185,17 +174,14 @@ impl FaultPlan {
                 return;
             };
             let trouble = match rng.range(0, 9) {
-                0..=3 => HostTrouble::Unreachable {
-                    for_ms: rng.range(5_000, 120_000),
-                },
+                0..=3 => HostTrouble::Unreachable { for_ms: rng.range(5_000, 120_000) },
                 4..=6 => HostTrouble::Reboot,
                 7 => HostTrouble::Dead,
                 8 => HostTrouble::RejoinsAnew,
                 _ if rng.chance(500) => HostTrouble::Denies,
                 _ => HostTrouble::OtherMachine,
             };
-            self.hosts
-                .push((rng.range(0, self.until_ms), node, trouble));
+            self.hosts.push((rng.range(0, self.until_ms), node, trouble));
         }
     }
 
@@ -287,11 +273,7 @@ pub struct Coverage {
 impl Coverage {
     /// Adds another run's counts.
     pub fn add(&mut self, other: &Coverage) {
-        for (mine, theirs) in self
-            .fields_mut()
-            .into_iter()
-            .zip(other.clone().fields_mut())
-        {
+        for (mine, theirs) in self.fields_mut().into_iter().zip(other.clone().fields_mut()) {
             *mine.1 += *theirs.1;
         }
         for (word, count) in &other.people {
@@ -304,11 +286,7 @@ impl Coverage {
 
     /// The plain counters by name, for reports and for the check that none is zero.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.clone()
-            .fields_mut()
-            .into_iter()
-            .map(|(name, count)| (name, *count))
-            .collect()
+        self.clone().fields_mut().into_iter().map(|(name, count)| (name, *count)).collect()
     }
 
     fn fields_mut(&mut self) -> Vec<(&'static str, &mut u64)> {

@@ -67,12 +67,9 @@ impl Order {
     /// An order with the usual steps of a stage; limits as CCE documents them for scripts.
     pub fn usual(key: OrderKey, epoch: u64, machine_id: &str) -> Self {
         let names: &[(&str, u64)] = match key.stage {
-            Stage::Reset => &[
-                ("teardown", 900),
-                ("login", 60),
-                ("pre_install", 900),
-                ("install", 1800),
-            ],
+            Stage::Reset => {
+                &[("teardown", 900), ("login", 60), ("pre_install", 900), ("install", 1800)]
+            }
             Stage::Post => &[("post_install", 1800)],
         };
         let step = |(name, limit): &(&str, u64)| StepSpec {
@@ -80,13 +77,7 @@ impl Order {
             limit_ms: limit * 1000,
         };
         let steps = names.iter().map(step).collect();
-        Self {
-            key,
-            epoch,
-            machine_id: machine_id.to_owned(),
-            product_uuid: None,
-            steps,
-        }
+        Self { key, epoch, machine_id: machine_id.to_owned(), product_uuid: None, steps }
     }
 }
 
@@ -170,10 +161,7 @@ pub struct Journaled {
 impl Journaled {
     /// Name of the current step.
     pub fn step_name(&self) -> Option<&str> {
-        self.order
-            .steps
-            .get(self.step)
-            .map(|step| step.name.as_str())
+        self.order.steps.get(self.step).map(|step| step.name.as_str())
     }
 }
 

@@ -70,19 +70,14 @@ pub struct Node {
 impl Node {
     /// Our claim, if the annotation holds one.
     pub fn mark(&self) -> Option<Mark> {
-        self.annotations
-            .get(CLAIM_ANNOTATION)
-            .and_then(|text| serde_json::from_str(text).ok())
+        self.annotations.get(CLAIM_ANNOTATION).and_then(|text| serde_json::from_str(text).ok())
     }
 
     /// Whether the scheduler may place pods here.
     pub fn takes_pods(&self) -> bool {
         self.ready == Readiness::Ready
             && !self.unschedulable
-            && self
-                .taints
-                .iter()
-                .all(|taint| taint.effect == "PreferNoSchedule")
+            && self.taints.iter().all(|taint| taint.effect == "PreferNoSchedule")
     }
 
     /// The node as the engine sees it.
@@ -95,10 +90,7 @@ impl Node {
             ready: self.ready,
             mark: self.mark(),
             hold: self.annotations.contains_key(HOLD_ANNOTATION),
-            zone: self
-                .labels
-                .get(ZONE_LABEL)
-                .map(|zone| Arc::from(zone.as_str())),
+            zone: self.labels.get(ZONE_LABEL).map(|zone| Arc::from(zone.as_str())),
             control_plane: self.labels.contains_key(CONTROL_PLANE_LABEL),
             machine_id: Some(self.machine_id.clone()),
             system_uuid: Some(self.system_uuid.clone()),

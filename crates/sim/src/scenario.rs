@@ -91,11 +91,7 @@ impl Scenario {
         let mut scenario = Self::new(seed, nodes);
         scenario.capacity = rng.range(12, 30) as u32;
         for index in 0..rng.range(1, 5) {
-            let kind = if rng.chance(300) {
-                Kind::StatefulSet
-            } else {
-                Kind::Deployment
-            };
+            let kind = if rng.chance(300) { Kind::StatefulSet } else { Kind::Deployment };
             let replicas = rng.range(1, u64::from(nodes) + 2) as u32;
             let mut workload = Workload::new(&format!("app{index}"), kind, replicas);
             workload.grace_s = *rng.pick(&[5, 10, 30, 60]).unwrap_or(&30);
@@ -127,8 +123,7 @@ impl Scenario {
             self.workloads.push(Workload::new("lone", Kind::Bare, 1));
         }
         if rng.chance(200) {
-            self.workloads
-                .push(Workload::new("batch", Kind::Finished, 2));
+            self.workloads.push(Workload::new("batch", Kind::Finished, 2));
         }
         if rng.chance(60) {
             let mut stays = Workload::new("pinned", Kind::Deployment, 1);
@@ -137,8 +132,7 @@ impl Scenario {
         }
         if rng.chance(60) {
             let never = Limit::MaxUnavailable(Amount::Pods(0));
-            self.workloads
-                .push(Workload::new("frozen", Kind::Deployment, 2));
+            self.workloads.push(Workload::new("frozen", Kind::Deployment, 2));
             *self = self.clone().guarded("frozen", never);
         }
         if rng.chance(50)
@@ -174,9 +168,7 @@ impl Scenario {
 
     /// Names of the workers.
     pub fn node_names(&self) -> Vec<NodeName> {
-        (1..=self.nodes)
-            .map(|n| NodeName::new(format!("node-{n}")))
-            .collect()
+        (1..=self.nodes).map(|n| NodeName::new(format!("node-{n}"))).collect()
     }
 
     /// Builds the world and lets it settle: every node Ready, pods placed and budgets counted. Then the history
@@ -251,8 +243,5 @@ impl Scenario {
 
 /// `app=NAME`.
 pub fn app_selector(app: &str) -> Selector {
-    Selector::All(vec![Requirement::In(
-        "app".to_owned(),
-        vec![app.to_owned()],
-    )])
+    Selector::All(vec![Requirement::In("app".to_owned(), vec![app.to_owned()])])
 }

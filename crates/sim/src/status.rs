@@ -44,11 +44,7 @@ impl fmt::Display for Refusal {
 
 /// The name of a resource in messages: `nodes`, `poddisruptionbudgets.policy`.
 fn qualified(kind: &str, group: &str) -> String {
-    if group.is_empty() {
-        kind.to_owned()
-    } else {
-        format!("{kind}.{group}")
-    }
+    if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") }
 }
 
 impl Refusal {
@@ -124,22 +120,12 @@ impl Refusal {
 
     /// 400.
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self {
-            code: 400,
-            reason: "BadRequest",
-            message: message.into(),
-            ..Self::default()
-        }
+        Self { code: 400, reason: "BadRequest", message: message.into(), ..Self::default() }
     }
 
     /// 410 of a list or watch that asks for what is no longer kept.
     pub fn expired(message: impl Into<String>) -> Self {
-        Self {
-            code: 410,
-            reason: "Expired",
-            message: message.into(),
-            ..Self::default()
-        }
+        Self { code: 410, reason: "Expired", message: message.into(), ..Self::default() }
     }
 
     /// 422 with one cause.
@@ -153,29 +139,18 @@ impl Refusal {
         Self {
             code: 422,
             reason: "Invalid",
-            message: format!(
-                "{} {name:?} is invalid: {field}: {problem}",
-                qualified(kind, group)
-            ),
+            message: format!("{} {name:?} is invalid: {field}: {problem}", qualified(kind, group)),
             group,
             kind,
             name: name.to_owned(),
-            causes: vec![Cause {
-                reason: "FieldValueInvalid",
-                message: problem.to_owned(),
-                field,
-            }],
+            causes: vec![Cause { reason: "FieldValueInvalid", message: problem.to_owned(), field }],
             ..Self::default()
         }
     }
 
     /// 500 of a number that is none, as Go's `strconv` says it: a Status without a reason.
     pub fn unparsed(message: String) -> Self {
-        Self {
-            code: 500,
-            message,
-            ..Self::default()
-        }
+        Self { code: 500, message, ..Self::default() }
     }
 
     /// 429 of the eviction API: a budget says no.
@@ -184,11 +159,7 @@ impl Refusal {
             code: 429,
             reason: "TooManyRequests",
             message: "Cannot evict pod as it would violate the pod's disruption budget.".to_owned(),
-            causes: vec![Cause {
-                reason: "DisruptionBudget",
-                message: cause,
-                field: "",
-            }],
+            causes: vec![Cause { reason: "DisruptionBudget", message: cause, field: "" }],
             retry_after_s,
             ..Self::default()
         }
@@ -218,24 +189,10 @@ impl Refusal {
     /// 500, 503 and 504, as a server in trouble gives them.
     pub fn trouble(code: u16) -> Self {
         let (reason, message) = match code {
-            503 => (
-                "ServiceUnavailable",
-                "the server is currently unable to handle the request",
-            ),
-            504 => (
-                "Timeout",
-                "Timeout: request did not complete within the allotted timeout",
-            ),
-            _ => (
-                "InternalError",
-                "Internal error occurred: etcdserver: leader changed",
-            ),
+            503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
+            504 => ("Timeout", "Timeout: request did not complete within the allotted timeout"),
+            _ => ("InternalError", "Internal error occurred: etcdserver: leader changed"),
         };
-        Self {
-            code,
-            reason,
-            message: message.to_owned(),
-            ..Self::default()
-        }
+        Self { code, reason, message: message.to_owned(), ..Self::default() }
     }
 }

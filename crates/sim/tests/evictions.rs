@@ -13,10 +13,7 @@ const ONE: Limit = Limit::MaxUnavailable(Amount::Pods(1));
 
 /// Three Ready pods of `app`, guarded by one budget that allows one eviction.
 fn world() -> World {
-    Scenario::new(1, 3)
-        .with(Workload::new("app", Kind::Deployment, 3))
-        .guarded("app", ONE)
-        .build()
+    Scenario::new(1, 3).with(Workload::new("app", Kind::Deployment, 3)).guarded("app", ONE).build()
 }
 
 fn first(world: &World) -> ObjectKey {
@@ -41,48 +38,19 @@ struct Row {
 }
 
 const fn row(name: &'static str, code: u16) -> Row {
-    Row {
-        name,
-        pod: |_| {},
-        status: |_| {},
-        always_allow: false,
-        code,
-        charged: false,
-    }
+    Row { name, pod: |_| {}, status: |_| {}, always_allow: false, code, charged: false }
 }
 
 fn rows() -> Vec<Row> {
     let none: fn(&mut BudgetStatus) = |s| s.allowed = 0;
     let unready: fn(&mut Pod) = |p| p.ready = false;
     vec![
-        Row {
-            status: none,
-            ..row("ready, none allowed", 429)
-        },
-        Row {
-            charged: true,
-            ..row("ready, one allowed", 200)
-        },
-        Row {
-            pod: |p| p.phase = PodPhase::Pending,
-            status: none,
-            ..row("pending", 200)
-        },
-        Row {
-            pod: |p| p.phase = PodPhase::Finished,
-            status: none,
-            ..row("finished", 200)
-        },
-        Row {
-            pod: |p| p.deleting_since = Some(1),
-            status: none,
-            ..row("deleting", 200)
-        },
-        Row {
-            pod: unready,
-            status: |s| s.allowed = 0,
-            ..row("not ready, enough healthy", 200)
-        },
+        Row { status: none, ..row("ready, none allowed", 429) },
+        Row { charged: true, ..row("ready, one allowed", 200) },
+        Row { pod: |p| p.phase = PodPhase::Pending, status: none, ..row("pending", 200) },
+        Row { pod: |p| p.phase = PodPhase::Finished, status: none, ..row("finished", 200) },
+        Row { pod: |p| p.deleting_since = Some(1), status: none, ..row("deleting", 200) },
+        Row { pod: unready, status: |s| s.allowed = 0, ..row("not ready, enough healthy", 200) },
         Row {
             pod: unready,
             status: |s| (s.allowed, s.current, s.desired) = (0, 1, 2),
@@ -94,14 +62,8 @@ fn rows() -> Vec<Row> {
             always_allow: true,
             ..row("not ready, AlwaysAllow", 200)
         },
-        Row {
-            status: |s| s.observed_generation = 0,
-            ..row("budget not observed", 429)
-        },
-        Row {
-            status: |s| s.allowed = -1,
-            ..row("negative allowance", 403)
-        },
+        Row { status: |s| s.observed_generation = 0, ..row("budget not observed", 429) },
+        Row { status: |s| s.allowed = -1, ..row("negative allowance", 403) },
         Row {
             status: |s| s.disrupted = (0..2001).map(|n| (format!("p{n}"), 0)).collect(),
             ..row("too many disrupted pods", 403)
@@ -113,9 +75,7 @@ fn set_up(row: &Row) -> (World, ObjectKey) {
     let mut world = world();
     let key = first(&world);
     if row.always_allow {
-        world
-            .change_budget(&budget(), |b| b.always_allow_unready = true)
-            .unwrap();
+        world.change_budget(&budget(), |b| b.always_allow_unready = true).unwrap();
         world.advance(world.now() + 1000);
     }
     world.change_pod(&key, row.pod).unwrap();
@@ -128,19 +88,11 @@ fn answers_follow_the_table() {
     for row in rows() {
         let (mut world, key) = set_up(&row);
         let before = world.budget(&budget()).unwrap().status.clone();
-        let dry = DeleteOptions {
-            dry_run: true,
-            ..DeleteOptions::default()
-        };
+        let dry = DeleteOptions { dry_run: true, ..DeleteOptions::default() };
         let pods = world.pods().cloned().collect::<Vec<_>>();
         let code =
             |answer: Result<(), Refusal>| answer.map_or_else(|refusal| refusal.code, |()| 200);
-        assert_eq!(
-            code(evict(&mut world, &key, &dry)),
-            row.code,
-            "dry run: {}",
-            row.name
-        );
+        assert_eq!(code(evict(&mut world, &key, &dry)), row.code, "dry run: {}", row.name);
         assert_eq!(
             world.budget(&budget()).unwrap().status,
             before,
@@ -161,21 +113,9 @@ fn answers_follow_the_table() {
             row.name
         );
         let after = world.budget(&budget()).unwrap().status.clone();
-        assert_eq!(
-            after.allowed < before.allowed,
-            row.charged,
-            "charge: {}",
-            row.name
-        );
-        assert_eq!(
-            after.disrupted.contains_key(&*key.name),
-            row.charged,
-            "entry: {}",
-            row.name
-        );
-        let going = world
-            .pod(&key)
-            .map_or(true, |pod| pod.deleting_since.is_some());
+        assert_eq!(after.allowed < before.allowed, row.charged, "charge: {}", row.name);
+        assert_eq!(after.disrupted.contains_key(&*key.name), row.charged, "entry: {}", row.name);
+        let going = world.pod(&key).map_or(true, |pod| pod.deleting_since.is_some());
         assert_eq!(going, row.code == 200, "deletion: {}", row.name);
     }
 }
@@ -184,9 +124,7 @@ fn answers_follow_the_table() {
 fn refusals_speak_as_the_server_does() {
     let mut world = world();
     let key = first(&world);
-    world
-        .set_budget_status(&budget(), |s| (s.allowed, s.current) = (0, 2))
-        .unwrap();
+    world.set_budget_status(&budget(), |s| (s.allowed, s.current) = (0, 2)).unwrap();
     let refusal = evict(&mut world, &key, &DeleteOptions::default()).unwrap_err();
     assert_eq!(
         refusal.message,
@@ -196,44 +134,28 @@ fn refusals_speak_as_the_server_does() {
         refusal.causes[0].message,
         "The disruption budget app needs 2 healthy pods and has 2 currently"
     );
-    assert_eq!(
-        refusal.retry_after_s, None,
-        "an ordinary 429 names no time (E4)"
-    );
+    assert_eq!(refusal.retry_after_s, None, "an ordinary 429 names no time (E4)");
 
-    world
-        .set_budget_status(&budget(), |s| s.observed_generation = 0)
-        .unwrap();
+    world.set_budget_status(&budget(), |s| s.observed_generation = 0).unwrap();
     let refusal = evict(&mut world, &key, &DeleteOptions::default()).unwrap_err();
     assert_eq!(refusal.retry_after_s, Some(10));
 
-    let refusal = world
-        .evict(&key, "other", &DeleteOptions::default())
-        .unwrap_err();
+    let refusal = world.evict(&key, "other", &DeleteOptions::default()).unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (400, "BadRequest"));
     let nobody = ObjectKey::new("default", "nobody");
     let refusal = evict(&mut world, &nobody, &DeleteOptions::default()).unwrap_err();
-    assert_eq!(
-        (refusal.code, refusal.message.as_str()),
-        (404, "pods \"nobody\" not found")
-    );
+    assert_eq!((refusal.code, refusal.message.as_str()), (404, "pods \"nobody\" not found"));
 }
 
 #[test]
 fn no_budget_two_budgets_and_the_empty_selector() {
-    let mut world = Scenario::new(2, 3)
-        .with(Workload::new("app", Kind::Deployment, 2))
-        .build();
+    let mut world = Scenario::new(2, 3).with(Workload::new("app", Kind::Deployment, 2)).build();
     let key = first(&world);
-    let dry = DeleteOptions {
-        dry_run: true,
-        ..DeleteOptions::default()
-    };
+    let dry = DeleteOptions { dry_run: true, ..DeleteOptions::default() };
     evict(&mut world, &key, &dry).unwrap();
 
-    let guarded = Scenario::new(2, 3)
-        .with(Workload::new("app", Kind::Deployment, 2))
-        .guarded("app", ONE);
+    let guarded =
+        Scenario::new(2, 3).with(Workload::new("app", Kind::Deployment, 2)).guarded("app", ONE);
     let mut twice = guarded.clone();
     let again = twice.budgets[0].clone();
     twice.budgets.push(evenkeel_sim::scenario::BudgetSpec {
@@ -258,35 +180,17 @@ fn no_budget_two_budgets_and_the_empty_selector() {
 fn e1_a_stale_uid_burns_the_budget_until_the_entry_expires() {
     let mut world = world();
     let key = first(&world);
-    let stale = Precondition {
-        uid: Some(Uid::new("another")),
-        resource_version: None,
-    };
-    let options = DeleteOptions {
-        precondition: stale,
-        ..DeleteOptions::default()
-    };
+    let stale = Precondition { uid: Some(Uid::new("another")), resource_version: None };
+    let options = DeleteOptions { precondition: stale, ..DeleteOptions::default() };
     let refusal = evict(&mut world, &key, &options).unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (409, "Conflict"));
-    assert!(
-        refusal
-            .message
-            .contains("the UID in the precondition (another) does not match")
-    );
+    assert!(refusal.message.contains("the UID in the precondition (another) does not match"));
     assert!(world.pod(&key).unwrap().deleting_since.is_none());
     let start = world.now();
     world.advance(start + 119_000);
-    assert_eq!(
-        world.budget(&budget()).unwrap().status.allowed,
-        0,
-        "still burnt"
-    );
+    assert_eq!(world.budget(&budget()).unwrap().status.allowed, 0, "still burnt");
     world.advance(start + 123_000);
-    assert_eq!(
-        world.budget(&budget()).unwrap().status.allowed,
-        1,
-        "free again"
-    );
+    assert_eq!(world.budget(&budget()).unwrap().status.allowed, 1, "free again");
 }
 
 #[test]
@@ -295,20 +199,12 @@ fn e2_a_quick_replacement_of_the_same_name_holds_the_budget() {
     let held = seeds.filter(|seed| {
         let mut quick = Workload::new("db", Kind::StatefulSet, 3);
         (quick.stop_ms, quick.start_ms) = (0, 50);
-        let mut world = Scenario::new(*seed, 3)
-            .with(quick)
-            .guarded("db", ONE)
-            .build();
+        let mut world = Scenario::new(*seed, 3).with(quick).guarded("db", ONE).build();
         let key = first(&world);
         evict(&mut world, &key, &DeleteOptions::default()).unwrap();
         world.advance(world.now() + 60_000);
         let all_back = world.pods().filter(|pod| pod.healthy()).count() == 3;
-        let stuck = world
-            .budget(&ObjectKey::new("default", "db"))
-            .unwrap()
-            .status
-            .allowed
-            == 0;
+        let stuck = world.budget(&ObjectKey::new("default", "db")).unwrap().status.allowed == 0;
         all_back && stuck
     });
     assert!(held.count() > 0, "E2 never happened in 59 worlds");
@@ -344,10 +240,7 @@ fn e5_evicting_a_going_pod_is_accepted_again_and_counted_once() {
         .history
         .iter()
         .filter(|(_, what)| {
-            matches!(
-                what,
-                evenkeel_sim::history::Happened::EvictionAccepted { .. }
-            )
+            matches!(what, evenkeel_sim::history::Happened::EvictionAccepted { .. })
         })
         .count();
     assert_eq!(accepted, 1);
@@ -359,10 +252,6 @@ fn e6_a_replacement_that_is_not_ready_goes_for_free() {
     let key = first(&world);
     world.change_pod(&key, |pod| pod.ready = false).unwrap();
     world.advance(world.now() + 1000);
-    assert_eq!(
-        world.budget(&budget()).unwrap().status.allowed,
-        0,
-        "one is out already"
-    );
+    assert_eq!(world.budget(&budget()).unwrap().status.allowed, 0, "one is out already");
     evict(&mut world, &key, &DeleteOptions::default()).unwrap();
 }

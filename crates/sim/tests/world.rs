@@ -15,19 +15,11 @@ fn node(n: u32) -> NodeName {
 }
 
 fn cordon(value: bool) -> NodeChange {
-    NodeChange {
-        unschedulable: Some(value),
-        ..NodeChange::default()
-    }
+    NodeChange { unschedulable: Some(value), ..NodeChange::default() }
 }
 
 fn order(world: &World, name: &NodeName, attempt: u32, stage: Stage, epoch: u64) -> Order {
-    let key = OrderKey {
-        job: "job".into(),
-        node: name.to_string(),
-        attempt,
-        stage,
-    };
+    let key = OrderKey { job: "job".into(), node: name.to_string(), attempt, stage };
     Order::usual(key, epoch, &world.host(name).unwrap().machine_id)
 }
 
@@ -36,17 +28,9 @@ fn drive(seed: u64) -> World {
     let mut world = Scenario::seeded(seed).build();
     let names: Vec<_> = world.nodes().map(|n| n.name.clone()).collect();
     for name in names {
-        let mark = Mark {
-            job: JobId::new("job"),
-            epoch: 1,
-            was_unschedulable: false,
-        };
+        let mark = Mark { job: JobId::new("job"), epoch: 1, was_unschedulable: false };
         let claim = NodeChange {
-            annotations: [(
-                CLAIM_ANNOTATION.to_owned(),
-                serde_json::to_string(&mark).ok(),
-            )]
-            .into(),
+            annotations: [(CLAIM_ANNOTATION.to_owned(), serde_json::to_string(&mark).ok())].into(),
             ..cordon(true)
         };
         let _ = world.call(Call::Write, |w| {
@@ -55,9 +39,8 @@ fn drive(seed: u64) -> World {
         for _ in 0..60 {
             let pods: Vec<_> = world.pods_on(&name).map(|pod| pod.key.clone()).collect();
             for key in pods {
-                let _ = world.call(Call::Write, |w| {
-                    w.evict(&key, &key.name, &DeleteOptions::default())
-                });
+                let _ = world
+                    .call(Call::Write, |w| w.evict(&key, &key.name, &DeleteOptions::default()));
             }
             world.advance(world.now() + 1000);
         }
@@ -100,10 +83,7 @@ fn seeded_worlds_meet_every_fault() {
     // Counted by a driver that watches; this one only polls.
     let not_here: [&str; 2] = ["gone_410", "budget_conflicts"];
     for (name, count) in all.counters() {
-        assert!(
-            count > 0 || not_here.contains(&name),
-            "no {name} in 150 worlds: {all:?}"
-        );
+        assert!(count > 0 || not_here.contains(&name), "no {name} in 150 worlds: {all:?}");
     }
     assert!(all.people.len() >= 8, "{:?}", all.people);
 }
@@ -119,33 +99,19 @@ fn workloads_recover_after_evictions() {
         .build();
     assert_eq!(world.pods().filter(|pod| pod.healthy()).count(), 6 + 3 + 4);
     let name = node(1);
-    world
-        .patch_node(Actor::Us, &name, &Precondition::default(), &cordon(true))
-        .unwrap();
+    world.patch_node(Actor::Us, &name, &Precondition::default(), &cordon(true)).unwrap();
     for _ in 0..60 {
-        let on: Vec<_> = world
-            .pods_on(&name)
-            .filter(|p| p.deleting_since.is_none())
-            .cloned()
-            .collect();
-        for pod in on
-            .iter()
-            .filter(|pod| pod.owner != evenkeel_engine::facts::Owner::DaemonSet)
-        {
+        let on: Vec<_> =
+            world.pods_on(&name).filter(|p| p.deleting_since.is_none()).cloned().collect();
+        for pod in on.iter().filter(|pod| pod.owner != evenkeel_engine::facts::Owner::DaemonSet) {
             let _ = world.evict(&pod.key, &pod.key.name, &DeleteOptions::default());
         }
         world.advance(world.now() + 1000);
-        let healthy = world
-            .pods()
-            .filter(|p| p.healthy() && p.labels.get("app").unwrap() == "web")
-            .count();
+        let healthy =
+            world.pods().filter(|p| p.healthy() && p.labels.get("app").unwrap() == "web").count();
         assert!(healthy >= 5, "the budget was broken");
     }
-    assert_eq!(
-        world.pods_on(&name).count(),
-        1,
-        "only the DaemonSet's pod is left"
-    );
+    assert_eq!(world.pods_on(&name).count(), 1, "only the DaemonSet's pod is left");
     assert_eq!(
         world.pods().filter(|pod| pod.healthy()).count(),
         6 + 3 + 4,
@@ -155,23 +121,14 @@ fn workloads_recover_after_evictions() {
 
 #[test]
 fn a_reset_takes_the_kubelet_down_and_up_again() {
-    let mut world = Scenario::new(6, 3)
-        .with(Workload::new("agent", Kind::DaemonSet, 0))
-        .build();
-    world
-        .tunables
-        .steps_ms
-        .insert("install".into(), (50_000, 50_000));
+    let mut world = Scenario::new(6, 3).with(Workload::new("agent", Kind::DaemonSet, 0)).build();
+    world.tunables.steps_ms.insert("install".into(), (50_000, 50_000));
     let name = node(2);
     let before = world.lease(&name).unwrap().renew_wall_ms;
     let reset = order(&world, &name, 1, Stage::Reset, 1);
     world.host_accept(&name, &reset).unwrap();
     world.advance(world.now() + 20_000);
-    assert_eq!(
-        world.node(&name).unwrap().ready,
-        Readiness::Ready,
-        "40 s of grace prove nothing"
-    );
+    assert_eq!(world.node(&name).unwrap().ready, Readiness::Ready, "40 s of grace prove nothing");
     world.advance(world.now() + 29_000);
     assert_eq!(world.node(&name).unwrap().ready, Readiness::Unknown);
     world.advance(world.now() + 60_000);
@@ -199,45 +156,26 @@ fn hosts_run_an_order_once_and_refuse_old_ones() {
     let first = order(&world, &name, 1, Stage::Reset, 5);
     world.host_accept(&name, &first).unwrap();
     let second = order(&world, &name, 2, Stage::Reset, 5);
-    assert_eq!(
-        kind(world.host_accept(&name, &second).map(|_| ())),
-        RefusalKind::Busy
-    );
+    assert_eq!(kind(world.host_accept(&name, &second).map(|_| ())), RefusalKind::Busy);
     world.advance(world.now() + 120_000);
     let again = world.host_accept(&name, &first).unwrap();
-    assert_eq!(
-        again.state,
-        OrderState::Succeeded,
-        "the same order is only looked up"
-    );
+    assert_eq!(again.state, OrderState::Succeeded, "the same order is only looked up");
     assert_eq!(world.runs.len(), 4);
     let old = order(&world, &name, 2, Stage::Reset, 4);
-    assert_eq!(
-        kind(world.host_accept(&name, &old).map(|_| ())),
-        RefusalKind::Fenced
-    );
+    assert_eq!(kind(world.host_accept(&name, &old).map(|_| ())), RefusalKind::Fenced);
     world.host_accept(&name, &second).unwrap();
     world.advance(world.now() + 120_000);
     let late = order(&world, &name, 1, Stage::Post, 5);
-    assert_eq!(
-        kind(world.host_accept(&name, &late).map(|_| ())),
-        RefusalKind::Fenced
-    );
+    assert_eq!(kind(world.host_accept(&name, &late).map(|_| ())), RefusalKind::Fenced);
     let mut elsewhere = order(&world, &name, 3, Stage::Reset, 5);
     elsewhere.machine_id = "another".into();
-    assert_eq!(
-        kind(world.host_accept(&name, &elsewhere).map(|_| ())),
-        RefusalKind::WrongMachine
-    );
+    assert_eq!(kind(world.host_accept(&name, &elsewhere).map(|_| ())), RefusalKind::WrongMachine);
 }
 
 #[test]
 fn steps_fail_hang_flood_and_reboot_as_planned() {
     let rows = [
-        (
-            StepTrouble::Exit(7),
-            "Failed { step: \"pre_install\", reason: \"exit status 7\" }",
-        ),
+        (StepTrouble::Exit(7), "Failed { step: \"pre_install\", reason: \"exit status 7\" }"),
         (
             StepTrouble::Hang,
             "Failed { step: \"pre_install\", reason: \"stopped: time limit passed\" }",
@@ -254,12 +192,7 @@ fn steps_fail_hang_flood_and_reboot_as_planned() {
     ];
     for (trouble, expected) in rows {
         let mut scenario = Scenario::new(8, 2);
-        let fault = StepFault {
-            node: None,
-            step: "pre_install".into(),
-            attempts: 1..=1,
-            trouble,
-        };
+        let fault = StepFault { node: None, step: "pre_install".into(), attempts: 1..=1, trouble };
         scenario.faults.steps = vec![fault];
         let mut world = scenario.build();
         let name = node(1);
@@ -273,10 +206,7 @@ fn steps_fail_hang_flood_and_reboot_as_planned() {
         let again = order(&world, &name, 2, Stage::Reset, 1);
         world.host_accept(&name, &again).unwrap();
         world.advance(world.now() + 120_000);
-        assert_eq!(
-            world.host_order(&name, &again.key).unwrap().state,
-            OrderState::Succeeded
-        );
+        assert_eq!(world.host_order(&name, &again.key).unwrap().state, OrderState::Succeeded);
         assert_eq!(world.node(&name).unwrap().ready, Readiness::Ready);
     }
 }
@@ -285,25 +215,16 @@ fn steps_fail_hang_flood_and_reboot_as_planned() {
 fn watches_can_be_late_cut_and_expired_while_reads_are_fresh() {
     let mut scenario = Scenario::new(9, 2);
     scenario.faults = FaultPlan {
-        lags: vec![Lag {
-            from_ms: 0,
-            to_ms: 1000,
-            by_ms: 3000,
-        }],
+        lags: vec![Lag { from_ms: 0, to_ms: 1000, by_ms: 3000 }],
         watch_drops: vec![500],
         compactions: vec![5000],
         ..FaultPlan::default()
     };
     let mut world = scenario.build();
     let (start, rv) = (world.now(), world.resource_version());
-    world
-        .patch_node(Actor::Us, &node(1), &Precondition::default(), &cordon(true))
-        .unwrap();
+    world.patch_node(Actor::Us, &node(1), &Precondition::default(), &cordon(true)).unwrap();
     assert!(world.node(&node(1)).unwrap().unschedulable, "GET is fresh");
-    assert!(
-        world.events_since(rv).unwrap().is_empty(),
-        "the watch is not"
-    );
+    assert!(world.events_since(rv).unwrap().is_empty(), "the watch is not");
     assert!(!world.watch_dropped(start));
     world.advance(start + 2999);
     assert!(world.events_since(rv).unwrap().is_empty());
@@ -319,11 +240,7 @@ fn node_writes_are_conditional_and_recorded_with_their_actor() {
     let mut world = Scenario::new(10, 2).build();
     let name = node(1);
     let seen = world.node(&name).unwrap().seen();
-    let mark = Mark {
-        job: JobId::new("j"),
-        epoch: 3,
-        was_unschedulable: false,
-    };
+    let mark = Mark { job: JobId::new("j"), epoch: 3, was_unschedulable: false };
     let text = serde_json::to_string(&mark).unwrap();
     let claim = NodeChange {
         annotations: [(CLAIM_ANNOTATION.to_owned(), Some(text))].into(),
@@ -335,40 +252,19 @@ fn node_writes_are_conditional_and_recorded_with_their_actor() {
     };
     let after = world.patch_node(Actor::Us, &name, &at, &claim).unwrap();
     assert_eq!(after.seen().mark, Some(mark));
-    let refusal = world
-        .patch_node(Actor::Us, &name, &at, &cordon(false))
-        .unwrap_err();
+    let refusal = world.patch_node(Actor::Us, &name, &at, &cordon(false)).unwrap_err();
     assert_eq!((refusal.code, refusal.reason), (409, "Conflict"));
-    let other = Precondition {
-        uid: Some(Uid::new("x")),
-        resource_version: None,
-    };
-    assert_eq!(
-        world
-            .patch_node(Actor::Us, &name, &other, &cordon(false))
-            .unwrap_err()
-            .code,
-        422
-    );
+    let other = Precondition { uid: Some(Uid::new("x")), resource_version: None };
+    assert_eq!(world.patch_node(Actor::Us, &name, &other, &cordon(false)).unwrap_err().code, 422);
     assert!(world.person(&Person::UncordonClaimed));
     let told: Vec<_> = world.history.iter().map(|(_, what)| what.clone()).collect();
     let job = JobId::new("j");
     assert_eq!(
         told,
         [
-            Happened::MarkSet {
-                node: name.clone(),
-                job,
-                epoch: 3
-            },
-            Happened::Cordoned {
-                node: name.clone(),
-                by: Actor::Us
-            },
-            Happened::Uncordoned {
-                node: name,
-                by: Actor::Person
-            },
+            Happened::MarkSet { node: name.clone(), job, epoch: 3 },
+            Happened::Cordoned { node: name.clone(), by: Actor::Us },
+            Happened::Uncordoned { node: name, by: Actor::Person },
         ]
     );
 }
@@ -383,26 +279,17 @@ fn dead_hosts_wrong_machines_and_new_identities() {
         (100, node(4), HostTrouble::RejoinsAnew),
     ];
     let mut world = scenario.build();
-    let orders: Vec<_> = (1..=4)
-        .map(|n| order(&world, &node(n), 1, Stage::Reset, 1))
-        .collect();
+    let orders: Vec<_> = (1..=4).map(|n| order(&world, &node(n), 1, Stage::Reset, 1)).collect();
     let uid = world.node(&node(4)).unwrap().uid.clone();
     world.advance(world.now() + 200);
     let mut answers = Vec::new();
     for (n, order) in (1..=4).zip(&orders) {
-        answers.push(
-            world
-                .over_ssh(&node(n), |w| w.host_accept(&node(n), order))
-                .result,
-        );
+        answers.push(world.over_ssh(&node(n), |w| w.host_accept(&node(n), order)).result);
     }
     assert!(matches!(answers[0], Err(HostFailure::Unreachable(_))));
     assert!(matches!(
         answers[1],
-        Err(HostFailure::Refused {
-            kind: RefusalKind::WrongMachine,
-            ..
-        })
+        Err(HostFailure::Refused { kind: RefusalKind::WrongMachine, .. })
     ));
     assert_eq!(answers[2], Err(HostFailure::Denied));
     assert!(answers[3].is_ok());
@@ -412,24 +299,17 @@ fn dead_hosts_wrong_machines_and_new_identities() {
     assert!(joined.uid != uid && !joined.unschedulable && joined.ready == Readiness::Ready);
     world.advance(world.now() + 400_000);
     let left: Vec<_> = world.pods_on(&node(1)).collect();
-    assert!(
-        left.iter().all(|pod| pod.deleting_since.is_some()),
-        "nobody confirms that they ended"
-    );
+    assert!(left.iter().all(|pod| pod.deleting_since.is_some()), "nobody confirms that they ended");
     let healthy = world.pods().filter(|pod| pod.healthy()).count();
     assert_eq!(healthy, 4, "the workload moved on");
 }
 
 #[test]
 fn a_pod_with_a_finalizer_stays_until_it_is_taken_off() {
-    let mut world = Scenario::new(12, 2)
-        .with(Workload::new("web", Kind::Deployment, 1))
-        .build();
+    let mut world = Scenario::new(12, 2).with(Workload::new("web", Kind::Deployment, 1)).build();
     let key: ObjectKey = world.pods().next().unwrap().key.clone();
     assert!(world.stick_pod(&key));
-    world
-        .evict(&key, &key.name, &DeleteOptions::default())
-        .unwrap();
+    world.evict(&key, &key.name, &DeleteOptions::default()).unwrap();
     world.advance(world.now() + 600_000);
     assert!(world.pod(&key).unwrap().deleting_since.is_some());
     assert!(world.unstick_pod(&key));
@@ -445,24 +325,15 @@ fn worlds_begin_settled() {
         let world = scenario.build();
         let seed = scenario.seed;
         assert_eq!(world.nodes().count() as u32, scenario.nodes, "seed {seed}");
-        assert!(
-            world.nodes().all(|node| node.ready == Readiness::Ready),
-            "seed {seed}"
-        );
+        assert!(world.nodes().all(|node| node.ready == Readiness::Ready), "seed {seed}");
         let bound =
             |pod: &evenkeel_sim::objects::Pod| pod.node.is_none() || pod.ready || pod.start_ms == 0;
         let finished = evenkeel_engine::facts::PodPhase::Finished;
-        assert!(
-            world.pods().all(|pod| bound(pod) || pod.phase == finished),
-            "seed {seed}"
-        );
+        assert!(world.pods().all(|pod| bound(pod) || pod.phase == finished), "seed {seed}");
         assert!(world.budgets().all(|b| b.seen().observed), "seed {seed}");
     }
     let demo = Scenario::demo(6).build();
-    assert!(
-        demo.budgets().all(|budget| budget.status.allowed > 0),
-        "a demo begins unblocked"
-    );
+    assert!(demo.budgets().all(|budget| budget.status.allowed > 0), "a demo begins unblocked");
     assert!(
         (1..=6).all(|n| demo.pods_on(&node(n)).count() > 3),
         "every node has something to drain"

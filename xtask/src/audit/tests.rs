@@ -13,18 +13,12 @@ fn of(text: &str, nodes: &[&str]) -> Report {
 fn a_recorded_run_is_judged() {
     let report = of(RECORDED, &[]);
     assert_eq!(report.max_out, 2);
-    assert_eq!(
-        report.max_out_nodes,
-        ["node-1".to_owned(), "node-2".to_owned()].into()
-    );
+    assert_eq!(report.max_out_nodes, ["node-1".to_owned(), "node-2".to_owned()].into());
     assert!(report.still_out.is_empty(), "{:?}", report.still_out);
     assert_eq!(report.accepted_evictions.len(), 2);
     assert!(report.evicted_twice().is_empty());
     assert_eq!(report.refused_evictions.values().sum::<u32>(), 1);
-    assert_eq!(
-        (report.dry_run_evictions, report.evictions_without_uid),
-        (1, 0)
-    );
+    assert_eq!((report.dry_run_evictions, report.evictions_without_uid), (1, 0));
     assert_eq!(report.bare_deletes, ["default/bare"]);
     assert!(report.first_claim < report.first_cordon);
 }
@@ -41,10 +35,7 @@ fn the_order_of_lines_does_not_matter() {
     let mut lines: Vec<&str> = RECORDED.lines().collect();
     lines.reverse();
     let reversed = lines.join("\n") + "\n";
-    assert_eq!(
-        of(&reversed, &[]).max_out_nodes,
-        of(RECORDED, &[]).max_out_nodes
-    );
+    assert_eq!(of(&reversed, &[]).max_out_nodes, of(RECORDED, &[]).max_out_nodes);
 }
 
 #[test]
@@ -55,21 +46,12 @@ fn a_second_accepted_eviction_is_seen() {
             && !line.contains("dryRun")
     };
     let again = RECORDED.lines().find(accepted).unwrap();
-    assert_eq!(
-        of(&format!("{RECORDED}{again}\n"), &[])
-            .evicted_twice()
-            .len(),
-        1
-    );
+    assert_eq!(of(&format!("{RECORDED}{again}\n"), &[]).evicted_twice().len(), 1);
 }
 
 /// A write to a Node as the API server logs it.
 fn write(user: &str, verb: &str, version: u32, claim: bool, cordon: bool) -> String {
-    let annotations = if claim {
-        r#"{"evenkeel.io/claim":"j"}"#
-    } else {
-        "{}"
-    };
+    let annotations = if claim { r#"{"evenkeel.io/claim":"j"}"# } else { "{}" };
     format!(
         r#"{{"stage":"ResponseComplete","requestURI":"/api/v1/nodes/n","verb":"{verb}","user":{{"username":"{user}"}},"objectRef":{{"resource":"nodes","name":"n"}},"responseStatus":{{"code":200}},"responseObject":{{"metadata":{{"name":"n","resourceVersion":"{version}","annotations":{annotations}}},"spec":{{"unschedulable":{cordon}}}}},"stageTimestamp":"2026-01-01T00:00:{version:02}Z"}}"#
     ) + "\n"
@@ -82,10 +64,7 @@ fn people_who_interfere_do_not_hide_our_nodes() {
     let release = write("evenkeel", "patch", 3, false, false);
     // They took claim and cordon away, but we have not said that we are done.
     assert_eq!(of(&format!("{ours}{theirs}"), &[]).still_out.len(), 1);
-    assert_eq!(
-        of(&format!("{ours}{theirs}{release}"), &[]).still_out.len(),
-        0
-    );
+    assert_eq!(of(&format!("{ours}{theirs}{release}"), &[]).still_out.len(), 0);
     // Our write over a foreign cordon does not make it ours.
     let foreign = write("admin", "patch", 1, false, true);
     let label = write("evenkeel", "patch", 2, false, true);

@@ -36,9 +36,7 @@ pub fn ensure_node() -> Result<PathBuf> {
 fn ensure_with(name: &str, packages: &str) -> Result<PathBuf> {
     let recipe = format!("2 {SUITE} minbase {packages}");
     let key = hex::encode(Sha256::digest(recipe.as_bytes()));
-    let dir = cache_dir()
-        .join("testbed")
-        .join(format!("{name}-{}", &key[..16]));
+    let dir = cache_dir().join("testbed").join(format!("{name}-{}", &key[..16]));
     if dir.exists() {
         return Ok(dir);
     }
@@ -47,14 +45,10 @@ fn ensure_with(name: &str, packages: &str) -> Result<PathBuf> {
     }
     install_debootstrap()?;
     let unfinished = dir.with_extension(format!("{}", std::process::id()));
-    note(&format!(
-        "making the hosts' base system in {}",
-        dir.display()
-    ));
+    note(&format!("making the hosts' base system in {}", dir.display()));
     fs::create_dir_all(&unfinished).context("create the base directory")?;
     let mut make = Command::new("debootstrap");
-    make.args(["--variant=minbase", &format!("--include={packages}"), SUITE])
-        .arg(&unfinished);
+    make.args(["--variant=minbase", &format!("--include={packages}"), SUITE]).arg(&unfinished);
     if let Ok(mirror) = std::env::var("EVENKEEL_DEBIAN_MIRROR") {
         make.arg(mirror);
     }
@@ -66,12 +60,7 @@ fn ensure_with(name: &str, packages: &str) -> Result<PathBuf> {
     fs::write(unfinished.join("etc/resolv.conf"), "").context("empty resolv.conf")?;
     let clean = "rm -rf var/cache/apt/* var/lib/apt/lists/* etc/ssh/ssh_host_* usr/share/doc \
                  usr/share/man usr/share/locale";
-    output(
-        Command::new("sh")
-            .args(["-c", clean])
-            .current_dir(&unfinished),
-        LIMIT,
-    )?;
+    output(Command::new("sh").args(["-c", clean]).current_dir(&unfinished), LIMIT)?;
     fs::rename(&unfinished, &dir).context("put the base in its place")?;
     Ok(dir)
 }
@@ -84,16 +73,9 @@ fn install_debootstrap() -> Result<()> {
     note("installing debootstrap");
     let install = || {
         let mut apt = Command::new("apt-get");
-        apt.args([
-            "install",
-            "-y",
-            "-qq",
-            "--no-install-recommends",
-            "debootstrap",
-        ]);
+        apt.args(["install", "-y", "-qq", "--no-install-recommends", "debootstrap"]);
         passed(
-            apt.env("DEBIAN_FRONTEND", "noninteractive")
-                .stdout(std::process::Stdio::null()),
+            apt.env("DEBIAN_FRONTEND", "noninteractive").stdout(std::process::Stdio::null()),
             LIMIT,
         )
     };

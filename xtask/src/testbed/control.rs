@@ -41,11 +41,7 @@ impl Tools {
             api_server: tool("kube-apiserver")?,
             controller_manager: tool("kube-controller-manager")?,
             scheduler: tool("kube-scheduler")?,
-            kwok: if kwok {
-                Some(gobuild::build("kwok")?)
-            } else {
-                None
-            },
+            kwok: if kwok { Some(gobuild::build("kwok")?) } else { None },
         })
     }
 }
@@ -78,24 +74,15 @@ pub fn start(bed: &mut Testbed, tools: &Tools, options: &Options) -> Result<()> 
         bed.kubectl(&["get", "--raw", "/readyz"]).map(Some)
     })?;
     let flags = controller_flags(bed);
-    launch(
-        bed,
-        "kube-controller-manager",
-        &tools.controller_manager,
-        flags,
-    )?;
+    launch(bed, "kube-controller-manager", &tools.controller_manager, flags)?;
     let flags = scheduler_flags(bed);
     launch(bed, "kube-scheduler", &tools.scheduler, flags)?;
     grant(bed, options)?;
-    wait_for(
-        "the controller manager to make the default service account",
-        START_LIMIT,
-        || {
-            bed.must_live()?;
-            let path = "/api/v1/namespaces/default/serviceaccounts/default";
-            bed.kubectl(&["get", "--raw", path]).map(Some)
-        },
-    )?;
+    wait_for("the controller manager to make the default service account", START_LIMIT, || {
+        bed.must_live()?;
+        let path = "/api/v1/namespaces/default/serviceaccounts/default";
+        bed.kubectl(&["get", "--raw", path]).map(Some)
+    })?;
     Ok(())
 }
 
@@ -146,10 +133,7 @@ impl Testbed {
     /// Fails with the end of its log when a process of the control plane has ended.
     pub(super) fn must_live(&self) -> Result<()> {
         if let Some(process) = self.processes.iter().find(|process| !process.alive()) {
-            let log = self
-                .state_dir
-                .join("logs")
-                .join(format!("{}.log", process.name));
+            let log = self.state_dir.join("logs").join(format!("{}.log", process.name));
             let text = fs::read_to_string(&log).unwrap_or_default();
             let tail: Vec<&str> = text.lines().rev().take(3).collect();
             bail!("{} has ended: {}", process.name, tail.join(" | "));
@@ -192,10 +176,7 @@ fn api_server_flags(bed: &Testbed, etcd: &str, port: u16) -> Vec<String> {
     let mut flags = words(&[
         &format!("--etcd-servers={etcd}"),
         &format!("--secure-port={port}"),
-        &format!(
-            "--token-auth-file={}",
-            dir.join("secrets/tokens.csv").display()
-        ),
+        &format!("--token-auth-file={}", dir.join("secrets/tokens.csv").display()),
         "--service-account-issuer=https://kubernetes.default.svc",
         &format!("--service-account-key-file={}", key.display()),
         &format!("--service-account-signing-key-file={}", key.display()),
@@ -203,10 +184,7 @@ fn api_server_flags(bed: &Testbed, etcd: &str, port: u16) -> Vec<String> {
         "--endpoint-reconciler-type=none",
         // Played pods need no tokens, and bare pods can be made before the controllers are up.
         "--disable-admission-plugins=ServiceAccount",
-        &format!(
-            "--audit-policy-file={}",
-            source("cluster/audit-policy.yaml").display()
-        ),
+        &format!("--audit-policy-file={}", source("cluster/audit-policy.yaml").display()),
         &format!("--audit-log-path={}", bed.audit_log.display()),
         // Nothing is answered before it is in the log, so the log is proof.
         "--audit-log-mode=blocking-strict",
@@ -265,23 +243,14 @@ fn write_kubeconfigs(bed: &mut Testbed, tokens: &[String]) -> Result<()> {
         bed.state_dir.join("certs/apiserver.crt")
     };
     // The self-signed certificate is followed by its authority in the same file.
-    let ca = wait_for(
-        "the API server to make its certificate",
-        START_LIMIT,
-        || {
-            bed.must_live()?;
-            let text = fs::read(&made)?;
-            Ok(text
-                .ends_with(b"-----END CERTIFICATE-----\n")
-                .then_some(text))
-        },
-    )?;
+    let ca = wait_for("the API server to make its certificate", START_LIMIT, || {
+        bed.must_live()?;
+        let text = fs::read(&made)?;
+        Ok(text.ends_with(b"-----END CERTIFICATE-----\n").then_some(text))
+    })?;
     fs::write(bed.state_dir.join("secrets/ca.crt"), &ca)?;
     for ((name, user, _), token) in ACTORS.iter().zip(tokens) {
-        let path = bed
-            .state_dir
-            .join("secrets")
-            .join(format!("{name}.kubeconfig"));
+        let path = bed.state_dir.join("secrets").join(format!("{name}.kubeconfig"));
         fs::write(&path, kubeconfig(&bed.server, &ca, user, token))?;
         bed.kubeconfigs.insert((*name).to_owned(), path);
     }

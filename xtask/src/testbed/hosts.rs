@@ -79,17 +79,11 @@ pub(super) fn at_once<T: Send, R: Send>(
 ) -> Vec<Result<R>> {
     thread::scope(|scope| {
         let job = &job;
-        let running: Vec<_> = items
-            .into_iter()
-            .map(|item| scope.spawn(move || job(item)))
-            .collect();
+        let running: Vec<_> =
+            items.into_iter().map(|item| scope.spawn(move || job(item))).collect();
         running
             .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
-            })
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))))
             .collect()
     })
 }
@@ -133,10 +127,7 @@ fn node_name(number: u8) -> String {
 }
 
 fn token_of(bed: &Testbed, actor: &str) -> Result<String> {
-    let path = bed
-        .kubeconfigs
-        .get(actor)
-        .with_context(|| format!("no user {actor}"))?;
+    let path = bed.kubeconfigs.get(actor).with_context(|| format!("no user {actor}"))?;
     let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(path)?)?;
     let token = config["users"][0]["user"]["token"].as_str();
     Ok(token.context("the kubeconfig holds no token")?.to_owned())
@@ -150,9 +141,7 @@ fn boot(options: &Options, number: u8, dir: PathBuf, base: &Path) -> Result<Host
     drop(TcpListener::bind(at).with_context(|| {
         format!("{at} is taken or not ours to take; --host-net or --ssh-port choose another")
     })?);
-    let machine_id = fs::read_to_string(dir.join("machine-id"))?
-        .trim()
-        .to_owned();
+    let machine_id = fs::read_to_string(dir.join("machine-id"))?.trim().to_owned();
     let (holder, init) = hold(&dir, base, number, &address, options.ssh_port)?;
     let mut host = Host {
         number,
@@ -185,39 +174,20 @@ fn hold(
     address: &str,
     port: u16,
 ) -> Result<(Process, Process)> {
-    let mut flags: Vec<String> = [
-        "--mount",
-        "--pid",
-        "--uts",
-        "--ipc",
-        "--fork",
-        "--kill-child",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    flags.extend([
-        "--propagation".to_owned(),
-        "private".to_owned(),
-        "sh".to_owned(),
-    ]);
+    let mut flags: Vec<String> = ["--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
+        .map(str::to_owned)
+        .to_vec();
+    flags.extend(["--propagation".to_owned(), "private".to_owned(), "sh".to_owned()]);
     flags.push(source("host/init.sh").display().to_string());
     flags.extend([dir.display().to_string(), base.display().to_string()]);
     flags.extend([node_name(number), address.to_owned(), port.to_string()]);
     let log = dir.join("console.log");
-    let holder = spawn(
-        &format!("host-{number}"),
-        Path::new("unshare"),
-        &flags,
-        &log,
-    )?;
+    let holder = spawn(&format!("host-{number}"), Path::new("unshare"), &flags, &log)?;
     let init = wait_for(&format!("PID 1 of host {number}"), BOOT_LIMIT, || {
         if !holder.alive() {
             anyhow::bail!("it ended: {}", fs::read_to_string(&log)?.trim());
         }
-        children(holder.pid)
-            .first()
-            .map(|pid| Process::of("init", *pid))
-            .transpose()
+        children(holder.pid).first().map(|pid| Process::of("init", *pid)).transpose()
     });
     match init {
         Ok(mut init) => {
@@ -246,10 +216,7 @@ impl Host {
 
     fn read_key(&mut self) -> Result<()> {
         let path = self.files.join("etc/ssh/ssh_host_ed25519_key.pub");
-        self.host_key = fs::read_to_string(&path)
-            .context("host key")?
-            .trim()
-            .to_owned();
+        self.host_key = fs::read_to_string(&path).context("host key")?.trim().to_owned();
         Ok(())
     }
 
@@ -283,14 +250,7 @@ impl Host {
     /// Runs a shell command on the host without SSH.
     pub fn run(&self, script: &str) -> Result<String> {
         let mut enter = Command::new("nsenter");
-        enter.args([
-            "--target",
-            &self.init.pid.to_string(),
-            "--mount",
-            "--pid",
-            "--uts",
-            "--ipc",
-        ]);
+        enter.args(["--target", &self.init.pid.to_string(), "--mount", "--pid", "--uts", "--ipc"]);
         enter.args(["--root", "--wd=/", "sh", "-c", script]);
         run::output(&mut enter, Duration::from_mins(1))
     }
@@ -299,14 +259,7 @@ impl Host {
     pub fn ssh(&self, ssh: &Ssh, command: &str) -> Result<String> {
         let known = self.dir.join("known_hosts");
         let at = (self.address.as_str(), self.port);
-        ssh_run(
-            ssh,
-            at,
-            &self.host_key,
-            &known,
-            command,
-            Duration::from_mins(1),
-        )
+        ssh_run(ssh, at, &self.host_key, &known, command, Duration::from_mins(1))
     }
 }
 
@@ -321,25 +274,14 @@ pub(super) fn ssh_run(
     limit: Duration,
 ) -> Result<String> {
     let mut words = host_key.split(' ');
-    let (kind, key) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
-    fs::write(
-        known,
-        format!("[{address}]:{port} {kind} {key}\n{address} {kind} {key}\n"),
-    )?;
+    let (kind, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    fs::write(known, format!("[{address}]:{port} {kind} {key}\n{address} {kind} {key}\n"))?;
     let mut client = Command::new("ssh");
     client.args(["-F", "none", "-o", "BatchMode=yes"]);
     client.args(["-o", "StrictHostKeyChecking=yes"]);
     client.args(["-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=10"]);
-    client
-        .arg("-o")
-        .arg(format!("UserKnownHostsFile={}", known.display()));
-    client
-        .arg("-i")
-        .arg(&ssh.private_key)
-        .args(["-p", &port.to_string()]);
+    client.arg("-o").arg(format!("UserKnownHostsFile={}", known.display()));
+    client.arg("-i").arg(&ssh.private_key).args(["-p", &port.to_string()]);
     client.arg(format!("{}@{address}", ssh.user)).arg(command);
     run::output(&mut client, limit)
 }
@@ -356,9 +298,7 @@ pub(super) fn greets(at: &SocketAddr) -> Result<bool> {
 /// Runs the install step on all hosts over SSH and waits until their Nodes are Ready.
 pub fn join_all(bed: &Testbed) -> Result<()> {
     let hosts: Vec<&Host> = bed.hosts.iter().collect();
-    for joined in at_once(hosts, |host: &Host| {
-        host.ssh(&bed.ssh, &host.install_script)
-    }) {
+    for joined in at_once(hosts, |host: &Host| host.ssh(&bed.ssh, &host.install_script)) {
         joined?;
     }
     wait_for("all Nodes of hosts to be Ready", JOIN_LIMIT, || {
@@ -369,10 +309,6 @@ pub fn join_all(bed: &Testbed) -> Result<()> {
             .filter(|host| nodes.get(&host.node).map(String::as_str) != Some("True"))
             .map(|host| host.node.as_str())
             .collect();
-        if late.is_empty() {
-            Ok(Some(()))
-        } else {
-            anyhow::bail!("not Ready: {}", late.join(" "))
-        }
+        if late.is_empty() { Ok(Some(())) } else { anyhow::bail!("not Ready: {}", late.join(" ")) }
     })
 }

@@ -18,11 +18,7 @@ pub const ACTORS: [(&str, &str, &str); 6] = [
     ("evenkeel", "evenkeel", ""),
     ("hosts", "hosts", ""),
     ("kwok", "kwok", ""),
-    (
-        "controller",
-        "system:kube-controller-manager",
-        "system:masters",
-    ),
+    ("controller", "system:kube-controller-manager", "system:masters"),
     ("scheduler", "system:kube-scheduler", ""),
 ];
 

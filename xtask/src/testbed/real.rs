@@ -101,10 +101,7 @@ fn furnish(
         run::output(Command::new("chmod").arg("755").arg(&to), BOOT_LIMIT)?;
     }
     let pods = fs::read_to_string(source("node/pods.conflist")).context("read pods.conflist")?;
-    fs::write(
-        opt.join("pods.conflist"),
-        pods.replace("@NUMBER@", &number.to_string()),
-    )?;
+    fs::write(opt.join("pods.conflist"), pods.replace("@NUMBER@", &number.to_string()))?;
     let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("random uuid")?;
     let mut node = RealNode {
         number,
@@ -157,9 +154,7 @@ pub fn join_all(bed: &Testbed) -> Result<()> {
 
 /// Ends every real node of the bed. Their files stay.
 pub fn stop_all(bed: &Testbed) -> Result<()> {
-    let stopped = at_once(bed.real_nodes.iter().collect(), |node: &RealNode| {
-        node.clone().stop()
-    });
+    let stopped = at_once(bed.real_nodes.iter().collect(), |node: &RealNode| node.clone().stop());
     stopped.into_iter().collect()
 }
 
@@ -182,16 +177,10 @@ impl RealNode {
             let mut chmod = Command::new("chmod");
             run::output(chmod.arg(mode).arg(upper.join(dir)), BOOT_LIMIT)?;
         }
-        run::output(
-            Command::new("chmod").arg("700").arg(upper.join("root")),
-            BOOT_LIMIT,
-        )?;
+        run::output(Command::new("chmod").arg("700").arg(upper.join("root")), BOOT_LIMIT)?;
         let name = &self.node;
         fs::write(upper.join("etc/hostname"), format!("{name}\n"))?;
-        fs::write(
-            upper.join("etc/machine-id"),
-            format!("{}\n", self.machine_id),
-        )?;
+        fs::write(upper.join("etc/machine-id"), format!("{}\n", self.machine_id))?;
         fs::write(
             upper.join("etc/hosts"),
             format!("127.0.0.1 localhost\n{} {name}\n", self.internal_ip),
@@ -206,10 +195,8 @@ impl RealNode {
                 .arg(&key),
             Duration::from_secs(20),
         )?;
-        self.host_key = fs::read_to_string(key.with_extension("pub"))
-            .context("host key")?
-            .trim()
-            .to_owned();
+        self.host_key =
+            fs::read_to_string(key.with_extension("pub")).context("host key")?.trim().to_owned();
         Ok(())
     }
 

@@ -21,61 +21,26 @@ struct Wall {
     ours_in_tests: &'static [&'static str],
 }
 
-const RUNTIMES: &[&str] = &[
-    "tokio",
-    "kube",
-    "k8s-openapi",
-    "axum",
-    "hyper",
-    "russh",
-    "reqwest",
-];
+const RUNTIMES: &[&str] = &["tokio", "kube", "k8s-openapi", "axum", "hyper", "russh", "reqwest"];
 
 const fn wall(name: &'static str, ours: &'static [&'static str]) -> Wall {
-    Wall {
-        name,
-        ours,
-        others: None,
-        never: &[],
-        ours_in_tests: &[],
-    }
+    Wall { name, ours, others: None, never: &[], ours_in_tests: &[] }
 }
 
 const WALLS: &[Wall] = &[
-    Wall {
-        never: RUNTIMES,
-        ..wall("evenkeel-api", &[])
-    },
-    Wall {
-        others: Some(&["serde", "thiserror"]),
-        ..wall("evenkeel-engine", &[])
-    },
-    Wall {
-        never: RUNTIMES,
-        ..wall("evenkeel-node", &[])
-    },
+    Wall { never: RUNTIMES, ..wall("evenkeel-api", &[]) },
+    Wall { others: Some(&["serde", "thiserror"]), ..wall("evenkeel-engine", &[]) },
+    Wall { never: RUNTIMES, ..wall("evenkeel-node", &[]) },
     Wall {
         ours_in_tests: &["evenkeel-sim"],
-        ..wall(
-            "evenkeel-server",
-            &["evenkeel-api", "evenkeel-engine", "evenkeel-node"],
-        )
+        ..wall("evenkeel-server", &["evenkeel-api", "evenkeel-engine", "evenkeel-node"])
     },
     wall("evenkeel-sim", &["evenkeel-engine"]),
-    wall(
-        "evenkeel-rehearse",
-        &["evenkeel-engine", "evenkeel-sim", "evenkeel-node"],
-    ),
+    wall("evenkeel-rehearse", &["evenkeel-engine", "evenkeel-sim", "evenkeel-node"]),
     wall("evenkeel-cli", &["evenkeel-api"]),
     wall(
         "evenkeel",
-        &[
-            "evenkeel-server",
-            "evenkeel-cli",
-            "evenkeel-rehearse",
-            "evenkeel-sim",
-            "evenkeel-api",
-        ],
+        &["evenkeel-server", "evenkeel-cli", "evenkeel-rehearse", "evenkeel-sim", "evenkeel-api"],
     ),
     wall("xtask", &[]),
 ];
@@ -102,19 +67,13 @@ struct Dependency {
 /// Checks the direct dependencies of all members.
 pub fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut cargo = Command::new("cargo");
-    cargo
-        .args(["metadata", "--no-deps", "--format-version", "1"])
-        .current_dir(root);
+    cargo.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root);
     let text = output(&mut cargo, Duration::from_mins(1))?;
     let metadata: Metadata = serde_json::from_str(&text).context("read cargo's metadata")?;
     let mut findings = judge(&metadata.packages);
     for finding in &mut findings {
         let manifest = Path::new(&finding.path);
-        let shown = manifest
-            .strip_prefix(root)
-            .unwrap_or(manifest)
-            .display()
-            .to_string();
+        let shown = manifest.strip_prefix(root).unwrap_or(manifest).display().to_string();
         finding.path = shown;
     }
     Ok(findings)
@@ -132,10 +91,7 @@ pub(super) fn judge(packages: &[Package]) -> Vec<Finding> {
             ));
             continue;
         };
-        let broken = package
-            .dependencies
-            .iter()
-            .filter(|wanted| !allowed(wall, wanted));
+        let broken = package.dependencies.iter().filter(|wanted| !allowed(wall, wanted));
         findings.extend(broken.map(|wanted| {
             Finding::new(
                 &package.manifest_path,

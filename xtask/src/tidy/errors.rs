@@ -22,22 +22,12 @@ pub fn check(sources: &[Source]) -> Vec<Finding> {
     let codes = match codes_of(&catalogue.text) {
         Ok(codes) => codes,
         Err(error) => {
-            return vec![Finding::new(
-                CATALOGUE,
-                1,
-                format!("not Rust: {error}"),
-                "mend it",
-            )];
+            return vec![Finding::new(CATALOGUE, 1, format!("not Rust: {error}"), "mend it")];
         }
     };
     if codes.is_empty() {
         let way_out = "codes are string literals like those of the API page";
-        return vec![Finding::new(
-            CATALOGUE,
-            1,
-            "no error code was found",
-            way_out,
-        )];
+        return vec![Finding::new(CATALOGUE, 1, "no error code was found", way_out)];
     }
     let pages: Vec<(&str, &str)> = sources
         .iter()
@@ -50,22 +40,12 @@ pub fn check(sources: &[Source]) -> Vec<Finding> {
     for (code, line) in &codes {
         if !pages.iter().any(|(name, _)| name == code) {
             let way_out = format!("write {PAGES}{code}.md");
-            findings.push(Finding::new(
-                CATALOGUE,
-                *line,
-                format!("{code} has no page"),
-                way_out,
-            ));
+            findings.push(Finding::new(CATALOGUE, *line, format!("{code} has no page"), way_out));
         }
     }
     for (name, path) in pages.iter().filter(|(name, _)| !codes.contains_key(*name)) {
         let what = format!("the catalogue has no code {name}");
-        findings.push(Finding::new(
-            path,
-            1,
-            what,
-            "remove the page or add the code",
-        ));
+        findings.push(Finding::new(path, 1, what, "remove the page or add the code"));
     }
     findings
 }
@@ -134,10 +114,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, text: &str) -> Source {
-        Source {
-            path: path.into(),
-            text: text.into(),
-        }
+        Source { path: path.into(), text: text.into() }
     }
 
     #[test]
@@ -164,10 +141,6 @@ mod tests {
     #[test]
     fn a_missing_or_empty_catalogue_is_a_finding() {
         assert!(check(&[])[0].what.contains("missing"));
-        assert!(
-            check(&[file(CATALOGUE, "fn f() {}\n")])[0]
-                .what
-                .contains("no error code")
-        );
+        assert!(check(&[file(CATALOGUE, "fn f() {}\n")])[0].what.contains("no error code"));
     }
 }

@@ -16,26 +16,15 @@ const SERVER: &str = "crates/server/src/";
 const NEVER: &[(&str, &[&str])] = &[
     (
         "http",
-        &[
-            "crate::kube",
-            "crate::machines",
-            "crate::sync::act",
-            "kube",
-            "k8s_openapi",
-            "russh",
-        ],
+        &["crate::kube", "crate::machines", "crate::sync::act", "kube", "k8s_openapi", "russh"],
     ),
     ("sync", &["crate::http", "evenkeel_api"]),
     ("store", &["crate::http", "crate::sync"]),
 ];
 
 /// What only the composition root names, besides the module itself.
-const CONCRETE: &[&str] = &[
-    "crate::kube",
-    "crate::machines",
-    "crate::store::sqlite",
-    "crate::store::memory",
-];
+const CONCRETE: &[&str] =
+    &["crate::kube", "crate::machines", "crate::store::sqlite", "crate::store::memory"];
 const COMPOSITION_ROOT: &str = "app";
 
 /// Checks the server's modules; tests are free.
@@ -50,10 +39,7 @@ pub fn check(sources: &[Source]) -> Result<Vec<Finding>> {
         }
         let file =
             syn::parse_file(&source.text).with_context(|| format!("parse {}", source.path))?;
-        let mut names = Names {
-            module: module_of(below),
-            found: Vec::new(),
-        };
+        let mut names = Names { module: module_of(below), found: Vec::new() };
         names.visit_file(&file);
         let module = module_of(below);
         let mut seen = BTreeSet::new();
@@ -73,10 +59,7 @@ pub fn check(sources: &[Source]) -> Result<Vec<Finding>> {
 fn module_of(below: &str) -> Vec<String> {
     let path = below.trim_end_matches(".rs");
     let mut parts: Vec<String> = path.split('/').map(str::to_owned).collect();
-    if parts
-        .last()
-        .is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str()))
-    {
+    if parts.last().is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str())) {
         parts.pop();
     }
     parts
@@ -85,10 +68,7 @@ fn module_of(below: &str) -> Vec<String> {
 fn broken(module: &[String], name: &str) -> Option<&'static str> {
     let inside = |prefix: &str| name == prefix || name.starts_with(&format!("{prefix}::"));
     let first = module.first().map_or("", String::as_str);
-    let never = NEVER
-        .iter()
-        .filter(|(own, _)| *own == first)
-        .flat_map(|(_, names)| *names);
+    let never = NEVER.iter().filter(|(own, _)| *own == first).flat_map(|(_, names)| *names);
     if never.into_iter().any(|prefix| inside(prefix)) {
         return Some("record what is wanted and let the layer below do it, through a port");
     }
@@ -116,9 +96,7 @@ impl Names {
         }
         // Relative paths become absolute.
         let mut here = self.module.clone();
-        let relative = words
-            .first()
-            .is_some_and(|word| word == "super" || word == "self");
+        let relative = words.first().is_some_and(|word| word == "super" || word == "self");
         if relative {
             while let Some(word) = words.first() {
                 match word.as_str() {

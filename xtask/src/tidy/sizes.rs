@@ -47,10 +47,7 @@ pub fn check(sources: &[Source]) -> Result<Vec<Finding>> {
         None => Exceptions::default(),
     };
     let mut long = Vec::new();
-    for source in sources
-        .iter()
-        .filter(|source| source.is_rust() && !source.is_test())
-    {
+    for source in sources.iter().filter(|source| source.is_rust() && !source.is_test()) {
         measure(source, &mut long)?;
     }
     Ok(judge(&long, &exceptions.exception))
@@ -58,20 +55,11 @@ pub fn check(sources: &[Source]) -> Result<Vec<Finding>> {
 
 fn measure(source: &Source, long: &mut Vec<Long>) -> Result<()> {
     let file = syn::parse_file(&source.text).with_context(|| format!("parse {}", source.path))?;
-    let mut sizes = Sizes {
-        source,
-        long,
-        test_lines: BTreeSet::new(),
-    };
+    let mut sizes = Sizes { source, long, test_lines: BTreeSet::new() };
     sizes.visit_file(&file);
     let lines = source.text.lines().count() - sizes.test_lines.len();
     if lines > FILE_LINES {
-        long.push(Long {
-            path: source.path.clone(),
-            line: 1,
-            function: None,
-            lines,
-        });
+        long.push(Long { path: source.path.clone(), line: 1, function: None, lines });
     }
     Ok(())
 }
@@ -79,23 +67,14 @@ fn measure(source: &Source, long: &mut Vec<Long>) -> Result<()> {
 fn judge(long: &[Long], exceptions: &[Exception]) -> Vec<Finding> {
     let matches = |e: &Exception, l: &Long| e.path == l.path && e.function == l.function;
     let mut findings = Vec::new();
-    for each in long
-        .iter()
-        .filter(|each| !exceptions.iter().any(|e| matches(e, each)))
-    {
+    for each in long.iter().filter(|each| !exceptions.iter().any(|e| matches(e, each))) {
         let (what, way_out) = match &each.function {
             Some(name) => (
-                format!(
-                    "fn {name} has {} lines, the limit is {FUNCTION_LINES}",
-                    each.lines
-                ),
+                format!("fn {name} has {} lines, the limit is {FUNCTION_LINES}", each.lines),
                 "split it",
             ),
             None => (
-                format!(
-                    "{} lines outside tests, the limit is {FILE_LINES}",
-                    each.lines
-                ),
+                format!("{} lines outside tests, the limit is {FILE_LINES}", each.lines),
                 "split the module",
             ),
         };
@@ -127,12 +106,7 @@ impl Sizes<'_> {
         let lines = to.end().line + 1 - line;
         if lines > FUNCTION_LINES {
             let function = Some(name.to_string());
-            self.long.push(Long {
-                path: self.source.path.clone(),
-                line,
-                function,
-                lines,
-            });
+            self.long.push(Long { path: self.source.path.clone(), line, function, lines });
         }
     }
 }
@@ -178,10 +152,7 @@ mod tests {
     use super::*;
 
     fn source(text: String) -> Source {
-        Source {
-            path: "crates/x/src/a.rs".into(),
-            text,
-        }
+        Source { path: "crates/x/src/a.rs".into(), text }
     }
 
     #[test]
@@ -190,33 +161,19 @@ mod tests {
         let product = format!("fn long() {{\n{body}}}\n");
         let tests = format!("#[cfg(test)]\nmod tests {{\nfn long() {{\n{body}}}\n}}\n");
         let found = check(&[source(product)]).unwrap();
-        assert!(
-            found[0].what.starts_with("fn long has 72 lines"),
-            "{}",
-            found[0]
-        );
+        assert!(found[0].what.starts_with("fn long has 72 lines"), "{}", found[0]);
         assert_eq!(check(&[source(tests)]).unwrap(), []);
         let big = "// a\n".repeat(501);
-        assert!(
-            check(&[source(big)]).unwrap()[0]
-                .what
-                .starts_with("501 lines")
-        );
+        assert!(check(&[source(big)]).unwrap()[0].what.starts_with("501 lines"));
         assert_eq!(check(&[source("// a\n".repeat(500))]).unwrap(), []);
     }
 
     #[test]
     fn exceptions_need_a_reason_and_a_need() {
-        let list = |text: &str| Source {
-            path: EXCEPTIONS.into(),
-            text: text.into(),
-        };
+        let list = |text: &str| Source { path: EXCEPTIONS.into(), text: text.into() };
         let big = || source("// a\n".repeat(501));
         let entry = "[[exception]]\npath = \"crates/x/src/a.rs\"\nreason = ";
-        assert_eq!(
-            check(&[big(), list(&format!("{entry}\"one table\"\n"))]).unwrap(),
-            []
-        );
+        assert_eq!(check(&[big(), list(&format!("{entry}\"one table\"\n"))]).unwrap(), []);
         let without = check(&[big(), list(&format!("{entry}\" \"\n"))]).unwrap();
         assert!(without[0].what.contains("no reason"), "{}", without[0]);
         let stale = check(&[source("// a\n".into()), list(&format!("{entry}\"x\"\n"))]).unwrap();

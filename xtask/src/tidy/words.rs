@@ -49,25 +49,16 @@ mod tests {
     #[test]
     fn words_count_only_as_words() {
         let note = concat!("// TO", "DO: later");
-        for (text, wanted) in [
-            (note, true),
-            ("let method = TODOS;", false),
-            ("/network/x", false),
-        ] {
-            let source = Source {
-                path: "a.rs".into(),
-                text: format!("{text}\n"),
-            };
+        for (text, wanted) in [(note, true), ("let method = TODOS;", false), ("/network/x", false)]
+        {
+            let source = Source { path: "a.rs".into(), text: format!("{text}\n") };
             assert_eq!(!check(&[source]).is_empty(), wanted, "{text}");
         }
     }
 
     #[test]
     fn a_file_ends_with_a_newline() {
-        let source = |text: &str| Source {
-            path: "a".into(),
-            text: text.into(),
-        };
+        let source = |text: &str| Source { path: "a".into(), text: text.into() };
         assert_eq!(check(&[source("a\nb")])[0].line, 2);
         assert_eq!(check(&[source("a\n"), source("")]), []);
     }

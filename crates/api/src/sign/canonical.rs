@@ -32,9 +32,7 @@ pub fn check_path(raw_path: &str) -> Result<(), SignError> {
             return Err(SignError::Path("contains a . or .. segment"));
         }
         if text.contains(['/', '\\', '%']) || text.chars().any(char::is_control) {
-            return Err(SignError::Path(
-                "contains an encoded /, \\, % or control character",
-            ));
+            return Err(SignError::Path("contains an encoded /, \\, % or control character"));
         }
         if segment.contains(['?', '#']) {
             return Err(SignError::Path("contains ? or #"));
@@ -51,9 +49,7 @@ pub fn check_query(raw_query: &str) -> Result<(), SignError> {
         if key.chars().chain(value.chars()).any(char::is_control) {
             return Err(SignError::Query("contains a control character"));
         }
-        let first = spelling
-            .entry(key.to_lowercase())
-            .or_insert_with(|| key.clone());
+        let first = spelling.entry(key.to_lowercase()).or_insert_with(|| key.clone());
         if *first != key {
             return Err(SignError::Query("has two keys that differ only in case"));
         }
@@ -65,11 +61,7 @@ pub fn check_query(raw_query: &str) -> Result<(), SignError> {
 pub fn canonical_uri(raw_path: &str) -> Result<String, SignError> {
     let segments: Result<Vec<String>, SignError> = raw_path
         .split('/')
-        .map(|segment| {
-            decode(segment, false)
-                .map(|text| encode(&text))
-                .map_err(SignError::Path)
-        })
+        .map(|segment| decode(segment, false).map(|text| encode(&text)).map_err(SignError::Path))
         .collect();
     let mut uri = segments?.join("/");
     if !uri.ends_with('/') {
@@ -87,10 +79,8 @@ pub fn canonical_query(raw_query: &str, form: QueryForm) -> Result<String, SignE
         }
     }
     all.sort();
-    let encoded: Vec<String> = all
-        .iter()
-        .map(|(key, value)| format!("{}={}", encode(key), encode(value)))
-        .collect();
+    let encoded: Vec<String> =
+        all.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
     Ok(encoded.join("&"))
 }
 

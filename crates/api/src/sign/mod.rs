@@ -118,19 +118,13 @@ impl SignError {
 pub fn parse_authorization(header: &str) -> Result<Credentials, SignError> {
     let (algorithm, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
     if algorithm != ALGORITHM {
-        let name: String = algorithm
-            .chars()
-            .filter(char::is_ascii_graphic)
-            .take(32)
-            .collect();
+        let name: String = algorithm.chars().filter(char::is_ascii_graphic).take(32).collect();
         return Err(SignError::Algorithm(name));
     }
     let (mut ak, mut names, mut signature) = (None, None, None);
     for part in rest.split(',') {
-        let (key, value) = part
-            .trim()
-            .split_once('=')
-            .ok_or(SignError::Malformed("a part has no `=`"))?;
+        let (key, value) =
+            part.trim().split_once('=').ok_or(SignError::Malformed("a part has no `=`"))?;
         let slot = match key {
             "Access" => &mut ak,
             "SignedHeaders" => &mut names,
@@ -144,9 +138,7 @@ pub fn parse_authorization(header: &str) -> Result<Credentials, SignError> {
     let ak = ak.ok_or(SignError::Malformed("Access is missing"))?;
     if ak.is_empty()
         || ak.len() > 128
-        || !ak
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        || !ak.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     {
         return Err(SignError::Malformed("Access is not an access key id"));
     }
@@ -155,11 +147,7 @@ pub fn parse_authorization(header: &str) -> Result<Credentials, SignError> {
     let mut bytes = [0u8; 32];
     hex::decode_to_slice(signature, &mut bytes)
         .map_err(|_| SignError::Malformed("Signature is not 64 hexadecimal digits"))?;
-    Ok(Credentials {
-        ak: ak.to_owned(),
-        signed_headers: header_names(names)?,
-        signature: bytes,
-    })
+    Ok(Credentials { ak: ak.to_owned(), signed_headers: header_names(names)?, signature: bytes })
 }
 
 fn header_names(list: &str) -> Result<Vec<String>, SignError> {
@@ -167,17 +155,13 @@ fn header_names(list: &str) -> Result<Vec<String>, SignError> {
     for (index, name) in names.iter().enumerate() {
         let is_token = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
         if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(SignError::Malformed(
-                "SignedHeaders is not a list of lower-case names",
-            ));
+            return Err(SignError::Malformed("SignedHeaders is not a list of lower-case names"));
         }
         if names[..index].contains(name) {
             return Err(SignError::Malformed("SignedHeaders names a header twice"));
         }
         if name == "authorization" {
-            return Err(SignError::Malformed(
-                "SignedHeaders names Authorization itself",
-            ));
+            return Err(SignError::Malformed("SignedHeaders names Authorization itself"));
         }
     }
     Ok(names)
@@ -208,15 +192,9 @@ pub fn verify(
     let mut passed = subtle::Choice::from(0);
     for form in [QueryForm::AsSent, QueryForm::LowerCaseKeys] {
         let text = assemble(parts, &credentials.signed_headers, form, &body_hash)?;
-        passed |= mac(secret, date, &text)
-            .as_slice()
-            .ct_eq(&credentials.signature);
+        passed |= mac(secret, date, &text).as_slice().ct_eq(&credentials.signature);
     }
-    if bool::from(passed) {
-        Ok(())
-    } else {
-        Err(SignError::Mismatch)
-    }
+    if bool::from(passed) { Ok(()) } else { Err(SignError::Mismatch) }
 }
 
 /// The answer for an access key that nobody has: the same work and the same words as for a wrong
@@ -235,12 +213,7 @@ pub fn canonical_request(
     signed_headers: &[String],
     form: QueryForm,
 ) -> Result<String, SignError> {
-    assemble(
-        parts,
-        signed_headers,
-        form,
-        &hex::encode(Sha256::digest(parts.body)),
-    )
+    assemble(parts, signed_headers, form, &hex::encode(Sha256::digest(parts.body)))
 }
 
 /// The value of the `Authorization` header for a request that already carries `X-Sdk-Date` and all
@@ -258,9 +231,7 @@ pub fn sign(parts: &RequestParts<'_>, ak: &str, secret: &[u8]) -> Result<String,
     let text = canonical_request(parts, &names, QueryForm::AsSent)?;
     let signature = hex::encode(mac(secret, date, &text));
     let names = names.join(";");
-    Ok(format!(
-        "{ALGORITHM} Access={ak}, SignedHeaders={names}, Signature={signature}"
-    ))
+    Ok(format!("{ALGORITHM} Access={ak}, SignedHeaders={names}, Signature={signature}"))
 }
 
 /// `YYYYMMDDTHHMMSSZ` of a moment in seconds since 1970, for the `X-Sdk-Date` header.
@@ -306,11 +277,7 @@ fn check_date<'a>(
     now_unix_secs: i64,
 ) -> Result<&'a str, SignError> {
     let date = single(parts.headers, DATE_HEADER)?.ok_or(SignError::DateNotSigned)?;
-    if !credentials
-        .signed_headers
-        .iter()
-        .any(|name| name == DATE_HEADER)
-    {
+    if !credentials.signed_headers.iter().any(|name| name == DATE_HEADER) {
         return Err(SignError::DateNotSigned);
     }
     let seconds = parse_date(date).ok_or(SignError::DateMalformed)?;
@@ -328,10 +295,7 @@ fn parse_date(text: &str) -> Option<i64> {
     }
     let number = |from: usize, to: usize| -> Option<i16> {
         let digits = text.get(from..to)?;
-        digits
-            .bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| digits.parse().ok())?
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
     };
     let small = |from: usize| i8::try_from(number(from, from + 2)?).ok();
     let (year, month, day) = (number(0, 4)?, small(4)?, small(6)?);
@@ -351,9 +315,7 @@ fn check_body_hash(parts: &RequestParts<'_>) -> Result<String, SignError> {
 }
 
 fn values<'a>(headers: &'a [(String, String)], name: &'a str) -> impl Iterator<Item = &'a str> {
-    let matching = headers
-        .iter()
-        .filter(move |(key, _)| key.eq_ignore_ascii_case(name));
+    let matching = headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name));
     matching.map(|(_, value)| value.as_str())
 }
 

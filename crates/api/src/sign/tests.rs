@@ -12,17 +12,11 @@ fn fixture(text: &str, list: &str) -> Vec<Value> {
 }
 
 fn vectors() -> Vec<Value> {
-    fixture(
-        include_str!("../../tests/fixtures/signing-vectors.json"),
-        "vectors",
-    )
+    fixture(include_str!("../../tests/fixtures/signing-vectors.json"), "vectors")
 }
 
 fn recorded() -> Vec<Value> {
-    fixture(
-        include_str!("../../tests/fixtures/recorded-requests.json"),
-        "requests",
-    )
+    fixture(include_str!("../../tests/fixtures/recorded-requests.json"), "requests")
 }
 
 struct Request {
@@ -51,20 +45,14 @@ impl Request {
     fn vector(case: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let sent = case["headers_sent"].as_object().unwrap();
-        let headers = sent
-            .iter()
-            .map(|(name, value)| (name.clone(), text(value)))
-            .collect();
+        let headers = sent.iter().map(|(name, value)| (name.clone(), text(value))).collect();
         Self::new(case, "request_target", headers, "body_utf8")
     }
 
     fn recorded(case: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let sent = case["headers"].as_array().unwrap();
-        let headers = sent
-            .iter()
-            .map(|pair| (text(&pair[0]), text(&pair[1])))
-            .collect();
+        let headers = sent.iter().map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
         Self::new(case, "target", headers, "body")
     }
 
@@ -91,22 +79,14 @@ impl Request {
     }
 
     fn header(&mut self, name: &str) -> &mut String {
-        &mut self
-            .headers
-            .iter_mut()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .unwrap()
-            .1
+        &mut self.headers.iter_mut().find(|(key, _)| key.eq_ignore_ascii_case(name)).unwrap().1
     }
 
     /// Signs again what is there, as an official client would.
     fn resign(&mut self, form: QueryForm) {
         let names = credentials(&self.parts()).unwrap().signed_headers;
         let text = canonical_request(&self.parts(), &names, form).unwrap();
-        let date = single(&self.headers, DATE_HEADER)
-            .unwrap()
-            .unwrap()
-            .to_owned();
+        let date = single(&self.headers, DATE_HEADER).unwrap().unwrap().to_owned();
         let signature = hex::encode(mac(&self.secret, &date, &text));
         let list = names.join(";");
         *self.header("authorization") =
@@ -151,28 +131,19 @@ fn every_recorded_request_of_official_clients() {
     let all = recorded();
     assert_eq!(all.len(), 15);
     for case in all {
-        assert_eq!(
-            Request::recorded(&case).verify(),
-            Ok(()),
-            "{}",
-            case["target"]
-        );
+        assert_eq!(Request::recorded(&case).verify(), Ok(()), "{}", case["target"]);
     }
 }
 
 #[test]
 fn any_change_is_refused() {
     for case in recorded() {
-        let names = credentials(&Request::recorded(&case).parts())
-            .unwrap()
-            .signed_headers;
+        let names = credentials(&Request::recorded(&case).parts()).unwrap().signed_headers;
         for name in names.iter().filter(|name| *name != DATE_HEADER) {
             let mut request = Request::recorded(&case);
             request.header(name).push('x');
             assert_eq!(request.verify(), Err(SignError::Mismatch), "{name}");
-            request
-                .headers
-                .retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+            request.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
             assert_eq!(request.verify(), Err(SignError::HeaderAbsent(name.clone())));
         }
         let mutations: [fn(&mut Request); 7] = [
@@ -184,18 +155,13 @@ fn any_change_is_refused() {
             |r| *r.header("x-sdk-date") = r.header("x-sdk-date").replace("3T", "4T"),
             |r| {
                 let end = r.header("authorization").pop().unwrap();
-                r.header("authorization")
-                    .push(if end == '0' { '1' } else { '0' });
+                r.header("authorization").push(if end == '0' { '1' } else { '0' });
             },
         ];
         for (index, mutate) in mutations.iter().enumerate() {
             let mut request = Request::recorded(&case);
             mutate(&mut request);
-            assert_eq!(
-                request.verify(),
-                Err(SignError::Mismatch),
-                "mutation {index}"
-            );
+            assert_eq!(request.verify(), Err(SignError::Mismatch), "mutation {index}");
         }
     }
     let mut post = Request::named("upgrade-post-json");
@@ -220,10 +186,7 @@ fn the_clock_may_differ_by_fifteen_minutes_and_no_second_more() {
     for offset in [-901, 901, i64::MAX - sent] {
         let error = at(sent + offset).unwrap_err();
         assert!(matches!(error, SignError::Skew { .. }), "{offset}");
-        assert_eq!(
-            (error.code().code(), error.code().http_status()),
-            ("APIGW.0303", 401)
-        );
+        assert_eq!((error.code().code(), error.code().http_status()), ("APIGW.0303", 401));
     }
 }
 
@@ -258,14 +221,8 @@ fn nothing_ambiguous_is_read() {
         r.headers.push((name.to_owned(), value.to_owned()));
     };
     let twice = |name: &str| SignError::DuplicateHeader(name.to_owned());
-    assert_eq!(
-        fails(|r| r.headers.retain(|(n, _)| n != "Authorization")),
-        SignError::Missing
-    );
-    assert_eq!(
-        fails(|r| r.headers.retain(|(n, _)| n != "X-Sdk-Date")),
-        SignError::DateNotSigned
-    );
+    assert_eq!(fails(|r| r.headers.retain(|(n, _)| n != "Authorization")), SignError::Missing);
+    assert_eq!(fails(|r| r.headers.retain(|(n, _)| n != "X-Sdk-Date")), SignError::DateNotSigned);
     assert_eq!(
         fails(|r| *r.header("authorization") = r.header("authorization").replace(";x-sdk-date", "")),
         SignError::DateNotSigned
@@ -310,10 +267,7 @@ fn path_tricks_are_refused_even_if_signed() {
         if canonical_uri(path).is_ok() {
             request.resign(QueryForm::AsSent);
         }
-        assert!(
-            matches!(request.verify(), Err(SignError::Path(_))),
-            "{path}"
-        );
+        assert!(matches!(request.verify(), Err(SignError::Path(_))), "{path}");
     }
 }
 
@@ -327,18 +281,12 @@ fn query_keys_may_be_signed_in_lower_case_but_not_meet_in_two_cases() {
         if canonical_query(query, QueryForm::AsSent).is_ok() {
             request.resign(QueryForm::AsSent);
         }
-        assert!(
-            matches!(request.verify(), Err(SignError::Query(_))),
-            "{query}"
-        );
+        assert!(matches!(request.verify(), Err(SignError::Query(_))), "{query}");
     }
     request.query = "b=1&a=x+y&a=%20".to_owned();
     request.resign(QueryForm::AsSent);
     assert_eq!(request.verify(), Ok(()));
-    assert_eq!(
-        canonical_query(&request.query, QueryForm::AsSent).unwrap(),
-        "a=%20&a=x%20y&b=1"
-    );
+    assert_eq!(canonical_query(&request.query, QueryForm::AsSent).unwrap(), "a=%20&a=x%20y&b=1");
 }
 
 #[test]
@@ -348,18 +296,9 @@ fn malformed_headers_and_other_algorithms() {
     let credentials = parse_authorization(&good).unwrap();
     assert_eq!(credentials.ak, "AK");
     assert_eq!(credentials.signed_headers, ["a", "x-sdk-date"]);
-    for algorithm in [
-        "SDK-HMAC-SM3",
-        "SDK-ECDSA-P256-SHA256",
-        "V11-HMAC-SHA256",
-        "Bearer",
-        "",
-    ] {
+    for algorithm in ["SDK-HMAC-SM3", "SDK-ECDSA-P256-SHA256", "V11-HMAC-SHA256", "Bearer", ""] {
         let header = good.replace("SDK-HMAC-SHA256", algorithm);
-        assert!(matches!(
-            parse_authorization(&header),
-            Err(SignError::Algorithm(_))
-        ));
+        assert!(matches!(parse_authorization(&header), Err(SignError::Algorithm(_))));
     }
     for (from, to) in [
         ("Access=AK", "Access="),
@@ -375,10 +314,7 @@ fn malformed_headers_and_other_algorithms() {
         ("Access=AK, ", ""),
     ] {
         let header = good.replacen(from, to, 1);
-        assert!(
-            matches!(parse_authorization(&header), Err(SignError::Malformed(_))),
-            "{header}"
-        );
+        assert!(matches!(parse_authorization(&header), Err(SignError::Malformed(_))), "{header}");
     }
 }
 

@@ -18,29 +18,16 @@ fn ambiguous_or_broken_bodies() {
         (r#"{"a":1,"a":2}"#, "a", "is given twice;"),
         (r#"{"a":{"b":1,"B":2}}"#, "a.B", "also as `b`"),
         (r#"{"a":[{"b":1,"B":2}]}"#, "a.[0].B", "also as `b`"),
-        (
-            r#"{"k8sTags":{"a":"1","a":"2"}}"#,
-            "k8sTags.a",
-            "is given twice",
-        ),
+        (r#"{"k8sTags":{"a":"1","a":"2"}}"#, "k8sTags.a", "is given twice"),
     ];
     for (body, field, text) in rows {
         let field = field.replace(".[", "[");
-        assert_violation(
-            &parse_request(body.as_bytes()).unwrap_err(),
-            &field,
-            text,
-            body,
-        );
+        assert_violation(&parse_request(body.as_bytes()).unwrap_err(), &field, text, body);
     }
     let found = parse_request(b"{\"a\":\"\xff\"}").unwrap_err();
     assert_violation(&found, "body", "is not valid JSON", "not UTF-8");
     let labels = parse_request(br#"{"k8sTags":{"App":"1","app":"2"}}"#).unwrap();
-    assert_eq!(
-        labels,
-        json!({"k8sTags": {"App": "1", "app": "2"}}),
-        "labels have case"
-    );
+    assert_eq!(labels, json!({"k8sTags": {"App": "1", "app": "2"}}), "labels have case");
 }
 
 #[test]
@@ -52,10 +39,7 @@ fn depth_is_limited() {
     let found = parse_request(nested(DEPTH_LIMIT + 1).as_bytes()).unwrap_err();
     assert_violation(&found, "body", "nested deeper than 32 levels", "33");
     let flood = "[".repeat(1_000_000);
-    assert!(
-        parse_request(flood.as_bytes()).is_err(),
-        "no stack is exhausted"
-    );
+    assert!(parse_request(flood.as_bytes()).is_err(), "no stack is exhausted");
 }
 
 #[test]
@@ -77,12 +61,7 @@ fn a_wrong_type_is_named_with_the_path_as_written_and_without_the_value() {
     let known = &["metadata", "nodeTemplate"];
     let found = typed::<NodePool>(&body, known).unwrap_err();
     let field = "spec.NodeTemplate.taints[1].key";
-    assert_violation(
-        &found,
-        field,
-        "has the wrong type; expected a string",
-        "taint",
-    );
+    assert_violation(&found, field, "has the wrong type; expected a string", "taint");
     assert!(!found[0].to_string().contains("77"));
     let found = typed::<NodePool>(&json!({"metadata": "x", "spec": {}}), known).unwrap_err();
     let text = "has the wrong type; expected a JSON object";

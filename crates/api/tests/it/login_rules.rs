@@ -10,10 +10,7 @@ use serde_json::{Value, json};
 use crate::assert_violation;
 
 fn hash(prefix: &str, salt: &str, length: usize) -> String {
-    format!(
-        "{prefix}{salt}${}",
-        "Ab./".repeat(30).get(..length).unwrap()
-    )
+    format!("{prefix}{salt}${}", "Ab./".repeat(30).get(..length).unwrap())
 }
 
 #[test]
@@ -25,24 +22,16 @@ fn hashes() {
         hash("$6$rounds=100000$", "abc", 86),
     ] {
         let read = PasswordInput::read(&STANDARD.encode(&good), "root").unwrap();
-        let PasswordInput::Hashed(secret) = &read else {
-            panic!("{read:?}")
-        };
+        let PasswordInput::Hashed(secret) = &read else { panic!("{read:?}") };
         assert_eq!(secret.expose(), good);
         assert_eq!(format!("{read:?}"), "Hashed([redacted])");
         let (rule, way_out) = PasswordInput::read(&good, "root").unwrap_err();
-        assert!(
-            rule.contains("not base64-encoded") && way_out.contains("base64"),
-            "{rule}"
-        );
+        assert!(rule.contains("not base64-encoded") && way_out.contains("base64"), "{rule}");
     }
     for (bad, text) in [
         (hash("$6$", "abc", 85), "complete sha512-crypt"),
         (hash("$6$", "", 86), "complete sha512-crypt"),
-        (
-            hash("$6$", "0123456789abcdefg", 86),
-            "complete sha512-crypt",
-        ),
+        (hash("$6$", "0123456789abcdefg", 86), "complete sha512-crypt"),
         (hash("$6$", "ab c", 86), "complete sha512-crypt"),
         (hash("$6$rounds=100001$", "abc", 86), "rounds"),
         (hash("$6$rounds=999$", "abc", 86), "rounds"),
@@ -61,13 +50,7 @@ fn hashes() {
 
 #[test]
 fn clear_text() {
-    for good in [
-        "Passw0rd",
-        "aaaa!1aa",
-        "Ab1~#*./",
-        "A1aA1aA1aA1aA1aA1aA1aA1aA1",
-        "Root1234!",
-    ] {
+    for good in ["Passw0rd", "aaaa!1aa", "Ab1~#*./", "A1aA1aA1aA1aA1aA1aA1aA1aA1", "Root1234!"] {
         let read = PasswordInput::read(good, "root").unwrap();
         assert!(matches!(read, PasswordInput::Clear(_)), "{good}");
         assert_eq!(format!("{read:?}"), "Clear([redacted])");
@@ -96,45 +79,21 @@ fn check(
     let mut found = Vec::new();
     let body = json!({"login": login});
     let spec = check_login(&At::root(&body).get("login").unwrap(), usage, &mut found);
-    if found.is_empty() {
-        Ok(spec)
-    } else {
-        Err(found)
-    }
+    if found.is_empty() { Ok(spec) } else { Err(found) }
 }
 
 #[test]
 fn exactly_one_way_in() {
     let password = json!({"username": "root", "password": "Passw0rd!"});
     let rows = [
-        (
-            json!({"sshKey": "kp", "userPassword": password}),
-            "login",
-            "both",
-        ),
+        (json!({"sshKey": "kp", "userPassword": password}), "login", "both"),
         (json!({}), "login", "neither"),
-        (
-            json!({"userPassword": {"username": "", "password": ""}}),
-            "login",
-            "neither",
-        ),
+        (json!({"userPassword": {"username": "", "password": ""}}), "login", "neither"),
         (json!({"sshKey": ""}), "login", "neither"),
-        (
-            json!({"sshKey": "a/b"}),
-            "login.sshKey",
-            "is not the name of a key pair",
-        ),
+        (json!({"sshKey": "a/b"}), "login.sshKey", "is not the name of a key pair"),
         (json!({"sshKey": 1}), "login.sshKey", "is not a string"),
-        (
-            json!({"userPassword": {"username": "root"}}),
-            "login.userPassword.password",
-            "mandatory",
-        ),
-        (
-            json!({"userPassword": {"password": 12345678}}),
-            "login.userPassword.password",
-            "string",
-        ),
+        (json!({"userPassword": {"username": "root"}}), "login.userPassword.password", "mandatory"),
+        (json!({"userPassword": {"password": 12345678}}), "login.userPassword.password", "string"),
         (
             json!({"userPassword": {"username": "a;b", "password": "Passw0rd!"}}),
             "login.userPassword.username",
@@ -145,47 +104,26 @@ fn exactly_one_way_in() {
             "login.userPassword.username",
             "is not a Linux user name",
         ),
-        (
-            json!({"userPassword": password, "removeSSHKey": true}),
-            "login.removeSSHKey",
-            "updated",
-        ),
+        (json!({"userPassword": password, "removeSSHKey": true}), "login.removeSSHKey", "updated"),
         (
             json!({"sshKey": "kp", "removeUserPassword": true}),
             "login.removeUserPassword",
             "supported only when a node pool is updated",
         ),
-        (
-            json!({"sshKey": "kp", "removeUserPassword": "x"}),
-            "login.removeUserPassword",
-            "true or",
-        ),
+        (json!({"sshKey": "kp", "removeUserPassword": "x"}), "login.removeUserPassword", "true or"),
         (json!("kp"), "login", "is not a JSON object"),
     ];
     for (login, field, text) in rows {
         let found = check(&login, LoginUse::Sync).unwrap_err();
         assert_violation(&found, field, text, &login.to_string());
-        assert!(
-            !found
-                .iter()
-                .any(|violation| violation.to_string().contains("12345678"))
-        );
+        assert!(!found.iter().any(|violation| violation.to_string().contains("12345678")));
     }
-    let key = check(
-        &json!({"SSHKEY": "kp", "removeSSHKey": false}),
-        LoginUse::Sync,
-    )
-    .unwrap();
+    let key = check(&json!({"SSHKEY": "kp", "removeSSHKey": false}), LoginUse::Sync).unwrap();
     assert_eq!(key, Some(LoginSpec::SshKey("kp".to_owned())));
     let terraform = json!({"sshKey": "kp", "userPassword": {"username": "", "password": ""}});
     assert_eq!(check(&terraform, LoginUse::Sync).unwrap(), key);
-    let unnamed = check(
-        &json!({"userPassword": {"password": "Passw0rd!"}}),
-        LoginUse::Sync,
-    );
-    let Some(LoginSpec::Password { username, .. }) = unnamed.unwrap() else {
-        panic!()
-    };
+    let unnamed = check(&json!({"userPassword": {"password": "Passw0rd!"}}), LoginUse::Sync);
+    let Some(LoginSpec::Password { username, .. }) = unnamed.unwrap() else { panic!() };
     assert_eq!(username, "root");
 }
 

@@ -26,15 +26,12 @@ fn create(body: &Value) -> Result<(NodePool, Option<LoginSpec>), Vec<Violation>>
 #[test]
 fn every_rule_of_a_pool() {
     let template = "/spec/nodeTemplate";
-    let labels: serde_json::Map<String, Value> = (0..21)
-        .map(|number| (format!("l{number}"), json!("v")))
-        .collect();
+    let labels: serde_json::Map<String, Value> =
+        (0..21).map(|number| (format!("l{number}"), json!("v"))).collect();
     let taints: Vec<Value> = (0..21)
         .map(|number| json!({"key": format!("t{number}"), "effect": "NoSchedule"}))
         .collect();
-    let tags: Vec<Value> = (0..9)
-        .map(|number| json!({"key": format!("t{number}")}))
-        .collect();
+    let tags: Vec<Value> = (0..9).map(|number| json!({"key": format!("t{number}")})).collect();
     let taint = json!({"key": "k", "effect": "NoExecute"});
     let rows = [
         (
@@ -51,67 +48,17 @@ fn every_rule_of_a_pool() {
         ),
         ("/kind", json!("Node"), "kind", "is not one of NodePool"),
         ("/apiVersion", json!("v1"), "apiVersion", "is not one of v3"),
-        (
-            "/metadata/name",
-            json!(null),
-            "metadata.name",
-            "is mandatory",
-        ),
-        (
-            "/metadata/name",
-            json!(""),
-            "metadata.name",
-            "is not a pool name",
-        ),
-        (
-            "/metadata/name",
-            json!("1a"),
-            "metadata.name",
-            "is not a pool name",
-        ),
-        (
-            "/metadata/name",
-            json!("a-"),
-            "metadata.name",
-            "is not a pool name",
-        ),
-        (
-            "/metadata/name",
-            json!("DefaultPool"),
-            "metadata.name",
-            "is not a pool name",
-        ),
-        (
-            "/metadata/name",
-            json!("a".repeat(51)),
-            "metadata.name",
-            "is not a pool name",
-        ),
+        ("/metadata/name", json!(null), "metadata.name", "is mandatory"),
+        ("/metadata/name", json!(""), "metadata.name", "is not a pool name"),
+        ("/metadata/name", json!("1a"), "metadata.name", "is not a pool name"),
+        ("/metadata/name", json!("a-"), "metadata.name", "is not a pool name"),
+        ("/metadata/name", json!("DefaultPool"), "metadata.name", "is not a pool name"),
+        ("/metadata/name", json!("a".repeat(51)), "metadata.name", "is not a pool name"),
         ("/spec", json!(null), "spec", "is mandatory"),
-        (
-            "/spec/nodeTemplate",
-            json!(null),
-            "spec.nodeTemplate",
-            "is mandatory",
-        ),
-        (
-            "/spec/type",
-            json!("container"),
-            "spec.type",
-            "is not one of vm",
-        ),
-        (
-            "/spec/initialNodeCount",
-            json!(-1),
-            "spec.initialNodeCount",
-            "is not an integer from 0",
-        ),
-        (
-            "/spec/initialNodeCount",
-            json!("1"),
-            "spec.initialNodeCount",
-            "is not an integer",
-        ),
+        ("/spec/nodeTemplate", json!(null), "spec.nodeTemplate", "is mandatory"),
+        ("/spec/type", json!("container"), "spec.type", "is not one of vm"),
+        ("/spec/initialNodeCount", json!(-1), "spec.initialNodeCount", "is not an integer from 0"),
+        ("/spec/initialNodeCount", json!("1"), "spec.initialNodeCount", "is not an integer"),
         (
             "/spec/labelPolicyOnExistingNodes",
             json!("drop"),
@@ -124,12 +71,7 @@ fn every_rule_of_a_pool() {
             "spec.autoscaling.maxNodeCount",
             "is less than minNodeCount, 3",
         ),
-        (
-            &format!("{template}/k8sTags"),
-            json!(labels),
-            "spec.nodeTemplate.k8sTags",
-            "21 labels",
-        ),
+        (&format!("{template}/k8sTags"), json!(labels), "spec.nodeTemplate.k8sTags", "21 labels"),
         (
             &format!("{template}/k8sTags"),
             json!({"a/b/c": "v"}),
@@ -142,18 +84,8 @@ fn every_rule_of_a_pool() {
             "spec.nodeTemplate.k8sTags.k",
             "is not a label value",
         ),
-        (
-            &format!("{template}/k8sTags"),
-            json!({"k": 1}),
-            "spec.nodeTemplate.k8sTags.k",
-            "string",
-        ),
-        (
-            &format!("{template}/taints"),
-            json!(taints),
-            "spec.nodeTemplate.taints",
-            "21 taints",
-        ),
+        (&format!("{template}/k8sTags"), json!({"k": 1}), "spec.nodeTemplate.k8sTags.k", "string"),
+        (&format!("{template}/taints"), json!(taints), "spec.nodeTemplate.taints", "21 taints"),
         (
             &format!("{template}/taints"),
             json!([{"key": "k", "effect": "No"}]),
@@ -172,12 +104,7 @@ fn every_rule_of_a_pool() {
             "spec.nodeTemplate.taints[1].key",
             "more than once",
         ),
-        (
-            &format!("{template}/userTags"),
-            json!(tags),
-            "spec.nodeTemplate.userTags",
-            "9 tags",
-        ),
+        (&format!("{template}/userTags"), json!(tags), "spec.nodeTemplate.userTags", "9 tags"),
         (
             &format!("{template}/userTags"),
             json!([{"key": "CCE-x"}]),
@@ -247,53 +174,29 @@ fn an_update_replaces_what_it_names_and_keeps_the_rest() {
         "nodeTemplate": {"flavor": "", "az": "", "os": "new", "rootVolumeUpdate": {"size": 60},
             "login": {"userPassword": {"username": "", "password": ""}},
             "extendParam": {"alpha.cce/preInstall": "ZWNobyAx"}}}}));
-    assert_eq!(
-        (change.wanted_count(), &change.login),
-        (None, &LoginChange::Keep)
-    );
+    assert_eq!((change.wanted_count(), &change.login), (None, &LoginChange::Keep));
     change.apply_to(&mut pool);
     let template = &pool.spec.node_template;
     assert_eq!(pool.metadata.name, "pool-2");
     assert_eq!(pool.spec.initial_node_count, Some(1));
-    assert_eq!(
-        pool.spec.label_policy_on_existing_nodes,
-        Some(ExistingNodes::Ignore)
-    );
-    assert_eq!(
-        (template.flavor.as_deref(), template.os.as_deref()),
-        (Some("s6"), Some("new"))
-    );
+    assert_eq!(pool.spec.label_policy_on_existing_nodes, Some(ExistingNodes::Ignore));
+    assert_eq!((template.flavor.as_deref(), template.os.as_deref()), (Some("s6"), Some("new")));
     assert_eq!(template.extra["rootVolume"], json!({"size": 60}));
-    assert_eq!(
-        template.login.as_ref().unwrap().ssh_key.as_deref(),
-        Some("kp")
-    );
+    assert_eq!(template.login.as_ref().unwrap().ssh_key.as_deref(), Some("kp"));
     let param = template.extend_param.as_ref().unwrap();
     assert_eq!(param.pre_install.as_deref(), Some("ZWNobyAx"));
-    assert_eq!(
-        (param.max_pods, &param.extra["agency_name"]),
-        (Some(110), &json!("x"))
-    );
+    assert_eq!((param.max_pods, &param.extra["agency_name"]), (Some(110), &json!("x")));
     assert_eq!(template.k8s_tags.as_ref().unwrap().len(), 1);
 }
 
 #[test]
 fn a_count_that_is_left_out_means_zero_and_says_so() {
     let silent = update(&json!({"spec": {}}));
-    assert_eq!(
-        (silent.wanted_count(), silent.count_is_implied()),
-        (Some(0), true)
-    );
+    assert_eq!((silent.wanted_count(), silent.count_is_implied()), (Some(0), true));
     let zero = update(&json!({"spec": {"initialNodeCount": 0}}));
-    assert_eq!(
-        (zero.wanted_count(), zero.count_is_implied()),
-        (Some(0), false)
-    );
+    assert_eq!((zero.wanted_count(), zero.count_is_implied()), (Some(0), false));
     let ignored = update(&json!({"spec": {"ignoreInitialNodeCount": true}}));
-    assert_eq!(
-        (ignored.wanted_count(), ignored.count_is_implied()),
-        (None, false)
-    );
+    assert_eq!((ignored.wanted_count(), ignored.count_is_implied()), (None, false));
 }
 
 #[test]
@@ -302,30 +205,18 @@ fn an_update_changes_the_login() {
     assert_eq!(login(json!({})), LoginChange::Keep);
     assert_eq!(
         login(json!({"removeUserPassword": true})),
-        LoginChange::Remove {
-            ssh_key: false,
-            user_password: true
-        }
+        LoginChange::Remove { ssh_key: false, user_password: true }
     );
     assert_eq!(
         login(json!({"sshKey": "kp", "removeUserPassword": true})),
-        LoginChange::Set {
-            login: LoginSpec::SshKey("kp".to_owned()),
-            remove_other: true
-        }
+        LoginChange::Set { login: LoginSpec::SshKey("kp".to_owned()), remove_other: true }
     );
     assert_eq!(
         login(json!({"sshKey": "kp", "removeSSHKey": false})),
-        LoginChange::Set {
-            login: LoginSpec::SshKey("kp".to_owned()),
-            remove_other: false
-        }
+        LoginChange::Set { login: LoginSpec::SshKey("kp".to_owned()), remove_other: false }
     );
-    let (mut pool, _) = create(&pool_with(
-        "/spec/nodeTemplate/login",
-        json!({"sshKey": "k"}),
-    ))
-    .unwrap();
+    let (mut pool, _) =
+        create(&pool_with("/spec/nodeTemplate/login", json!({"sshKey": "k"}))).unwrap();
     update(&json!({"spec": {"nodeTemplate": {"login": {"removeSSHKey": true}}}}))
         .apply_to(&mut pool);
     assert_eq!(pool.spec.node_template.login.unwrap().ssh_key, None);
@@ -336,35 +227,17 @@ fn two_spellings_may_not_contradict() {
     let body = json!({"spec": {"nodeTemplate": {"rootVolume": {"size": 1},
         "rootVolumeUpdate": {"size": 2}}}});
     let found = NodePoolUpdate::parse(body.to_string().as_bytes()).unwrap_err();
-    assert_violation(
-        &found,
-        "spec.nodeTemplate.rootVolumeUpdate",
-        "differs",
-        "volumes",
-    );
+    assert_violation(&found, "spec.nodeTemplate.rootVolumeUpdate", "differs", "volumes");
 }
 
 #[test]
 fn scaling() {
     let parse = |spec: Value| ScaleRequest::parse(json!({"spec": spec}).to_string().as_bytes());
     let good = parse(json!({"desiredNodeCount": 2, "scaleGroups": ["default"]})).unwrap();
-    assert_eq!(
-        (good.desired_node_count, good.scale_groups),
-        (2, vec!["default".to_owned()])
-    );
-    assert_violation(
-        &parse(json!({})).unwrap_err(),
-        "spec.desiredNodeCount",
-        "mandatory",
-        "none",
-    );
+    assert_eq!((good.desired_node_count, good.scale_groups), (2, vec!["default".to_owned()]));
+    assert_violation(&parse(json!({})).unwrap_err(), "spec.desiredNodeCount", "mandatory", "none");
     let found = parse(json!({"desiredNodeCount": -1})).unwrap_err();
-    assert_violation(
-        &found,
-        "spec.desiredNodeCount",
-        "-1 is not an integer from 0",
-        "-1",
-    );
+    assert_violation(&found, "spec.desiredNodeCount", "-1 is not an integer from 0", "-1");
 }
 
 #[test]
@@ -374,9 +247,7 @@ fn moving_nodes() {
         MigrateRequest::parse(body.to_string().as_bytes())
     };
     let ids = |count: usize| -> Value {
-        (0..count)
-            .map(|number| json!({"nodeID": format!("n{number}")}))
-            .collect()
+        (0..count).map(|number| json!({"nodeID": format!("n{number}")})).collect()
     };
     assert_eq!(parse(ids(50)).unwrap().node_ids.len(), 50);
     let rows = [
@@ -385,11 +256,7 @@ fn moving_nodes() {
         (json!(null), "nodeList", "is mandatory"),
         (json!({}), "nodeList", "is not a list"),
         (json!([{}]), "nodeList[0].nodeID", "is mandatory"),
-        (
-            json!([{"nodeID": "a"}, {"nodeid": "a"}]),
-            "nodeList[1].nodeid",
-            "more than once",
-        ),
+        (json!([{"nodeID": "a"}, {"nodeid": "a"}]), "nodeList[1].nodeid", "more than once"),
     ];
     for (list, field, text) in rows {
         let row = list.to_string();

@@ -33,40 +33,16 @@ fn template(value: Value) -> Value {
 #[test]
 fn every_rule_of_the_spec() {
     let rows = [
-        (
-            "maxUnavailable",
-            json!(null),
-            "is mandatory; send an integer from 1 to 20",
-        ),
-        (
-            "maxUnavailable",
-            json!(0),
-            "0 is not an integer from 1 to 20",
-        ),
-        (
-            "maxUnavailable",
-            json!(21),
-            "21 is not an integer from 1 to 20",
-        ),
+        ("maxUnavailable", json!(null), "is mandatory; send an integer from 1 to 20"),
+        ("maxUnavailable", json!(0), "0 is not an integer from 1 to 20"),
+        ("maxUnavailable", json!(21), "21 is not an integer from 1 to 20"),
         ("maxUnavailable", json!(-1), "-1 is not an integer"),
-        (
-            "maxUnavailable",
-            json!(2.5),
-            "2.5 is not an integer from 1 to 20",
-        ),
+        ("maxUnavailable", json!(2.5), "2.5 is not an integer from 1 to 20"),
         ("maxUnavailable", json!("5"), "\"5\" is not an integer"),
         ("maxUnavailable", json!(1e300), "is not an integer"),
         ("nodePoolID", json!(null), "is mandatory"),
-        (
-            "nodePoolID",
-            json!("DefaultPool"),
-            "is not the pool of the path",
-        ),
-        (
-            "nodePoolID",
-            json!("x"),
-            "is neither a UUID nor DefaultPool",
-        ),
+        ("nodePoolID", json!("DefaultPool"), "is not the pool of the path"),
+        ("nodePoolID", json!("x"), "is neither a UUID nor DefaultPool"),
         ("nodePoolID", json!(7), "is not a string"),
         ("nodeIDs", json!([]), "is empty; leave it out to mean all"),
         ("nodeIDs", json!("x"), "is not a list"),
@@ -84,46 +60,16 @@ fn every_rule_of_the_spec() {
         assert_eq!(found.len(), 1, "{row}: {found:?}");
     }
     let rows = [
-        (
-            "nodeIDs",
-            json!([NODE_A, NODE_A]),
-            "spec.nodeIDs[1]",
-            "more than once",
-        ),
-        (
-            "nodeIDs",
-            json!(["a", "A"]),
-            "spec.nodeIDs[1]",
-            "more than once",
-        ),
-        (
-            "nodeIDs",
-            json!(["../x"]),
-            "spec.nodeIDs[0]",
-            "is not the id of a node",
-        ),
-        (
-            "nodeIDs",
-            json!([""]),
-            "spec.nodeIDs[0]",
-            "is not the id of a node",
-        ),
+        ("nodeIDs", json!([NODE_A, NODE_A]), "spec.nodeIDs[1]", "more than once"),
+        ("nodeIDs", json!(["a", "A"]), "spec.nodeIDs[1]", "more than once"),
+        ("nodeIDs", json!(["../x"]), "spec.nodeIDs[0]", "is not the id of a node"),
+        ("nodeIDs", json!([""]), "spec.nodeIDs[0]", "is not the id of a node"),
         ("nodeIDs", json!([1]), "spec.nodeIDs[0]", "is not a string"),
-        (
-            "skippedNodes",
-            json!([true]),
-            "spec.skippedNodes[0]",
-            "is not a string",
-        ),
+        ("skippedNodes", json!([true]), "spec.skippedNodes[0]", "is not a string"),
     ];
     for (key, value, field, text) in rows {
         let row = format!("{key} = {value}");
-        assert_violation(
-            &parse(&spec_with(key, value), POOL).unwrap_err(),
-            field,
-            text,
-            &row,
-        );
+        assert_violation(&parse(&spec_with(key, value), POOL).unwrap_err(), field, text, &row);
     }
 }
 
@@ -139,17 +85,9 @@ fn envelope_and_pool_of_the_path() {
     assert_violation(&found, "spec", "is mandatory", "no spec");
     let body = json!({"spec": {"nodePoolID": "DefaultPool", "maxUnavailable": 1}});
     let found = parse(&body, "DefaultPool").unwrap_err();
-    assert_violation(
-        &found,
-        "spec.nodeTemplate",
-        "is mandatory for DefaultPool",
-        "default",
-    );
+    assert_violation(&found, "spec.nodeTemplate", "is mandatory for DefaultPool", "default");
     let shouted = spec_with("nodePoolID", json!(POOL.to_uppercase()));
-    assert_eq!(
-        parse(&shouted, POOL).unwrap().pool,
-        PoolRef::Id(POOL.to_owned())
-    );
+    assert_eq!(parse(&shouted, POOL).unwrap().pool, PoolRef::Id(POOL.to_owned()));
 }
 
 #[test]
@@ -159,10 +97,7 @@ fn all_mistakes_are_in_one_answer() {
         "nodeTemplate": {"LifeCycle": {"preInstall": "%"}, "login": {"sshKey": "a b"}}
     }});
     let found = parse(&body, POOL).unwrap_err();
-    let fields: Vec<&str> = found
-        .iter()
-        .map(|violation| violation.field.as_str())
-        .collect();
+    let fields: Vec<&str> = found.iter().map(|violation| violation.field.as_str()).collect();
     assert_eq!(
         fields,
         [
@@ -176,10 +111,7 @@ fn all_mistakes_are_in_one_answer() {
         ]
     );
     let answer = ErrorBody::invalid(&found).error_msg;
-    assert!(
-        answer.starts_with("Invalid request. spec.NodePoolId: \"x\" is neither"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("Invalid request. spec.NodePoolId: \"x\" is neither"), "{answer}");
     assert!(answer.contains("spec.MAXUNAVAILABLE: 2.5 is not an integer from 1 to 20"));
 }
 
@@ -212,22 +144,9 @@ fn defaults_and_what_terraform_leaves_null() {
         validate_storage: false,
         template: None,
     };
-    assert_eq!(
-        parse(&spec_with("force", json!(null)), POOL).unwrap(),
-        plain
-    );
-    for key in [
-        "nodeIDs",
-        "skippedNodes",
-        "retryTimes",
-        "nodeTemplate",
-        "unknownField",
-    ] {
-        assert_eq!(
-            parse(&spec_with(key, json!(null)), POOL).unwrap(),
-            plain,
-            "{key}"
-        );
+    assert_eq!(parse(&spec_with("force", json!(null)), POOL).unwrap(), plain);
+    for key in ["nodeIDs", "skippedNodes", "retryTimes", "nodeTemplate", "unknownField"] {
+        assert_eq!(parse(&spec_with(key, json!(null)), POOL).unwrap(), plain, "{key}");
     }
     let repeated = spec_with("skippedNodes", json!(["a", "b", "a"]));
     assert_eq!(parse(&repeated, POOL).unwrap().skipped_nodes, ["a", "b"]);
@@ -237,12 +156,8 @@ fn recorded_upgrades() -> Vec<(String, Vec<u8>)> {
     let all: Value =
         serde_json::from_str(include_str!("../fixtures/recorded-requests.json")).unwrap();
     let requests = all["requests"].as_array().unwrap().iter();
-    let upgrade = requests.filter(|request| {
-        request["target"]
-            .as_str()
-            .unwrap()
-            .ends_with("/operation/upgrade")
-    });
+    let upgrade = requests
+        .filter(|request| request["target"].as_str().unwrap().ends_with("/operation/upgrade"));
     let pool = |target: &str| target.rsplit('/').nth(2).unwrap().to_owned();
     upgrade
         .map(|request| {
@@ -272,9 +187,7 @@ fn recorded_requests_mean_what_their_clients_meant() {
     assert_violation(&found, field, "complete sha512-crypt", "JDYk");
     // With a real hash in its place it is the whole of generation C.
     let hash = format!("$6$0123456789abcdef${}", "a".repeat(86));
-    let text = String::from_utf8(body.clone())
-        .unwrap()
-        .replace("JDYk", &STANDARD.encode(&hash));
+    let text = String::from_utf8(body.clone()).unwrap().replace("JDYk", &STANDARD.encode(&hash));
     let upgrade = UpgradeRequest::parse(text.as_bytes(), pool, 20).unwrap();
     assert_eq!(upgrade.pool, PoolRef::Default);
     assert_eq!((upgrade.max_unavailable, upgrade.retry_times), (20, 1));
@@ -285,26 +198,15 @@ fn recorded_requests_mean_what_their_clients_meant() {
     assert_eq!(template.post_install.as_deref(), Some(b"echo 1".as_slice()));
     assert_eq!(template.wait_post_install_finish, Some(true));
     assert_eq!(template.volume_reset, VolumeReset::RetainCustomVolumes);
-    let Some(LoginSpec::Password {
-        username,
-        password: PasswordInput::Hashed(read),
-    }) = &template.login
+    let Some(LoginSpec::Password { username, password: PasswordInput::Hashed(read) }) =
+        &template.login
     else {
         panic!("{template:?}");
     };
     assert_eq!((username.as_str(), read.expose()), ("root", hash.as_str()));
-    assert!(
-        !format!("{template:?}").contains("0123456789abcdef"),
-        "Debug shows no secret"
-    );
-    assert_eq!(
-        template.ignored_fields(&PoolRef::Default),
-        Vec::<String>::new()
-    );
-    assert_eq!(
-        template.ignored_fields(&PoolRef::Id(POOL.to_owned())).len(),
-        6
-    );
+    assert!(!format!("{template:?}").contains("0123456789abcdef"), "Debug shows no secret");
+    assert_eq!(template.ignored_fields(&PoolRef::Default), Vec::<String>::new());
+    assert_eq!(template.ignored_fields(&PoolRef::Id(POOL.to_owned())).len(), 6);
 }
 
 #[test]
@@ -338,10 +240,7 @@ fn three_generations_one_meaning() {
         assert_eq!(read.image_id.as_deref(), sent.map(|_| "img"));
         assert_eq!(read.volume_reset, VolumeReset::ManagedVolumes);
         if generation == Generation::B {
-            assert_eq!(
-                read.ignored_fields(&PoolRef::Default),
-                ["count", "flavor", "taints"]
-            );
+            assert_eq!(read.ignored_fields(&PoolRef::Default), ["count", "flavor", "taints"]);
         }
     }
 }
@@ -357,41 +256,13 @@ fn every_rule_of_the_template() {
         (json!({}), "lifeCycle", "is mandatory"),
         (json!({}), "login", "is mandatory"),
         (json!({"login": key}), "lifeCycle", "is mandatory"),
-        (
-            json!({"lifeCycle": {}, "login": {}}),
-            "login",
-            "gives neither",
-        ),
-        (
-            cycle(json!("a b"), json!("")),
-            "lifeCycle.preInstall",
-            "is not base64",
-        ),
-        (
-            cycle(json!(""), json!("ZWNobyAx\n")),
-            "lifeCycle.postInstall",
-            "is not base64",
-        ),
-        (
-            cycle(json!("ZWNobyA"), json!("")),
-            "lifeCycle.preInstall",
-            "is not base64",
-        ),
-        (
-            cycle(json!("_-__"), json!("")),
-            "lifeCycle.preInstall",
-            "is not base64",
-        ),
-        (
-            cycle(json!(1), json!("")),
-            "lifeCycle.preInstall",
-            "is not a string",
-        ),
-        (
-            cycle(json!(long), json!(format!("{long}YQ=="))),
-            "lifeCycle.postInstall",
-            "10244",
-        ),
+        (json!({"lifeCycle": {}, "login": {}}), "login", "gives neither"),
+        (cycle(json!("a b"), json!("")), "lifeCycle.preInstall", "is not base64"),
+        (cycle(json!(""), json!("ZWNobyAx\n")), "lifeCycle.postInstall", "is not base64"),
+        (cycle(json!("ZWNobyA"), json!("")), "lifeCycle.preInstall", "is not base64"),
+        (cycle(json!("_-__"), json!("")), "lifeCycle.preInstall", "is not base64"),
+        (cycle(json!(1), json!("")), "lifeCycle.preInstall", "is not a string"),
+        (cycle(json!(long), json!(format!("{long}YQ=="))), "lifeCycle.postInstall", "10244"),
         (
             json!({"login": key, "lifeCycle": {"waitPostInstallFinish": "no"}}),
             "lifeCycle.waitPostInstallFinish",
@@ -402,11 +273,7 @@ fn every_rule_of_the_template() {
             "volumeConfig.volumeResetPolicy",
             "is not one of",
         ),
-        (
-            json!({"os": "x", "runtime": {"name": "podman"}}),
-            "runtime.name",
-            "is not one of",
-        ),
+        (json!({"os": "x", "runtime": {"name": "podman"}}), "runtime.name", "is not one of"),
         (json!({"os": 1}), "os", "is not a string"),
         (
             json!({"lifeCycle": {"preInstall": "YQ=="}, "login": key,
@@ -421,15 +288,9 @@ fn every_rule_of_the_template() {
         assert_violation(&found, &at(field), text, &row);
     }
     let most = cycle(json!(long), json!(long));
-    assert!(
-        parse(&template(most), POOL).is_ok(),
-        "10,240 characters are allowed"
-    );
+    assert!(parse(&template(most), POOL).is_ok(), "10,240 characters are allowed");
     let older = json!({"flavor": "s6"});
-    assert!(
-        parse(&template(older), POOL).is_ok(),
-        "older clients cannot send lifeCycle"
-    );
+    assert!(parse(&template(older), POOL).is_ok(), "older clients cannot send lifeCycle");
 }
 
 #[test]
@@ -451,12 +312,6 @@ fn what_the_client_writes_is_what_the_server_reads() {
     assert_eq!((upgrade.max_unavailable, upgrade.retry_times), (3, 0));
     assert_eq!(upgrade.template.unwrap().login, Some(login));
     let bare: UpgradeAnswer = serde_json::from_str(r#"{"jobid":"u"}"#).unwrap();
-    assert_eq!(
-        bare,
-        UpgradeAnswer {
-            jobid: "u".to_owned(),
-            job: None
-        }
-    );
+    assert_eq!(bare, UpgradeAnswer { jobid: "u".to_owned(), job: None });
     assert_eq!(serde_json::to_value(&bare).unwrap(), json!({"jobid": "u"}));
 }

@@ -25,15 +25,7 @@ const SAMPLE_POOL: &str = r#"{"kind":"NodePool","apiVersion":"v3",
 fn the_documented_pool_comes_back_unchanged() {
     let raw: Value = serde_json::from_str(SAMPLE_POOL).unwrap();
     let pool: NodePool = serde_json::from_str(SAMPLE_POOL).unwrap();
-    assert_eq!(
-        pool.spec
-            .node_template
-            .extend_param
-            .as_ref()
-            .unwrap()
-            .max_pods,
-        Some(110)
-    );
+    assert_eq!(pool.spec.node_template.extend_param.as_ref().unwrap().max_pods, Some(110));
     assert_eq!(serde_json::to_value(&pool).unwrap(), raw);
 }
 
@@ -49,9 +41,7 @@ fn a_recorded_create_is_stored_whole() {
     let (pool, _) = NodePool::parse_create(text.as_bytes()).unwrap();
     sent["spec"]["nodeTemplate"]["login"]["userPassword"] = json!({});
     assert_eq!(serde_json::to_value(&pool).unwrap(), sent);
-    let shouted = text
-        .replace("apiVersion", "apiversion")
-        .replace("rootVolume", "RootVolume");
+    let shouted = text.replace("apiVersion", "apiversion").replace("rootVolume", "RootVolume");
     assert_eq!(NodePool::parse_create(shouted.as_bytes()).unwrap().0, pool);
 }
 
@@ -59,30 +49,16 @@ fn a_recorded_create_is_stored_whole() {
 fn the_answer_to_a_sync_is_the_job_with_its_id() {
     let mut job = Job::new(
         "4d1ecb2c-229a-11e8-9c75-0255ac100ceb",
-        JobSpec {
-            job_type: SYNC_NODE_POOL.to_owned(),
-            ..JobSpec::default()
-        },
+        JobSpec { job_type: SYNC_NODE_POOL.to_owned(), ..JobSpec::default() },
         JobPhase::Running,
     );
-    let sub = JobSpec {
-        job_type: RESET_NODE.to_owned(),
-        resource_id: "n".into(),
-        ..JobSpec::default()
-    };
-    job.spec
-        .sub_jobs
-        .push(Job::new("s", sub, JobPhase::Success));
-    let answer = UpgradeAnswer {
-        jobid: job.metadata.uid.clone(),
-        job: Some(job),
-    };
+    let sub =
+        JobSpec { job_type: RESET_NODE.to_owned(), resource_id: "n".into(), ..JobSpec::default() };
+    job.spec.sub_jobs.push(Job::new("s", sub, JobPhase::Success));
+    let answer = UpgradeAnswer { jobid: job.metadata.uid.clone(), job: Some(job) };
     let value = serde_json::to_value(&answer).unwrap();
     assert_eq!(value["jobid"], "4d1ecb2c-229a-11e8-9c75-0255ac100ceb");
-    assert_eq!(
-        (&value["kind"], &value["apiVersion"]),
-        (&json!("Job"), &json!("v3"))
-    );
+    assert_eq!((&value["kind"], &value["apiVersion"]), (&json!("Job"), &json!("v3")));
     assert_eq!(value["status"]["phase"], "Running");
     assert_eq!(value["spec"]["subJobs"][0]["spec"]["resourceID"], "n");
     let back: UpgradeAnswer = serde_json::from_value(value).unwrap();
@@ -98,15 +74,9 @@ fn pages_of_nodes() {
     let node: Node = serde_json::from_value(raw.clone()).unwrap();
     assert_eq!(serde_json::to_value(&node).unwrap(), raw);
     let page = serde_json::to_value(NodeList::page(vec![node.clone()], true)).unwrap();
-    assert_eq!(
-        page["pageInfo"],
-        json!({"currentCount": 1, "nextMarker": "u"})
-    );
+    assert_eq!(page["pageInfo"], json!({"currentCount": 1, "nextMarker": "u"}));
     let last = serde_json::to_value(NodeList::page(vec![node], false)).unwrap();
-    assert_eq!(
-        (&last["kind"], &last["pageInfo"]),
-        (&json!("List"), &json!({"currentCount": 1}))
-    );
+    assert_eq!((&last["kind"], &last["pageInfo"]), (&json!("List"), &json!({"currentCount": 1})));
 }
 
 #[test]
@@ -127,30 +97,19 @@ fn token_requests() {
     let password = json!({"methods": ["password"], "password": {"user": user}});
     let read = parse(json!({"identity": password, "scope": {"project": {"name": "p"}}})).unwrap();
     assert!(matches!(&read.identity, Identity::Password { user, .. } if user == "ops"));
-    assert_eq!(
-        read.scope,
-        Some(Scope::Project(NameOrId::Name("p".to_owned())))
-    );
+    assert_eq!(read.scope, Some(Scope::Project(NameOrId::Name("p".to_owned()))));
     assert!(!format!("{read:?}").contains("Passw0rd"));
     let token = json!({"identity": {"methods": ["token"], "token": {"id": "t"}}});
     assert!(matches!(parse(token).unwrap().identity, Identity::Token(_)));
     let rows = [
         (json!({}), "auth.identity", "is mandatory"),
-        (
-            json!({"identity": {"methods": ["totp"]}}),
-            "auth.identity.methods",
-            "is not",
-        ),
+        (json!({"identity": {"methods": ["totp"]}}), "auth.identity.methods", "is not"),
         (
             json!({"identity": {"methods": ["password"], "password": {"user": {"name": "x"}}}}),
             "auth.identity.password.user.password",
             "is mandatory",
         ),
-        (
-            json!({"identity": password, "scope": {}}),
-            "auth.scope.domain",
-            "is mandatory",
-        ),
+        (json!({"identity": password, "scope": {}}), "auth.scope.domain", "is mandatory"),
     ];
     for (auth, field, text) in rows {
         let row = auth.to_string();

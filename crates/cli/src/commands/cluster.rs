@@ -20,9 +20,7 @@ pub(super) async fn add(
 ) -> Result<Exit, CliError> {
     let kubeconfig = kubeconfig::one_context(&args.kubeconfig, args.context.as_deref())?;
     let body = json!({ "name": args.name, "kubeconfig": kubeconfig.expose() });
-    let answer = client
-        .send(Method::POST, Place::Evenkeel(&["clusters"]), &[], &body)
-        .await?;
+    let answer = client.send(Method::POST, Place::Evenkeel(&["clusters"]), &[], &body).await?;
     let item = item(client, answer)?;
     match first_look(client, &item.uid).await? {
         Some(nodes) => io.say(&format!(
@@ -77,16 +75,9 @@ pub(super) async fn show(
 }
 
 fn item(client: &Client, answer: Value) -> Result<Item, CliError> {
-    let (uid, name) = (
-        text(&answer, "/metadata/uid"),
-        text(&answer, "/metadata/name"),
-    );
+    let (uid, name) = (text(&answer, "/metadata/uid"), text(&answer, "/metadata/name"));
     if uid.is_empty() {
         return Err(client.foreign("a cluster has no `metadata.uid`"));
     }
-    Ok(Item {
-        uid,
-        name,
-        value: answer,
-    })
+    Ok(Item { uid, name, value: answer })
 }

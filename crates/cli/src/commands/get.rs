@@ -25,18 +25,12 @@ pub(super) async fn job(args: GetJob, client: &Client, io: &mut Io<'_>) -> Resul
     };
     let mut log = String::new();
     if args.log {
-        let described = client
-            .get(Place::Evenkeel(&["jobs", &args.job]), &[])
-            .await?;
+        let described = client.get(Place::Evenkeel(&["jobs", &args.job]), &[]).await?;
         log = render::job_log(&described);
         answer = json!({ "job": answer, "detail": described });
     }
     print(io, args.show, &answer, || render::job(&model) + &log)?;
-    Ok(if args.watch {
-        follow::exit(&model)
-    } else {
-        Exit::Done
-    })
+    Ok(if args.watch { follow::exit(&model) } else { Exit::Done })
 }
 
 pub(super) async fn output(

@@ -42,12 +42,8 @@ pub(super) async fn import(
         }
     }
     let body = json!({ "name": args.name, "publicKeys": lines });
-    let answer = client
-        .send(Method::POST, Place::Evenkeel(&["keypairs"]), &[], &body)
-        .await?;
-    print(io, args.show, &answer, || {
-        render::keypairs(std::slice::from_ref(&answer))
-    })
+    let answer = client.send(Method::POST, Place::Evenkeel(&["keypairs"]), &[], &body).await?;
+    print(io, args.show, &answer, || render::keypairs(std::slice::from_ref(&answer)))
 }
 
 pub(super) async fn list(show: Show, client: &Client, io: &mut Io<'_>) -> Result<Exit, CliError> {

@@ -26,10 +26,7 @@ pub(super) async fn login(args: LoginArgs, io: &mut Io<'_>) -> Result<Exit, CliE
     let ca_cert = match args.ca_cert {
         None => None,
         Some(file) => Some(std::fs::canonicalize(&file).map_err(|error| {
-            CliError::local(
-                format!("--ca-cert: {} cannot be read", file.display()),
-                error,
-            )
+            CliError::local(format!("--ca-cert: {} cannot be read", file.display()), error)
         })?),
     };
     let mut settings = Settings {
@@ -84,18 +81,10 @@ fn secret(io: &mut Io<'_>) -> Result<Secret, CliError> {
 
 async fn only_project(client: &Client, io: &mut Io<'_>) -> Result<String, CliError> {
     let answer = client.get(Place::Projects, &[]).await?;
-    let projects = answer
-        .get("projects")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
+    let projects = answer.get("projects").and_then(Value::as_array).cloned().unwrap_or_default();
     match projects.as_slice() {
         [only] if !text(only, "/id").is_empty() => {
-            io.say(&format!(
-                "project {} ({})",
-                text(only, "/id"),
-                text(only, "/name")
-            ));
+            io.say(&format!("project {} ({})", text(only, "/id"), text(only, "/name")));
             Ok(text(only, "/id"))
         }
         [] => Err(client.foreign("it names no project of this access key")),

@@ -66,9 +66,7 @@ fn access(
     for (option, pairs) in [("--host", &args.hosts), ("--host-key", &args.host_keys)] {
         let is_unknown = |name: &String| !nodes.iter().any(|known| known.name == *name);
         for (node, _) in pairs.iter().filter(|(node, _)| is_unknown(node)) {
-            io.say(&format!(
-                "warning: {option} {node}: the cluster has no node of this name yet"
-            ));
+            io.say(&format!("warning: {option} {node}: the cluster has no node of this name yet"));
         }
     }
     let port = args.port.unwrap_or(22);
@@ -78,9 +76,7 @@ fn access(
     let bare: Vec<&str> = names.filter(|name| !keys.contains_key(*name)).collect();
     if !bare.is_empty() {
         let bare = some(&bare);
-        io.say(&format!(
-            "warning: without a host key these nodes cannot be reset: {bare}"
-        ));
+        io.say(&format!("warning: without a host key these nodes cannot be reset: {bare}"));
     }
     let mut access = json!({
         "user": args.user.as_deref().unwrap_or("root"),
@@ -128,25 +124,14 @@ fn host_keys(
     }
     if known.unread > 0 {
         let (path, lines) = (path.display(), known.unread);
-        io.say(&format!(
-            "{path}: {lines} lines could not be read and were left out"
-        ));
+        io.say(&format!("{path}: {lines} lines could not be read and were left out"));
     }
     Ok(keys)
 }
 
 fn some(names: &[&str]) -> String {
-    let text = names
-        .iter()
-        .take(10)
-        .copied()
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > 10 {
-        format!("{text} and {} more", names.len() - 10)
-    } else {
-        text
-    }
+    let text = names.iter().take(10).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > 10 { format!("{text} and {} more", names.len() - 10) } else { text }
 }
 
 /// Where a node's host key may be written, the place that is connected to first.
@@ -161,15 +146,8 @@ fn places(
     }
     let ip = (node.text("/status/privateIP"), port);
     let name = (node.name.clone(), port);
-    let order = if rule == Some(Address::Name) {
-        [name, ip]
-    } else {
-        [ip, name]
-    };
-    order
-        .into_iter()
-        .filter(|(host, _)| !host.is_empty())
-        .collect()
+    let order = if rule == Some(Address::Name) { [name, ip] } else { [ip, name] };
+    order.into_iter().filter(|(host, _)| !host.is_empty()).collect()
 }
 
 /// `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
@@ -190,9 +168,8 @@ fn private_key(io: &mut Io<'_>, path: &Path) -> Result<Secret, CliError> {
     let shown = path.display();
     // The parser's words are left out: they may quote the key.
     let Ok(key) = ssh_key::PrivateKey::from_openssh(text.expose()) else {
-        let error = CliError::usage(format!(
-            "--key: {shown} is not a private key in OpenSSH's format"
-        ));
+        let error =
+            CliError::usage(format!("--key: {shown} is not a private key in OpenSSH's format"));
         return Err(error.with_hint(
             "make one with `ssh-keygen -t ed25519 -N ''`, or convert it with `ssh-keygen -p -f`",
         ));
@@ -232,15 +209,11 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
         }
     }
     if !args.argv.is_empty() && args.recipe != Some(RecipeKind::Command) {
-        return Err(
-            CliError::usage("a program after -- belongs to the recipe command")
-                .with_hint("add --recipe command"),
-        );
+        return Err(CliError::usage("a program after -- belongs to the recipe command")
+            .with_hint("add --recipe command"));
     }
     if args.limit.is_some() && matches!(args.recipe, None | Some(RecipeKind::None)) {
-        return Err(CliError::usage(
-            "--limit belongs to the recipes script, kubeadm and command",
-        ));
+        return Err(CliError::usage("--limit belongs to the recipes script, kubeadm and command"));
     }
     let mut recipe = match args.recipe {
         None => return Ok(None),
@@ -270,10 +243,7 @@ fn kubeadm(args: &SetMachines) -> Value {
         "ignorePreflight": args.ignore_preflight,
         "dataDirs": args.data_dirs,
     });
-    for (key, value) in [
-        ("endpoint", &args.join_endpoint),
-        ("criSocket", &args.cri_socket),
-    ] {
+    for (key, value) in [("endpoint", &args.join_endpoint), ("criSocket", &args.cri_socket)] {
         if let Some(value) = value {
             recipe[key] = Value::from(value.as_str());
         }
@@ -283,16 +253,11 @@ fn kubeadm(args: &SetMachines) -> Value {
 
 fn script(io: &mut Io<'_>, option: &str, path: Option<&PathBuf>) -> Result<String, CliError> {
     let Some(path) = path else {
-        return Err(CliError::usage(format!(
-            "the recipe script needs {option} FILE"
-        )));
+        return Err(CliError::usage(format!("the recipe script needs {option} FILE")));
     };
     let text = read_text(io, path)?;
     if text.trim().is_empty() {
-        return Err(CliError::usage(format!(
-            "{option}: {} is empty",
-            path.display()
-        )));
+        return Err(CliError::usage(format!("{option}: {} is empty", path.display())));
     }
     Ok(text)
 }
@@ -318,11 +283,7 @@ mod tests {
     #[test]
     fn a_host_key_is_looked_for_where_the_connection_goes() {
         let value = json!({ "status": { "privateIP": "10.0.0.1" } });
-        let node = Item {
-            uid: "u".into(),
-            name: "n".into(),
-            value,
-        };
+        let node = Item { uid: "u".into(), name: "n".into(), value };
         let (ip, name) = (("10.0.0.1".to_owned(), 22), ("n".to_owned(), 22));
         assert_eq!(places(&node, None, None, 22), [ip.clone(), name.clone()]);
         assert_eq!(places(&node, None, Some(Address::Name), 22), [name, ip]);

@@ -37,34 +37,16 @@ pub(super) async fn migrate(
     let pool = lookup::pool(client, &cluster.uid, &args.pool).await?;
     let nodes = lookup::nodes(client, &cluster.uid).await?;
     let chosen = lookup::pick_all(&nodes, "node", &args.nodes)?;
-    let list: Vec<Value> = chosen
-        .iter()
-        .map(|node: &Item| json!({ "nodeID": node.uid }))
-        .collect();
+    let list: Vec<Value> = chosen.iter().map(|node: &Item| json!({ "nodeID": node.uid })).collect();
     let body = json!({ "kind": "List", "apiVersion": "v3", "nodeList": list });
-    let place = Place::Cce(&[
-        "clusters",
-        &cluster.uid,
-        "nodepools",
-        &pool.uid,
-        "nodes",
-        "migrate",
-    ]);
-    let query: &[(&str, &str)] = if args.as_current {
-        &[("asCurrent", "true")]
-    } else {
-        &[]
-    };
+    let place = Place::Cce(&["clusters", &cluster.uid, "nodepools", &pool.uid, "nodes", "migrate"]);
+    let query: &[(&str, &str)] = if args.as_current { &[("asCurrent", "true")] } else { &[] };
     client.send(Method::PUT, place, query, &body).await?;
     let count = match chosen.len() {
         1 => "1 node is".to_owned(),
         many => format!("{many} nodes are"),
     };
-    let tail = if args.as_current {
-        ", recorded as up to date"
-    } else {
-        ""
-    };
+    let tail = if args.as_current { ", recorded as up to date" } else { "" };
     io.say(&format!("{count} in node pool {} now{tail}", pool.name));
     Ok(Exit::Done)
 }

@@ -40,10 +40,8 @@ pub(super) async fn create(
     let cluster = lookup::cluster(client, args.place.cluster.as_deref()).await?;
     let place = Place::Cce(&["clusters", &cluster.uid, "nodepools"]);
     let answer = client.send(Method::POST, place, &[], &body).await?;
-    let (name, uid) = (
-        lookup::text(&answer, "/metadata/name"),
-        lookup::text(&answer, "/metadata/uid"),
-    );
+    let (name, uid) =
+        (lookup::text(&answer, "/metadata/name"), lookup::text(&answer, "/metadata/uid"));
     io.say(&format!("node pool {name} created"));
     print(io, args.show, &answer, || format!("{uid}\n"))
 }
@@ -74,8 +72,7 @@ fn keep_count(body: &mut Value) -> bool {
         return false;
     };
     let has = |key: &str| {
-        spec.iter()
-            .any(|(name, value)| name.eq_ignore_ascii_case(key) && !value.is_null())
+        spec.iter().any(|(name, value)| name.eq_ignore_ascii_case(key) && !value.is_null())
     };
     if has("initialNodeCount") || has("ignoreInitialNodeCount") {
         return false;
@@ -96,19 +93,13 @@ mod tests {
             (json!({ "spec": {} }), true),
             (json!({ "spec": { "initialNodeCount": null } }), true),
             (json!({ "spec": { "initialNodeCount": 0 } }), false),
-            (
-                json!({ "spec": { "ignoreinitialnodecount": false } }),
-                false,
-            ),
+            (json!({ "spec": { "ignoreinitialnodecount": false } }), false),
             (json!({ "metadata": {} }), false),
         ];
         for (mut body, wanted) in cases {
             let before = body.clone();
             assert_eq!(keep_count(&mut body), wanted, "{before}");
-            assert_eq!(
-                body.pointer("/spec/ignoreInitialNodeCount") == Some(&json!(true)),
-                wanted
-            );
+            assert_eq!(body.pointer("/spec/ignoreInitialNodeCount") == Some(&json!(true)), wanted);
         }
     }
 }

@@ -24,14 +24,8 @@ pub(super) async fn sync(
     let cluster = lookup::cluster(client, args.place.cluster.as_deref()).await?;
     let pool = lookup::pool(client, &cluster.uid, &args.pool).await?;
     let body = request(&args, template, client, &cluster, &pool).await?;
-    let place = Place::Cce(&[
-        "clusters",
-        &cluster.uid,
-        "nodepools",
-        &pool.uid,
-        "operation",
-        "upgrade",
-    ]);
+    let place =
+        Place::Cce(&["clusters", &cluster.uid, "nodepools", &pool.uid, "operation", "upgrade"]);
     let answer = client.send(Method::POST, place, &[], &body).await?;
     let job = lookup::text(&answer, "/jobid");
     if job.is_empty() {
@@ -50,16 +44,10 @@ pub(super) async fn sync(
         });
     }
     if !args.wait {
-        io.say(&format!(
-            "accepted; watch it with `evenkeel get job {job} --watch`"
-        ));
-        return print(io, args.show, &json!({ "jobid": job }), || {
-            format!("{job}\n")
-        });
+        io.say(&format!("accepted; watch it with `evenkeel get job {job} --watch`"));
+        return print(io, args.show, &json!({ "jobid": job }), || format!("{job}\n"));
     }
-    io.say(&format!(
-        "job {job} accepted; to stop watching does not stop it"
-    ));
+    io.say(&format!("job {job} accepted; to stop watching does not stop it"));
     if args.show.output == Format::Text {
         io.data(&format!("{job}\n"))?;
     }
@@ -83,16 +71,9 @@ async fn request(
     if !args.nodes.is_empty() || !args.skip.is_empty() {
         let all = lookup::nodes(client, &cluster.uid).await?;
         let ids = |wanted: &[String]| -> Result<Vec<String>, CliError> {
-            Ok(lookup::pick_all(&all, "node", wanted)?
-                .into_iter()
-                .map(|node| node.uid)
-                .collect())
+            Ok(lookup::pick_all(&all, "node", wanted)?.into_iter().map(|node| node.uid).collect())
         };
-        node_ids = if args.nodes.is_empty() {
-            None
-        } else {
-            Some(ids(&args.nodes)?)
-        };
+        node_ids = if args.nodes.is_empty() { None } else { Some(ids(&args.nodes)?) };
         skipped_nodes = ids(&args.skip)?;
     }
     let request = UpgradeRequest::new(UpgradeSpec {

@@ -60,30 +60,15 @@ fn the_best_key_wins_and_revoked_ones_never_do() {
 fn the_first_place_with_a_key_wins() {
     let known = KnownHosts::parse(&format!("10.0.0.1 {ED_1}\nnode-1 {ED_2}\n"));
     let places = |list: &[(&str, u16)]| -> Vec<(String, u16)> {
-        list.iter()
-            .map(|(host, port)| ((*host).to_owned(), *port))
-            .collect()
+        list.iter().map(|(host, port)| ((*host).to_owned(), *port)).collect()
     };
-    assert_eq!(
-        known
-            .find(&places(&[("10.0.0.1", 22), ("node-1", 22)]))
-            .unwrap(),
-        ED_1
-    );
-    assert_eq!(
-        known
-            .find(&places(&[("10.0.0.2", 22), ("node-1", 22)]))
-            .unwrap(),
-        ED_2
-    );
+    assert_eq!(known.find(&places(&[("10.0.0.1", 22), ("node-1", 22)])).unwrap(), ED_1);
+    assert_eq!(known.find(&places(&[("10.0.0.2", 22), ("node-1", 22)])).unwrap(), ED_2);
 }
 
 #[test]
 fn a_line_given_by_hand_is_checked() {
     assert_eq!(check_line("n", &format!("{ED_1} root@host")).unwrap(), ED_1);
     let error = check_line("n", "ssh-ed25519 AAAAnonsense").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "--host-key n: this is not an OpenSSH public key line"
-    );
+    assert_eq!(error.to_string(), "--host-key n: this is not an OpenSSH public key line");
 }

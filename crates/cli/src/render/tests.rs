@@ -5,11 +5,7 @@ use serde_json::json;
 use super::*;
 
 fn item(value: Value) -> Item {
-    Item {
-        uid: text(&value, "/metadata/uid"),
-        name: text(&value, "/metadata/name"),
-        value,
-    }
+    Item { uid: text(&value, "/metadata/uid"), name: text(&value, "/metadata/name"), value }
 }
 
 #[test]
@@ -28,12 +24,7 @@ fn nodes_are_counted_to_the_right_pool() {
         (owned("DefaultPool"), "DefaultPool", true),
     ];
     for (node, uid, wanted) in cases {
-        assert_eq!(
-            is_in_pool(&node, &pool(uid)),
-            wanted,
-            "{} in {uid}",
-            node.value
-        );
+        assert_eq!(is_in_pool(&node, &pool(uid)), wanted, "{} in {uid}", node.value);
     }
 }
 

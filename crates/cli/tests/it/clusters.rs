@@ -22,18 +22,12 @@ fn list_and_show() {
         ),
         "",
     );
-    server.on(
-        &cce("GET", &format!("clusters/{CLUSTER}?detail=true")),
-        200,
-        cluster(),
-    );
+    server.on(&cce("GET", &format!("clusters/{CLUSTER}?detail=true")), 200, cluster());
     let shown = "Cluster     lab\nID          c0000000-0000-4000-8000-000000000001\nPhase       Available\n\
         Version     v1.34.1\nAPI server  https://10.0.0.9:6443\nNodes       2\nReady       2\n\
         Registered  2026-11-23 10:00:00 +0000 UTC\n";
     server.run("cluster show lab").is(0, shown, "");
-    server
-        .run(&format!("cluster show {}", CLUSTER.to_uppercase()))
-        .is(0, shown, "");
+    server.run(&format!("cluster show {}", CLUSTER.to_uppercase())).is(0, shown, "");
     server.run("cluster show x").is(
         2,
         "",
@@ -49,19 +43,13 @@ fn add_sends_one_context() {
     let server = Server::start();
     let files = Files::new(&[("k", KUBECONFIG)]);
     server.on(&own("POST", "clusters"), 201, cluster());
-    server.on(
-        &cce("GET", &format!("clusters/{CLUSTER}?detail=true")),
-        200,
-        cluster(),
-    );
-    server
-        .run(&format!("cluster add lab --kubeconfig {}", files.at("k")))
-        .is(
-            0,
-            &format!("{CLUSTER}\n"),
-            "cluster lab registered; DefaultPool has its 2 worker nodes\n\
+    server.on(&cce("GET", &format!("clusters/{CLUSTER}?detail=true")), 200, cluster());
+    server.run(&format!("cluster add lab --kubeconfig {}", files.at("k"))).is(
+        0,
+        &format!("{CLUSTER}\n"),
+        "cluster lab registered; DefaultPool has its 2 worker nodes\n\
          next: `evenkeel cluster set-machines lab` says how machines are reached and reset\n",
-        );
+    );
     let sent = &server.changes()[0].body;
     assert_eq!(sent["name"], "lab");
     let kubeconfig = sent["kubeconfig"].as_str().unwrap();
@@ -76,20 +64,13 @@ fn add_fails_before_anything_is_sent() {
     let server = Server::start();
     let files = Files::new(&[("k", KUBECONFIG), ("bad", "a: [")]);
     let run = |file: &str, more: &str| {
-        server.run(&format!(
-            "cluster add lab --kubeconfig {}{more}",
-            files.at(file)
-        ))
+        server.run(&format!("cluster add lab --kubeconfig {}{more}", files.at(file)))
     };
     let path = files.at("k");
     let hint = "hint: there are: mine, other\n";
     run("k", " --context x").is(2, "", &format!("error: {path} has no context x\n\n{hint}"));
     let bad = files.at("bad");
-    run("bad", "").is(
-        2,
-        "",
-        &format!("error: {bad} is not a YAML or JSON document\n"),
-    );
+    run("bad", "").is(2, "", &format!("error: {bad} is not a YAML or JSON document\n"));
     assert_eq!(run("absent", "").exit, 2);
     assert!(server.calls().is_empty());
 }
@@ -116,22 +97,14 @@ fn key_pairs_are_public() {
     let pair = json!({ "name": "ops", "publicKeys": [line], "fingerprints": ["SHA256:x"] });
     let files = Files::new(&[
         ("k.pub", &format!("{line}\n\n")),
-        (
-            "k",
-            "-----BEGIN OPENSSH PRIVATE KEY-----\ncanary\n-----END OPENSSH PRIVATE KEY-----\n",
-        ),
+        ("k", "-----BEGIN OPENSSH PRIVATE KEY-----\ncanary\n-----END OPENSSH PRIVATE KEY-----\n"),
         ("bad", "hello\n"),
     ]);
     server.on(&own("POST", "keypairs"), 201, pair.clone());
     server.on(&own("GET", "keypairs"), 200, json!({ "keypairs": [pair] }));
     let table = "NAME  FINGERPRINTS\nops   SHA256:x\n";
-    server
-        .run(&format!("keypair import ops {}", files.at("k.pub")))
-        .is(0, table, "");
-    assert_eq!(
-        server.changes()[0].body,
-        json!({ "name": "ops", "publicKeys": [line] })
-    );
+    server.run(&format!("keypair import ops {}", files.at("k.pub"))).is(0, table, "");
+    assert_eq!(server.changes()[0].body, json!({ "name": "ops", "publicKeys": [line] }));
     server.run("keypair list").is(0, table, "");
     let path = files.at("k");
     server.run(&format!("keypair import ops {path}")).is(
@@ -142,11 +115,6 @@ fn key_pairs_are_public() {
              hint: give the public key: {path}.pub, or `ssh-keygen -y -f {path}`\n"
         ),
     );
-    assert_eq!(
-        server
-            .run(&format!("keypair import ops {}", files.at("bad")))
-            .exit,
-        2
-    );
+    assert_eq!(server.run(&format!("keypair import ops {}", files.at("bad"))).exit, 2);
     assert_eq!(server.changes().len(), 1);
 }

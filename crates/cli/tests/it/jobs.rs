@@ -37,9 +37,7 @@ fn watch_ends_with_the_status_of_the_job() {
     let outcome = server.run(&format!("get job {JOB} --watch"));
     assert_eq!(outcome.exit, 1);
     assert!(
-        outcome
-            .stdout
-            .contains("Reason           1 of 2 nodes failed\n"),
+        outcome.stdout.contains("Reason           1 of 2 nodes failed\n"),
         "{}",
         outcome.stdout
     );
@@ -53,10 +51,7 @@ fn an_unknown_job() {
     server.on(
         &cce("GET", "jobs/a%20b"),
         404,
-        refusal(
-            "CCE.01404001",
-            "Resource not found. There is no job a b here",
-        ),
+        refusal("CCE.01404001", "Resource not found. There is no job a b here"),
     );
     server.run("get job a~b --watch").is(
         1,
@@ -69,16 +64,8 @@ fn an_unknown_job() {
 #[test]
 fn what_cannot_be_an_id_is_not_sent() {
     let server = Server::start();
-    for (args, id) in [
-        ("get job a/b", "a/b"),
-        ("get job ..", ".."),
-        ("get output j %2e", "%2e"),
-    ] {
-        server.run(args).is(
-            2,
-            "",
-            &format!("error: \"{id}\" cannot be an id or a name\n"),
-        );
+    for (args, id) in [("get job a/b", "a/b"), ("get job ..", ".."), ("get output j %2e", "%2e")] {
+        server.run(args).is(2, "", &format!("error: \"{id}\" cannot be an id or a name\n"));
     }
     assert!(server.calls().is_empty());
 }
@@ -91,25 +78,13 @@ fn piece(data: &str, next: u64, complete: bool) -> Value {
 fn output_is_read_to_its_end_within_one_attempt() {
     let server = Server::start();
     let place = |query: &str| own("GET", &format!("jobs/{JOB}/nodes/node-1/output?{query}"));
-    server.on(
-        &place("stage=reset&offset=0"),
-        200,
-        piece("aGVsbG8g", 6, false),
+    server.on(&place("stage=reset&offset=0"), 200, piece("aGVsbG8g", 6, false));
+    server.on(&place("stage=reset&offset=6&attempt=2"), 200, piece("d29ybGQK", 12, true));
+    server.run(&format!("get output {JOB} node-1")).is(0, "hello world\n", "");
+    server.on(&place("stage=post&offset=0&attempt=1"), 200, piece("", 0, false));
+    server.run(&format!("get output {JOB} node-1 --attempt 1 --stage post")).is(
+        0,
+        "",
+        "the output goes on: the step is still running\n",
     );
-    server.on(
-        &place("stage=reset&offset=6&attempt=2"),
-        200,
-        piece("d29ybGQK", 12, true),
-    );
-    server
-        .run(&format!("get output {JOB} node-1"))
-        .is(0, "hello world\n", "");
-    server.on(
-        &place("stage=post&offset=0&attempt=1"),
-        200,
-        piece("", 0, false),
-    );
-    server
-        .run(&format!("get output {JOB} node-1 --attempt 1 --stage post"))
-        .is(0, "", "the output goes on: the step is still running\n");
 }

@@ -31,17 +31,11 @@ fn files() -> Files {
     Files::new(&[
         ("key", &plain_key()),
         ("locked", &locked_key()),
-        (
-            "pem",
-            "-----BEGIN RSA PRIVATE KEY-----\ncanary\n-----END RSA PRIVATE KEY-----\n",
-        ),
+        ("pem", "-----BEGIN RSA PRIVATE KEY-----\ncanary\n-----END RSA PRIVATE KEY-----\n"),
         ("down", "#!/bin/sh\nkubeadm reset -f\n"),
         ("up", "#!/bin/sh\nkubeadm join\n"),
         ("empty", "\n"),
-        (
-            "known",
-            &format!("[10.0.0.1]:2222 {LINE}\n[gate]:2 {OTHER}\n"),
-        ),
+        ("known", &format!("[10.0.0.1]:2222 {LINE}\n[gate]:2 {OTHER}\n")),
     ])
 }
 
@@ -91,10 +85,7 @@ fn a_key_by_hand_wins_and_nodes_without_one_are_named() {
          warning: without a host key these nodes cannot be reset: node-2\n"
     );
     let sent = &server.changes()[0].body;
-    assert_eq!(
-        sent["machines"]["hostKeys"],
-        json!({ "node-1": OTHER, "new": LINE })
-    );
+    assert_eq!(sent["machines"]["hostKeys"], json!({ "node-1": OTHER, "new": LINE }));
     assert_eq!(sent.get("recipe"), None);
     assert_eq!(sent["machines"].get("sudo"), None);
 }
@@ -104,9 +95,7 @@ fn the_other_recipes_need_no_access() {
     let server = server();
     assert_eq!(server.run("cluster set-machines lab --recipe none").exit, 0);
     assert_eq!(
-        server
-            .run("cluster set-machines lab --recipe command --limit 9 -- /bin/reset --fast")
-            .exit,
+        server.run("cluster set-machines lab --recipe command --limit 9 -- /bin/reset --fast").exit,
         0
     );
     let sent: Vec<_> = server.changes().into_iter().map(|seen| seen.body).collect();
@@ -122,26 +111,11 @@ fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
     let (server, files) = (server(), files());
     let (down, up, key) = (files.at("down"), files.at("up"), files.at("locked"));
     let cases = [
-        (
-            String::new(),
-            "nothing is to be set: neither SSH access nor a recipe is given",
-        ),
-        (
-            "--recipe script".to_owned(),
-            "the recipe script needs --teardown FILE",
-        ),
-        (
-            format!("--recipe script --teardown {down}"),
-            "the recipe script needs --install FILE",
-        ),
-        (
-            format!("--teardown {down} --install {up}"),
-            "--teardown belongs to the recipe script",
-        ),
-        (
-            "--recipe command".to_owned(),
-            "the recipe command needs a program",
-        ),
+        (String::new(), "nothing is to be set: neither SSH access nor a recipe is given"),
+        ("--recipe script".to_owned(), "the recipe script needs --teardown FILE"),
+        (format!("--recipe script --teardown {down}"), "the recipe script needs --install FILE"),
+        (format!("--teardown {down} --install {up}"), "--teardown belongs to the recipe script"),
+        ("--recipe command".to_owned(), "the recipe command needs a program"),
         (
             "--recipe none -- /bin/true".to_owned(),
             "a program after -- belongs to the recipe command",
@@ -150,35 +124,16 @@ fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
             "--recipe none --limit 5".to_owned(),
             "--limit belongs to the recipes script, kubeadm and command",
         ),
-        (
-            format!("--key {key}"),
-            "has a passphrase, which the server cannot ask for",
-        ),
-        (
-            format!("--key {}", files.at("pem")),
-            "is not a private key in OpenSSH's format",
-        ),
-        (
-            format!(
-                "--recipe script --teardown {} --install {up}",
-                files.at("empty")
-            ),
-            "is empty",
-        ),
+        (format!("--key {key}"), "has a passphrase, which the server cannot ask for"),
+        (format!("--key {}", files.at("pem")), "is not a private key in OpenSSH's format"),
+        (format!("--recipe script --teardown {} --install {up}", files.at("empty")), "is empty"),
         ("--host node-1".to_owned(), "it is not NODE=VALUE"),
-        (
-            "--host-key node-1=nonsense".to_owned(),
-            "this is not an OpenSSH public key line",
-        ),
+        ("--host-key node-1=nonsense".to_owned(), "this is not an OpenSSH public key line"),
     ];
     for (args, message) in cases {
         let outcome = server.run(&format!("cluster set-machines lab {args}"));
         assert_eq!(outcome.exit, 2, "{args}: {}", outcome.stderr);
-        assert!(
-            outcome.stderr.contains(message),
-            "{args}: {}",
-            outcome.stderr
-        );
+        assert!(outcome.stderr.contains(message), "{args}: {}", outcome.stderr);
         assert!(!outcome.stderr.contains("canary"), "{}", outcome.stderr);
     }
     assert!(server.changes().is_empty());
@@ -190,22 +145,11 @@ fn key() -> ssh_key::PrivateKey {
 }
 
 fn plain_key() -> String {
-    key()
-        .to_openssh(ssh_key::LineEnding::LF)
-        .unwrap()
-        .to_string()
+    key().to_openssh(ssh_key::LineEnding::LF).unwrap().to_string()
 }
 
 fn locked_key() -> String {
-    let kdf = ssh_key::Kdf::Bcrypt {
-        salt: vec![1; 16],
-        rounds: 1,
-    };
-    let locked = key()
-        .encrypt_with(ssh_key::Cipher::Aes256Ctr, kdf, 1, "passphrase")
-        .unwrap();
-    locked
-        .to_openssh(ssh_key::LineEnding::LF)
-        .unwrap()
-        .to_string()
+    let kdf = ssh_key::Kdf::Bcrypt { salt: vec![1; 16], rounds: 1 };
+    let locked = key().encrypt_with(ssh_key::Cipher::Aes256Ctr, kdf, 1, "passphrase").unwrap();
+    locked.to_openssh(ssh_key::LineEnding::LF).unwrap().to_string()
 }

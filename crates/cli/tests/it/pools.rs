@@ -46,19 +46,10 @@ fn a_second_cluster_makes_the_choice_necessary() {
     );
     server.on(&in_cluster("GET", "nodes?limit=2000"), 200, nodes());
     assert_eq!(server.run("node list --cluster lab").exit, 0);
-    assert_eq!(
-        server
-            .run_with("node list", &[("EVENKEEL_CLUSTER", CLUSTER)], "")
-            .exit,
-        0
-    );
+    assert_eq!(server.run_with("node list", &[("EVENKEEL_CLUSTER", CLUSTER)], "").exit, 0);
     other["metadata"]["name"] = json!("lab");
     let server = Server::empty();
-    server.on(
-        &cce("GET", "clusters?detail=true"),
-        200,
-        json!({ "items": [cluster(), other] }),
-    );
+    server.on(&cce("GET", "clusters?detail=true"), 200, json!({ "items": [cluster(), other] }));
     server.run("node list --cluster lab").is(
         2,
         "",
@@ -83,17 +74,11 @@ fn create_sends_the_file_as_it_is() {
         json!({ "metadata": { "name": "red", "uid": "u-red" } }),
     );
     let file = files.at("p.json");
-    server
-        .run(&format!("pool create --file {file}"))
-        .is(0, "u-red\n", "node pool red created\n");
+    server.run(&format!("pool create --file {file}")).is(0, "u-red\n", "node pool red created\n");
     let from_stdin = server.run_with("pool create --file -", &[], &body.to_string());
     assert_eq!(from_stdin.exit, 0);
     assert_eq!(
-        server
-            .changes()
-            .iter()
-            .map(|seen| seen.body.clone())
-            .collect::<Vec<_>>(),
+        server.changes().iter().map(|seen| seen.body.clone()).collect::<Vec<_>>(),
         [body.clone(), body]
     );
     let bad = files.at("bad");
@@ -128,31 +113,20 @@ fn update_never_scales_to_nothing_by_omission() {
         "the file has no spec.initialNodeCount, which would mean 0: sent with ignoreInitialNodeCount\n\
          node pool blue changed; `evenkeel sync blue` brings it to its nodes\n",
     );
-    assert_eq!(
-        server.changes()[0].body["spec"]["ignoreInitialNodeCount"],
-        true
-    );
+    assert_eq!(server.changes()[0].body["spec"]["ignoreInitialNodeCount"], true);
 }
 
 #[test]
 fn nodes_over_all_pages() {
     let server = Server::empty();
-    server.on(
-        &cce("GET", "clusters?detail=true"),
-        200,
-        json!({ "items": [cluster()] }),
-    );
+    server.on(&cce("GET", "clusters?detail=true"), 200, json!({ "items": [cluster()] }));
     let page = |name: &str, info: Value| json!({ "items": [node(name, true)], "pageInfo": info });
     server.on(
         &in_cluster("GET", "nodes?limit=2000"),
         200,
         page("node-2", json!({ "nextMarker": "m/1" })),
     );
-    server.on(
-        &in_cluster("GET", "nodes?limit=2000&marker=m%2F1"),
-        200,
-        page("node-1", json!({})),
-    );
+    server.on(&in_cluster("GET", "nodes?limit=2000&marker=m%2F1"), 200, page("node-1", json!({})));
     server.run("node list").is(
         0,
         "NAME    ID          POOL  PHASE   ADDRESS   UP-TO-DATE\n\
@@ -175,13 +149,11 @@ fn nodes_of_a_pool_and_nodes_that_move() {
         "",
         "2 nodes are in node pool blue now\n",
     );
-    server
-        .run("node migrate --pool blue node-1 --as-current")
-        .is(
-            0,
-            "",
-            "1 node is in node pool blue now, recorded as up to date\n",
-        );
+    server.run("node migrate --pool blue node-1 --as-current").is(
+        0,
+        "",
+        "1 node is in node pool blue now, recorded as up to date\n",
+    );
     let sent = server.changes();
     assert_eq!(
         sent[0].body,
@@ -195,10 +167,6 @@ fn nodes_of_a_pool_and_nodes_that_move() {
         "error: there is no node node-9\n\nhint: there are: node-1, node-2\n",
     );
     let server = Server::start();
-    server.on(
-        &call,
-        403,
-        refusal("CCE.01403006", "The node pool has busy nodes"),
-    );
+    server.on(&call, 403, refusal("CCE.01403006", "The node pool has busy nodes"));
     assert_eq!(server.run("node migrate --pool blue node-1").exit, 1);
 }

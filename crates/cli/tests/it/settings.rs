@@ -35,11 +35,7 @@ fn the_environment_wins_over_the_file_and_keys_stay_a_pair() {
     mode(0o600);
     let file = ("EVENKEEL_CREDENTIALS", path.as_str());
     assert_eq!(run("cluster list", &[file], "").exit, 0);
-    let wrong = run(
-        "cluster list",
-        &[file, ("EVENKEEL_AK", AK), ("EVENKEEL_SK", "another")],
-        "",
-    );
+    let wrong = run("cluster list", &[file, ("EVENKEEL_AK", AK), ("EVENKEEL_SK", "another")], "");
     wrong.is(
         1,
         "",
@@ -66,16 +62,9 @@ fn the_environment_wins_over_the_file_and_keys_stay_a_pair() {
 
 #[test]
 fn endpoints_are_roots_and_clear_text_stays_on_loopback() {
-    let keys = [
-        ("EVENKEEL_AK", AK),
-        ("EVENKEEL_SK", SK),
-        ("EVENKEEL_PROJECT_ID", PROJECT),
-    ];
+    let keys = [("EVENKEEL_AK", AK), ("EVENKEEL_SK", SK), ("EVENKEEL_PROJECT_ID", PROJECT)];
     let cases = [
-        (
-            "http://10.0.0.1",
-            "is not encrypted, which is taken for loopback addresses only",
-        ),
+        ("http://10.0.0.1", "is not encrypted, which is taken for loopback addresses only"),
         ("https://host/api", "is not only scheme, host and port"),
         ("host:8443", "is not only scheme, host and port"),
         ("nonsense", "is not a URL"),
@@ -107,9 +96,9 @@ fn a_server_that_is_not_there_is_status_3() {
     ];
     let outcome = run("cluster list", &env, "");
     assert_eq!(outcome.exit, 3);
-    assert!(outcome.stderr.starts_with(&format!(
-        "error: {endpoint}/ cannot be reached\n  caused by: "
-    )));
+    assert!(
+        outcome.stderr.starts_with(&format!("error: {endpoint}/ cannot be reached\n  caused by: "))
+    );
     assert!(outcome.stderr.ends_with(
         "\n\nhint: is the server running, and is EVENKEEL_ENDPOINT (or `evenkeel login`) right?\n"
     ));
@@ -118,24 +107,14 @@ fn a_server_that_is_not_there_is_status_3() {
 #[test]
 fn something_else_that_answers_is_status_3() {
     let server = Server::empty();
-    server.on_text(
-        &cce("GET", "clusters?detail=true"),
-        502,
-        "<html>\x1b[2J</html>",
-    );
+    server.on_text(&cce("GET", "clusters?detail=true"), 502, "<html>\x1b[2J</html>");
     let outcome = server.run("cluster list");
     assert_eq!((outcome.exit, outcome.stdout.as_str()), (3, ""));
     assert!(
-        outcome
-            .stderr
-            .contains("answered, but not as this API does: HTTP 502 <html> [2J</html>\n")
+        outcome.stderr.contains("answered, but not as this API does: HTTP 502 <html> [2J</html>\n")
     );
     let server = Server::empty();
-    server.on(
-        &cce("GET", "clusters?detail=true"),
-        200,
-        json!({ "items": [{ "metadata": {} }] }),
-    );
+    server.on(&cce("GET", "clusters?detail=true"), 200, json!({ "items": [{ "metadata": {} }] }));
     let outcome = server.run("cluster list");
     assert_eq!(outcome.exit, 3);
     assert!(outcome.stderr.contains("an item has no `metadata.uid`"));
@@ -167,16 +146,8 @@ fn wrong_arguments_are_status_2_and_secrets_have_no_option() {
         assert_eq!(run(args, &[], "").exit, 2, "{args}");
     }
     for option in ["--sk", "--secret", "--password"] {
-        let outcome = run(
-            &format!("login --endpoint http://127.0.0.1 --ak A {option} s"),
-            &[],
-            "",
-        );
+        let outcome = run(&format!("login --endpoint http://127.0.0.1 --ak A {option} s"), &[], "");
         assert_eq!(outcome.exit, 2, "{option}");
-        assert!(
-            outcome.stderr.contains("unexpected argument"),
-            "{}",
-            outcome.stderr
-        );
+        assert!(outcome.stderr.contains("unexpected argument"), "{}", outcome.stderr);
     }
 }

@@ -47,11 +47,7 @@ impl Server {
     pub fn start() -> Self {
         let server = Self::empty();
         server.on(&cce("GET", "clusters?detail=true"), 200, clusters());
-        server.on(
-            &in_cluster("GET", "nodepools?showDefaultNodePool=true"),
-            200,
-            pools(),
-        );
+        server.on(&in_cluster("GET", "nodepools?showDefaultNodePool=true"), 200, pools());
         server.on(&in_cluster("GET", "nodes?limit=2000"), 200, nodes());
         server
     }
@@ -73,42 +69,23 @@ impl Server {
 
     /// Adds an answer to a call. Several are given one after the other.
     pub fn on(&self, call: &str, status: u16, body: Value) {
-        let text = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
+        let text = if body.is_null() { String::new() } else { body.to_string() };
         self.on_text(call, status, &text);
     }
 
     pub fn on_text(&self, call: &str, status: u16, body: &str) {
         let mut script = self.script.lock().unwrap();
-        script
-            .answers
-            .entry(call.to_owned())
-            .or_default()
-            .push_back((status, body.to_owned()));
+        script.answers.entry(call.to_owned()).or_default().push_back((status, body.to_owned()));
     }
 
     /// The calls that change something.
     pub fn changes(&self) -> Vec<Seen> {
         let script = self.script.lock().unwrap();
-        script
-            .seen
-            .iter()
-            .filter(|seen| !seen.call.starts_with("GET "))
-            .cloned()
-            .collect()
+        script.seen.iter().filter(|seen| !seen.call.starts_with("GET ")).cloned().collect()
     }
 
     pub fn calls(&self) -> Vec<String> {
-        self.script
-            .lock()
-            .unwrap()
-            .seen
-            .iter()
-            .map(|seen| seen.call.clone())
-            .collect()
+        self.script.lock().unwrap().seen.iter().map(|seen| seen.call.clone()).collect()
     }
 
     pub fn run(&self, args: &str) -> Outcome {
@@ -146,28 +123,14 @@ fn serve(mut stream: TcpStream, script: &Mutex<Script>) {
         };
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    let length = headers
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let mut body = vec![0; length.map_or(0, |(_, value)| value.parse().unwrap())];
     reader.read_exact(&mut body).unwrap();
     let (raw_path, raw_query) = target.split_once('?').unwrap_or((target, ""));
-    let parts = RequestParts {
-        method,
-        raw_path,
-        raw_query,
-        headers: &headers,
-        body: &body,
-    };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs() as i64;
+    let parts = RequestParts { method, raw_path, raw_query, headers: &headers, body: &body };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     let (status, answer) = match verify(&parts, SK.as_bytes(), now) {
-        Err(error) => (
-            401,
-            refusal(error.code().code(), &error.to_string()).to_string(),
-        ),
+        Err(error) => (401, refusal(error.code().code(), &error.to_string()).to_string()),
         Ok(()) => answer(script, &format!("{method} {target}"), &body),
     };
     write!(
@@ -182,21 +145,11 @@ fn serve(mut stream: TcpStream, script: &Mutex<Script>) {
 fn answer(script: &Mutex<Script>, call: &str, body: &[u8]) -> (u16, String) {
     let mut script = script.lock().unwrap();
     let body = serde_json::from_slice(body).unwrap_or(Value::Null);
-    script.seen.push(Seen {
-        call: call.to_owned(),
-        body,
-    });
+    script.seen.push(Seen { call: call.to_owned(), body });
     let Some(answers) = script.answers.get_mut(call) else {
-        return (
-            404,
-            refusal("APIGW.0101", &format!("nothing stands at {call}")).to_string(),
-        );
+        return (404, refusal("APIGW.0101", &format!("nothing stands at {call}")).to_string());
     };
-    if answers.len() > 1 {
-        answers.pop_front().unwrap()
-    } else {
-        answers[0].clone()
-    }
+    if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() }
 }
 
 /// A refusing answer as the API words it.
@@ -267,10 +220,7 @@ impl Outcome {
     /// All three at once, so that a failed test shows all of it.
     #[track_caller]
     pub fn is(&self, exit: u8, stdout: &str, stderr: &str) {
-        assert_eq!(
-            (self.exit, self.stdout.as_str(), self.stderr.as_str()),
-            (exit, stdout, stderr)
-        );
+        assert_eq!((self.exit, self.stdout.as_str(), self.stderr.as_str()), (exit, stdout, stderr));
     }
 }
 
@@ -289,11 +239,7 @@ pub fn run(args: &str, env: &[(&str, &str)], stdin: &str) -> Outcome {
         Ok(cli) => cli,
         Err(error) => {
             let (exit, text) = (error.exit_code() as u8, error.to_string());
-            return Outcome {
-                exit,
-                stdout: String::new(),
-                stderr: text,
-            };
+            return Outcome { exit, stdout: String::new(), stderr: text };
         }
     };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -315,18 +261,11 @@ pub fn run(args: &str, env: &[(&str, &str)], stdin: &str) -> Outcome {
             stdout_is_terminal: false,
             colour: false,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(evenkeel_cli::run(cli.command, &mut io))
     };
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    let outcome = Outcome {
-        exit: exit as u8,
-        stdout: text(stdout),
-        stderr: text(stderr),
-    };
+    let outcome = Outcome { exit: exit as u8, stdout: text(stdout), stderr: text(stderr) };
     assert!(
         !outcome.stdout.contains(SK) && !outcome.stderr.contains(SK),
         "the secret key was shown"

@@ -58,10 +58,7 @@ fn what_was_not_asked_is_left_out() {
     let outcome = server.run(&format!("sync {POOL} --max-unavailable 1 -o json"));
     assert_eq!(outcome.stdout, format!("{{\n  \"jobid\": \"{JOB}\"\n}}\n"));
     let sent = &server.changes()[0].body;
-    assert_eq!(
-        sent["spec"],
-        json!({ "nodePoolID": POOL, "maxUnavailable": 1 })
-    );
+    assert_eq!(sent["spec"], json!({ "nodePoolID": POOL, "maxUnavailable": 1 }));
     assert!(!server.calls().iter().any(|call| call.contains("/nodes")));
 }
 
@@ -72,26 +69,16 @@ fn wait_follows_to_success() {
     let get = cce("GET", &format!("jobs/{JOB}"));
     let held = "pod web-0 is held\x1b[2J";
     server.on(&get, 200, job("Initializing", 0, &[]));
-    server.on(
-        &get,
-        200,
-        job("Running", 0, &[("node-1", "draining", held)]),
-    );
-    server.on(
-        &get,
-        200,
-        job("Running", 0, &[("node-1", "draining", held)]),
-    );
+    server.on(&get, 200, job("Running", 0, &[("node-1", "draining", held)]));
+    server.on(&get, 200, job("Running", 0, &[("node-1", "draining", held)]));
     server.on(&get, 503, refusal("APIGW.0201", "Backend timeout"));
     server.on(&get, 200, job("Running", 1, &[("node-1", "done", "")]));
     server.on(&get, 200, job("Success", 2, &[("node-1", "done", "")]));
-    server
-        .run("sync blue --max-unavailable 1 --wait --timeout 60")
-        .is(
-            0,
-            &format!("{JOB}\n"),
-            &format!(
-                "job {JOB} accepted; to stop watching does not stop it\n\
+    server.run("sync blue --max-unavailable 1 --wait --timeout 60").is(
+        0,
+        &format!("{JOB}\n"),
+        &format!(
+            "job {JOB} accepted; to stop watching does not stop it\n\
              job {JOB} Initializing: 0 of 2 ok, 1 in hand\n\
              node-1  draining (drain): pod web-0 is held [2J\n\
              job {JOB} Running: 0 of 2 ok, 1 in hand\n\
@@ -100,8 +87,8 @@ fn wait_follows_to_success() {
              node-1  done (drain)\n\
              job {JOB} Running: 1 of 2 ok, 1 in hand\n\
              job {JOB} Success (2 of 2 ok, 1 in hand)\n"
-            ),
-        );
+        ),
+    );
 }
 
 #[test]
@@ -113,9 +100,7 @@ fn a_failed_job_and_one_that_takes_too_long_are_status_1() {
     let outcome = server.run("sync blue --max-unavailable 1 --wait --output json");
     assert_eq!(outcome.exit, 1);
     assert!(
-        outcome
-            .stderr
-            .ends_with("Failed (1 of 2 ok, 1 in hand): 1 of 2 nodes failed\n"),
+        outcome.stderr.ends_with("Failed (1 of 2 ok, 1 in hand): 1 of 2 nodes failed\n"),
         "{}",
         outcome.stderr
     );
@@ -140,10 +125,7 @@ fn a_refusal_says_what_to_do() {
     server.on(
         &call(POOL),
         429,
-        refusal(
-            "CCE.01429002",
-            "Resource locked by other requests. Job x runs",
-        ),
+        refusal("CCE.01429002", "Resource locked by other requests. Job x runs"),
     );
     server.run("sync blue --max-unavailable 1 --wait").is(
         1,
@@ -159,14 +141,10 @@ fn a_region_that_names_no_job_is_told_apart() {
     let server = Server::start();
     server.on(&call("DefaultPool"), 200, Value::Null);
     let said = "the sync of DefaultPool was accepted, but the server named no job to follow";
-    server
-        .run("sync DefaultPool --max-unavailable 1")
-        .is(0, "", &format!("{said}\n"));
-    server
-        .run("sync DefaultPool --max-unavailable 1 --wait")
-        .is(
-            1,
-            "",
-            &format!("error: {said}\n\nhint: watch `evenkeel pool show DefaultPool`\n"),
-        );
+    server.run("sync DefaultPool --max-unavailable 1").is(0, "", &format!("{said}\n"));
+    server.run("sync DefaultPool --max-unavailable 1 --wait").is(
+        1,
+        "",
+        &format!("error: {said}\n\nhint: watch `evenkeel pool show DefaultPool`\n"),
+    );
 }

@@ -57,15 +57,7 @@ impl Node {
 
     fn left_cordoned(&self) -> bool {
         let last = self.latest.as_ref().and_then(|job| self.works.get(job));
-        last.is_some_and(|w| {
-            matches!(
-                &w.phase,
-                Phase::Failed {
-                    left: Left::Cordoned,
-                    ..
-                }
-            )
-        })
+        last.is_some_and(|w| matches!(&w.phase, Phase::Failed { left: Left::Cordoned, .. }))
     }
 
     fn count_out(&mut self, tick: u64) {
@@ -98,11 +90,7 @@ impl History {
             Fact::Restarted => self.restarted()?,
             Fact::Marked { node, job } => self.marked(node, job)?,
             Fact::Unmarked { node } => self.node(node).mark = None,
-            Fact::Schedulable {
-                node,
-                schedulable,
-                by,
-            } => {
+            Fact::Schedulable { node, schedulable, by } => {
                 self.schedulable(node, *schedulable, *by)?;
                 self.node(node).count_out(tick);
             }
@@ -122,12 +110,7 @@ impl History {
             Fact::Evicted { uid, node } => self.evicted(uid, node.as_ref())?,
             Fact::Deleted { uid, node, by } => self.deleted(uid, node.as_ref(), *by)?,
             Fact::Ordered { node, epoch } => self.ordered(node, *epoch)?,
-            Fact::StepStarted {
-                job,
-                node,
-                attempt,
-                step,
-            } => {
+            Fact::StepStarted { job, node, attempt, step } => {
                 self.step_started(at_ms, job, node, *attempt, step)?;
             }
             Fact::StepEnded { node, step } => {
@@ -150,15 +133,7 @@ impl History {
     }
 
     fn accepted(&mut self, fact: &Fact) {
-        let Fact::Accepted {
-            job,
-            members,
-            targets,
-            max_unavailable,
-            force,
-            canary,
-        } = fact
-        else {
+        let Fact::Accepted { job, members, targets, max_unavailable, force, canary } = fact else {
             return;
         };
         let accepted = Job {
@@ -183,10 +158,7 @@ impl History {
         let entry = self.node(node);
         let before = entry.works.get(job).map(|w| w.phase.clone());
         if before.as_ref().is_some_and(Phase::is_terminal) {
-            return broken(
-                "S13",
-                format!("{node} had ended in {job} and was stored again"),
-            );
+            return broken("S13", format!("{node} had ended in {job} and was stored again"));
         }
         let active = work.phase.is_active();
         if active && let Some(other) = entry.holder.as_ref().filter(|other| *other != job) {
@@ -217,10 +189,7 @@ impl History {
         let held = self.nodes.values().filter(|n| n.slot(job)).count();
         let max = self.jobs.get(job).map_or(0, |j| j.max);
         if held > max {
-            return broken(
-                "S1",
-                format!("{held} nodes of {job} hold a slot, at most {max} may"),
-            );
+            return broken("S1", format!("{held} nodes of {job} hold a slot, at most {max} may"));
         }
         Ok(())
     }
@@ -231,10 +200,7 @@ impl History {
             return Ok(());
         };
         if facts.ended {
-            return broken(
-                "S14",
-                format!("{} was taken after {job} had ended", work.name),
-            );
+            return broken("S14", format!("{} was taken after {job} had ended", work.name));
         }
         if !facts.canary || facts.proofs > 0 || !work.was_available {
             return Ok(());
@@ -246,10 +212,7 @@ impl History {
         match other {
             Some((name, _)) => broken(
                 "S14",
-                format!(
-                    "{} was taken before {name} had proven the configuration",
-                    work.name
-                ),
+                format!("{} was taken before {name} had proven the configuration", work.name),
             ),
             None => Ok(()),
         }
@@ -263,10 +226,7 @@ impl History {
                 && !node.left_cordoned()
                 && !node.cordoned_before
             {
-                return broken(
-                    "S4",
-                    format!("{name} is cordoned by us and no record says so"),
-                );
+                return broken("S4", format!("{name} is cordoned by us and no record says so"));
             }
         }
         Ok(())
@@ -276,10 +236,7 @@ impl History {
         let tick = self.tick;
         let entry = self.node(node);
         if entry.holder.as_ref() != Some(job) {
-            return broken(
-                "S3",
-                format!("{node} was marked for {job} without a durable claim"),
-            );
+            return broken("S3", format!("{node} was marked for {job} without a durable claim"));
         }
         entry.marked_at.get_or_insert(tick);
         entry.mark = Some(job.clone());
@@ -298,16 +255,10 @@ impl History {
         }
         if schedulable {
             if entry.cordon == Some(Cordon::Others) && entry.holder.is_none() {
-                return broken(
-                    "S5",
-                    format!("{node} was uncordoned, and the cordon was not ours"),
-                );
+                return broken("S5", format!("{node} was uncordoned, and the cordon was not ours"));
             }
             if entry.cordoned_before {
-                return broken(
-                    "S5",
-                    format!("{node} was cordoned before us and was uncordoned"),
-                );
+                return broken("S5", format!("{node} was cordoned before us and was uncordoned"));
             }
             entry.cordon = None;
             return Ok(());
@@ -317,11 +268,7 @@ impl History {
         };
         let was_available = entry.cordon.is_none() && !entry.unready;
         entry.cordon.get_or_insert(Cordon::Ours);
-        if was_available {
-            self.room(&job, node)
-        } else {
-            Ok(())
-        }
+        if was_available { self.room(&job, node) } else { Ok(()) }
     }
 
     /// S1, availability: when a node in service is taken out, all nodes that we hold out of service, and all that
@@ -342,18 +289,11 @@ impl History {
                 || (held && entry.works.get(job).is_some_and(|w| w.was_available))
                 || before
         };
-        let out: Vec<&str> = facts
-            .members
-            .iter()
-            .filter(|n| counts(n))
-            .map(NodeName::as_str)
-            .collect();
+        let out: Vec<&str> =
+            facts.members.iter().filter(|n| counts(n)).map(NodeName::as_str).collect();
         if out.len() > facts.max {
             let (names, max) = (out.join(", "), facts.max);
-            return broken(
-                "S1",
-                format!("{names} are out, {node} was taken, limit {max}"),
-            );
+            return broken("S1", format!("{names} are out, {node} was taken, limit {max}"));
         }
         Ok(())
     }
@@ -362,21 +302,14 @@ impl History {
         if let Some(node) = node
             && self.node(node).holder.is_none()
         {
-            return broken(
-                "S3",
-                format!("pod {uid} was evicted from {node}, which is not held"),
-            );
+            return broken("S3", format!("pod {uid} was evicted from {node}, which is not held"));
         }
         Ok(())
     }
 
     fn deleted(&mut self, uid: &Uid, node: Option<&NodeName>, by: Who) -> Result<(), Broken> {
-        let holder = node
-            .and_then(|n| self.nodes.get(n))
-            .and_then(|n| n.holder.as_ref());
-        let forced = holder
-            .and_then(|job| self.jobs.get(job))
-            .is_some_and(|j| j.force);
+        let holder = node.and_then(|n| self.nodes.get(n)).and_then(|n| n.holder.as_ref());
+        let forced = holder.and_then(|job| self.jobs.get(job)).is_some_and(|j| j.force);
         if by == Who::Us && !forced {
             return broken("S6", format!("pod {uid} was deleted without force"));
         }
@@ -388,10 +321,7 @@ impl History {
         let entry = self.node(node);
         if epoch < entry.epoch {
             let newer = entry.epoch;
-            return broken(
-                "S12",
-                format!("{node} took an order of epoch {epoch} after {newer}"),
-            );
+            return broken("S12", format!("{node} took an order of epoch {epoch} after {newer}"));
         }
         entry.epoch = epoch;
         Ok(())
@@ -407,10 +337,7 @@ impl History {
     ) -> Result<(), Broken> {
         let key = (job.clone(), node.clone(), attempt, step.to_owned());
         if !self.steps.insert(key) {
-            return broken(
-                "S8",
-                format!("{step} ran twice in attempt {attempt} on {node}"),
-            );
+            return broken("S8", format!("{step} ran twice in attempt {attempt} on {node}"));
         }
         let order = self.jobs.get(job).map_or(0, |j| j.order);
         let begins = step.starts_with("Reset/teardown");
@@ -418,10 +345,7 @@ impl History {
         // An order that was given goes on without us, for as long as the node is on our account.
         let held = entry.holder.as_ref() == Some(job) || (entry.slot(job) && !begins);
         if !held || entry.works.get(job).is_none_or(|w| w.attempt < attempt) {
-            return broken(
-                "S3",
-                format!("{step} ran on {node} without a durable claim of {job}"),
-            );
+            return broken("S3", format!("{step} ran on {node} without a durable claim of {job}"));
         }
         if order < entry.last_order {
             return broken("S9", format!("{job} changed {node} after a newer job had"));
@@ -438,18 +362,12 @@ impl History {
             None => broken("S7", format!("{step} began on {node} without a fresh read")),
             Some((at, ..)) if at_ms.saturating_sub(at) > READ_IS_FRESH_MS => {
                 let age = (at_ms - at) / 1000;
-                broken(
-                    "S7",
-                    format!("{step} began on {node} on a read that was {age} s old"),
-                )
+                broken("S7", format!("{step} began on {node} on a read that was {age} s old"))
             }
             Some((_, false, _)) => broken("S7", format!("{step} began on {node}, still open")),
             Some((_, true, pods)) if !pods.is_empty() => {
                 let pods: Vec<&str> = pods.iter().map(Uid::as_str).collect();
-                broken(
-                    "S7",
-                    format!("{step} began on {node} while it ran {}", pods.join(", ")),
-                )
+                broken("S7", format!("{step} began on {node} while it ran {}", pods.join(", ")))
             }
             Some(_) => Ok(()),
         }

@@ -31,11 +31,7 @@ pub(super) fn rejoining(
         return next;
     }
     let missing = missing(ctx, work, heartbeat);
-    let with = |good_since| Phase::Rejoining {
-        since,
-        heartbeat: heartbeat.clone(),
-        good_since,
-    };
+    let with = |good_since| Phase::Rejoining { since, heartbeat: heartbeat.clone(), good_since };
     match (missing, good_since) {
         (Some(message), _) if ctx.now - since >= policy.ready_timeout => {
             fail(ctx, sync, work, Cause::NotReady { message })
@@ -56,9 +52,7 @@ pub(super) fn rejoining(
         }
         (None, Some(good)) if ctx.now - good < policy.settle => {
             plan.wake(good + policy.settle);
-            stay(WaitingOn::Settling {
-                until: good + policy.settle,
-            })
+            stay(WaitingOn::Settling { until: good + policy.settle })
         }
         (None, Some(_)) => proven(ctx, sync, work),
     }
@@ -75,11 +69,7 @@ fn sign_of_life(
 ) -> Option<Step> {
     let becomes = |heartbeat| {
         let mut next = work.clone();
-        next.phase = Phase::Rejoining {
-            since,
-            heartbeat,
-            good_since,
-        };
+        next.phase = Phase::Rejoining { since, heartbeat, good_since };
         Some(step_to(next))
     };
     let wanted = match heartbeat {
@@ -97,12 +87,7 @@ fn sign_of_life(
         Some((asked, _)) if ctx.now - asked < HEARTBEAT_EVERY => {
             plan.wake(asked + HEARTBEAT_EVERY);
         }
-        _ => plan.emit(
-            ctx,
-            Action::Heartbeat {
-                node: work.name.clone(),
-            },
-        ),
+        _ => plan.emit(ctx, Action::Heartbeat { node: work.name.clone() }),
     }
     None
 }
@@ -132,15 +117,7 @@ fn missing(ctx: &Ctx<'_>, work: &Work, heartbeat: &Heartbeat) -> Option<String> 
 fn proven(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Step {
     if sync.spec.post_install && sync.spec.resets {
         let lifted = !sync.spec.wait_post_install;
-        return go(
-            ctx,
-            work,
-            Phase::PostInstall {
-                since: ctx.now,
-                lifted,
-            },
-            "",
-        );
+        return go(ctx, work, Phase::PostInstall { since: ctx.now, lifted }, "");
     }
     release(ctx, work, Outcome::Done, "")
 }
@@ -155,9 +132,7 @@ pub(super) fn post_install(
     if lifted {
         let entry = ctx.index.node(&work.name);
         if entry.is_some_and(|e| e.seen.unschedulable) && !work.was_unschedulable {
-            let lift = Action::Lift {
-                node: work.name.clone(),
-            };
+            let lift = Action::Lift { node: work.name.clone() };
             let done = ctx.ledger.done_at(&lift.key());
             // Our uncordon came through and this was seen later: somebody else has cordoned it.
             if done.is_some_and(|at| at >= since && ctx.now - at >= LIFT_SHOWS) {
@@ -179,15 +154,7 @@ pub(super) fn post_install(
         Order::Succeeded(_) => release(ctx, work, Outcome::Done, ""),
         Order::Failed(cause) if lifted => {
             let note = cause.to_string();
-            release(
-                ctx,
-                work,
-                Outcome::Failed {
-                    cause,
-                    keeps_slot: true,
-                },
-                note,
-            )
+            release(ctx, work, Outcome::Failed { cause, keeps_slot: true }, note)
         }
         Order::Failed(cause) => fail(ctx, sync, work, cause),
     }
@@ -204,42 +171,23 @@ pub(super) fn releasing(
     let end = |phase: Phase| go(ctx, work, phase, "");
     let after = match then {
         Outcome::Done => Phase::Done { at: ctx.now },
-        Outcome::Waiting { until, cause } => Phase::Waiting {
-            since: ctx.now,
-            until: *until,
-            cause: cause.clone(),
-        },
+        Outcome::Waiting { until, cause } => {
+            Phase::Waiting { since: ctx.now, until: *until, cause: cause.clone() }
+        }
         Outcome::Failed { cause, keeps_slot } => Phase::Failed {
             at: ctx.now,
             cause: cause.clone(),
-            left: if *keeps_slot {
-                Left::InServiceHoldingSlot
-            } else {
-                Left::InService
-            },
+            left: if *keeps_slot { Left::InServiceHoldingSlot } else { Left::InService },
         },
-        Outcome::Skipped { reason } => Phase::Skipped {
-            at: ctx.now,
-            reason: reason.clone(),
-        },
+        Outcome::Skipped { reason } => Phase::Skipped { at: ctx.now, reason: reason.clone() },
     };
     let Some(entry) = ctx.index.node(&work.name) else {
-        return if ctx.index.live() {
-            end(after)
-        } else {
-            stay(WaitingOn::View)
-        };
+        return if ctx.index.live() { end(after) } else { stay(WaitingOn::View) };
     };
     let seen = &entry.seen;
     let uncordon = !work.was_unschedulable;
-    let action = Action::Release {
-        node: work.name.clone(),
-        uncordon,
-    };
-    let acknowledged = ctx
-        .ledger
-        .done_at(&action.key())
-        .is_some_and(|at| at >= since);
+    let action = Action::Release { node: work.name.clone(), uncordon };
+    let acknowledged = ctx.ledger.done_at(&action.key()).is_some_and(|at| at >= since);
     // Without a mark and schedulable, it is released, whoever did it. Unschedulable after our own acknowledged
     // release, it was cordoned by somebody else.
     let released = seen.mark.is_none() || ours(sync, seen).is_none();

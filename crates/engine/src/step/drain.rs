@@ -29,14 +29,7 @@ pub(super) fn draining(
     };
     let seen = &entry.seen;
     if seen.hold && work.attempt == 0 {
-        return release(
-            ctx,
-            work,
-            Outcome::Skipped {
-                reason: SkipReason::Held,
-            },
-            "held",
-        );
+        return release(ctx, work, Outcome::Skipped { reason: SkipReason::Held }, "held");
     }
     // A person took our mark away: nothing goes on before it is back. A Node that its kubelet made anew during the
     // reset is cordoned first.
@@ -53,17 +46,12 @@ pub(super) fn draining(
     match (seen.unschedulable, cordoned) {
         (true, false) => {
             let mut next = work.clone();
-            next.phase = Phase::Draining {
-                since,
-                cordoned: true,
-            };
+            next.phase = Phase::Draining { since, cordoned: true };
             return step_to(next);
         }
         (false, true) if work.attempt == 0 => return uncordoned(ctx, work, since),
         (false, _) => {
-            let action = Action::Cordon {
-                node: work.name.clone(),
-            };
+            let action = Action::Cordon { node: work.name.clone() };
             let what = super::trouble(ctx, &action.key()).unwrap_or_else(|| "the cordon".into());
             plan.emit(ctx, action);
             return stay(WaitingOn::Ourselves { what });
@@ -71,23 +59,9 @@ pub(super) fn draining(
         (true, true) => {}
     }
     let force = sync.spec.force;
-    let view = drain::view(
-        ctx.index,
-        &work.name,
-        ctx.index.pods_on(&work.name),
-        force,
-        ctx.now,
-    );
+    let view = drain::view(ctx.index, &work.name, ctx.index.pods_on(&work.name), force, ctx.now);
     if view.is_empty() {
-        return go(
-            ctx,
-            work,
-            Phase::Confirming {
-                since: ctx.now,
-                drain_since: since,
-            },
-            "",
-        );
+        return go(ctx, work, Phase::Confirming { since: ctx.now, drain_since: since }, "");
     }
     move_pods(ctx, sync, work, &view, since, plan)
 }
@@ -98,25 +72,9 @@ fn absent(ctx: &Ctx<'_>, work: &Work) -> Step {
         return stay(WaitingOn::View);
     }
     if work.attempt == 0 {
-        return go(
-            ctx,
-            work,
-            Phase::Skipped {
-                at: ctx.now,
-                reason: SkipReason::Gone,
-            },
-            "",
-        );
+        return go(ctx, work, Phase::Skipped { at: ctx.now, reason: SkipReason::Gone }, "");
     }
-    go(
-        ctx,
-        work,
-        Phase::Confirming {
-            since: ctx.now,
-            drain_since: ctx.now,
-        },
-        "the node has left",
-    )
+    go(ctx, work, Phase::Confirming { since: ctx.now, drain_since: ctx.now }, "the node has left")
 }
 
 /// A person made the node schedulable: once we cordon again, the second time we leave it alone.
@@ -124,18 +82,13 @@ fn uncordoned(ctx: &Ctx<'_>, work: &Work, since: Time) -> Step {
     let mut next = work.clone();
     next.uncordons += 1;
     if next.uncordons >= 2 {
-        let then = Outcome::Skipped {
-            reason: SkipReason::UncordonedByPeople,
-        };
+        let then = Outcome::Skipped { reason: SkipReason::UncordonedByPeople };
         return release(ctx, &next, then, "uncordoned by a person a second time");
     }
     go(
         ctx,
         &next,
-        Phase::Draining {
-            since,
-            cordoned: false,
-        },
+        Phase::Draining { since, cordoned: false },
         "uncordoned by a person; cordoned again",
     )
 }
@@ -156,22 +109,10 @@ fn move_pods(
     let mut blocker = view.blocked.first().map(|(_, b)| b.clone());
     if overdue && sync.spec.force {
         for (pod, _) in &view.evict {
-            plan.emit(
-                ctx,
-                Action::Delete {
-                    pod: pod.key.clone(),
-                    uid: pod.uid.clone(),
-                },
-            );
+            plan.emit(ctx, Action::Delete { pod: pod.key.clone(), uid: pod.uid.clone() });
         }
         for (pod, _) in &view.blocked {
-            plan.emit(
-                ctx,
-                Action::Delete {
-                    pod: pod.key.clone(),
-                    uid: pod.uid.clone(),
-                },
-            );
+            plan.emit(ctx, Action::Delete { pod: pod.key.clone(), uid: pod.uid.clone() });
         }
     } else if ctx.index.live() {
         for (pod, budget) in &view.evict {
@@ -181,16 +122,9 @@ fn move_pods(
         }
     }
     // With force, pods that outlive even their deletion (a finalizer) end the try as well.
-    let give_up = if sync.spec.force {
-        elapsed >= limit + limit
-    } else {
-        overdue
-    };
+    let give_up = if sync.spec.force { elapsed >= limit + limit } else { overdue };
     // Nothing is given back while one of our evictions is on its way.
-    let busy = ctx
-        .index
-        .pods_on(&work.name)
-        .any(|p| ctx.ledger.pod_busy(&p.uid));
+    let busy = ctx.index.pods_on(&work.name).any(|p| ctx.ledger.pod_busy(&p.uid));
     let yields = blocker.is_some()
         && !busy
         && !sync.spec.force
@@ -202,11 +136,7 @@ fn move_pods(
         return yield_slot(ctx, sync, work, blocker, yields && !give_up);
     }
     if !give_up {
-        let end = if sync.spec.force && overdue {
-            limit + limit
-        } else {
-            limit
-        };
+        let end = if sync.spec.force && overdue { limit + limit } else { limit };
         plan.wake(since + end);
     }
     if blocker.is_some() && elapsed < policy.yield_after {
@@ -216,11 +146,7 @@ fn move_pods(
         Some(blocker) => stay(WaitingOn::Budget { blocker }),
         None => {
             let pods = (view.ending.len() + view.evict.len()) as u32;
-            let pod = view
-                .ending
-                .first()
-                .or(view.evict.first().map(|(p, _)| &p.key))
-                .cloned();
+            let pod = view.ending.first().or(view.evict.first().map(|(p, _)| &p.key)).cloned();
             let pod = pod.unwrap_or_else(|| ObjectKey::new("", ""));
             stay(WaitingOn::PodEnding { pods, pod })
         }
@@ -228,11 +154,7 @@ fn move_pods(
 }
 
 fn ending_blocker(view: &DrainView) -> Blocker {
-    let pod = view
-        .ending
-        .first()
-        .or(view.evict.first().map(|(p, _)| &p.key))
-        .cloned();
+    let pod = view.ending.first().or(view.evict.first().map(|(p, _)| &p.key)).cloned();
     Blocker {
         pod: pod.unwrap_or_else(|| ObjectKey::new("", "")),
         budget: None,
@@ -251,11 +173,8 @@ fn yield_slot(ctx: &Ctx<'_>, sync: &Sync, work: &Work, blocker: Blocker, early: 
     if work.attempt > 0 {
         return fail(ctx, sync, &work, cause);
     }
-    let note = if early {
-        "yields to a node that can drain now"
-    } else {
-        "the drain took too long"
-    };
+    let note =
+        if early { "yields to a node that can drain now" } else { "the drain took too long" };
     let then = admit::after_try(ctx, sync, &work, cause);
     release(ctx, &work, then, note)
 }
@@ -270,13 +189,8 @@ fn evict(
     if ctx.ledger.was_evicted(&pod.uid) {
         return None;
     }
-    let blocked = |why: String| {
-        Some(Blocker {
-            pod: pod.key.clone(),
-            budget: budget_key.cloned(),
-            why,
-        })
-    };
+    let blocked =
+        |why: String| Some(Blocker { pod: pod.key.clone(), budget: budget_key.cloned(), why });
     let budget = budget_key.and_then(|key| ctx.index.budget(key));
     if let Some(refusal) = ctx.ledger.refusal(&pod.uid) {
         let changed = match (&refusal.budget_version, budget) {
@@ -308,18 +222,9 @@ fn evict(
     }
     plan.emit(
         ctx,
-        Action::Evict {
-            pod: pod.key.clone(),
-            uid: pod.uid.clone(),
-            budget: budget_key.cloned(),
-        },
+        Action::Evict { pod: pod.key.clone(), uid: pod.uid.clone(), budget: budget_key.cloned() },
     );
-    let key = Action::Evict {
-        pod: pod.key.clone(),
-        uid: pod.uid.clone(),
-        budget: None,
-    }
-    .key();
+    let key = Action::Evict { pod: pod.key.clone(), uid: pod.uid.clone(), budget: None }.key();
     super::trouble(ctx, &key).and_then(blocked)
 }
 
@@ -337,9 +242,7 @@ fn shortage(b: &BudgetSeen) -> String {
 }
 
 fn plan_uses_lane(plan: &Plan, budget: &ObjectKey) -> bool {
-    plan.actions
-        .iter()
-        .any(|a| matches!(a, Action::Evict { budget: Some(b), .. } if b == budget))
+    plan.actions.iter().any(|a| matches!(a, Action::Evict { budget: Some(b), .. } if b == budget))
 }
 
 pub(super) fn confirming(
@@ -350,40 +253,24 @@ pub(super) fn confirming(
     drain_since: Time,
     plan: &mut Plan,
 ) -> Step {
-    let action = Action::Confirm {
-        node: work.name.clone(),
-    };
+    let action = Action::Confirm { node: work.name.clone() };
     let Some(read) = ctx.ledger.confirmed(&work.name, since) else {
         // A cache that lags behind the last read must not make us read in a circle.
         if let Some(last) = ctx.ledger.done_at(&action.key())
             && ctx.now - last < CONFIRM_PAUSE
         {
             plan.wake(last + CONFIRM_PAUSE);
-            return stay(WaitingOn::Ourselves {
-                what: "a fresh read".to_owned(),
-            });
+            return stay(WaitingOn::Ourselves { what: "a fresh read".to_owned() });
         }
         let what = super::trouble(ctx, &action.key()).unwrap_or_else(|| "a fresh read".into());
         plan.emit(ctx, action);
         return stay(WaitingOn::Ourselves { what });
     };
-    let again = |note: &str| {
-        go(
-            ctx,
-            work,
-            Phase::Draining {
-                since: drain_since,
-                cordoned: false,
-            },
-            note,
-        )
-    };
+    let again =
+        |note: &str| go(ctx, work, Phase::Draining { since: drain_since, cordoned: false }, note);
     match &read.node {
         None if work.attempt == 0 => {
-            let phase = Phase::Skipped {
-                at: ctx.now,
-                reason: SkipReason::Gone,
-            };
+            let phase = Phase::Skipped { at: ctx.now, reason: SkipReason::Gone };
             return go(ctx, work, phase, "");
         }
         None => return begin(ctx, sync, work),
@@ -418,19 +305,11 @@ pub(super) fn confirming(
 /// The node is empty by a fresh read: reset it, or, where nothing is reset, see that it is well.
 fn begin(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Step {
     if !sync.spec.resets {
-        let phase = Phase::Rejoining {
-            since: ctx.now,
-            heartbeat: Heartbeat::NotNeeded,
-            good_since: None,
-        };
+        let phase =
+            Phase::Rejoining { since: ctx.now, heartbeat: Heartbeat::NotNeeded, good_since: None };
         return go(ctx, work, phase, "nothing is reset: the recipe is none");
     }
     let mut next = work.clone();
     next.attempt = next.attempt.max(1);
-    go(
-        ctx,
-        &next,
-        Phase::Resetting { since: ctx.now },
-        format!("attempt {}", next.attempt),
-    )
+    go(ctx, &next, Phase::Resetting { since: ctx.now }, format!("attempt {}", next.attempt))
 }

@@ -16,15 +16,7 @@ pub(super) fn probing(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) 
     let entry = ctx.index.node(&work.name);
     if entry.is_none() && ctx.index.live() {
         let reason = crate::phase::SkipReason::Gone;
-        return go(
-            ctx,
-            work,
-            Phase::Skipped {
-                at: ctx.now,
-                reason,
-            },
-            "",
-        );
+        return go(ctx, work, Phase::Skipped { at: ctx.now, reason }, "");
     }
     let cordoned = entry.map(|e| cordoned_meanwhile(ctx, sync, work, &e.seen));
     let work = &match cordoned {
@@ -32,52 +24,21 @@ pub(super) fn probing(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) 
         Some(Ok(work)) => work,
         Some(Err(step)) => return step,
     };
-    let action = Action::Probe {
-        node: work.name.clone(),
-        id: work.id.clone(),
-        job: sync.spec.job.clone(),
-    };
+    let action =
+        Action::Probe { node: work.name.clone(), id: work.id.clone(), job: sync.spec.job.clone() };
     let key = action.key();
     if ctx.ledger.done_at(&key).is_some_and(|at| at >= since) {
-        return go(
-            ctx,
-            work,
-            Phase::Draining {
-                since: ctx.now,
-                cordoned: false,
-            },
-            "",
-        );
+        return go(ctx, work, Phase::Draining { since: ctx.now, cordoned: false }, "");
     }
     if let Some(t) = ctx.ledger.trouble(&key).filter(|t| t.first >= since) {
         let message = t.fault.message.clone();
         if t.fault.permanent {
-            let cause = Cause::Unfit {
-                message: message.clone(),
-            };
-            return release(
-                ctx,
-                work,
-                Outcome::Failed {
-                    cause,
-                    keeps_slot: false,
-                },
-                message,
-            );
+            let cause = Cause::Unfit { message: message.clone() };
+            return release(ctx, work, Outcome::Failed { cause, keeps_slot: false }, message);
         }
         if ctx.now - t.first >= sync.spec.policy.reach_timeout {
-            let cause = Cause::Unreachable {
-                message: message.clone(),
-            };
-            return release(
-                ctx,
-                work,
-                Outcome::Failed {
-                    cause,
-                    keeps_slot: false,
-                },
-                message,
-            );
+            let cause = Cause::Unreachable { message: message.clone() };
+            return release(ctx, work, Outcome::Failed { cause, keeps_slot: false }, message);
         }
     }
     let what = super::trouble(ctx, &key).unwrap_or_else(|| "probe".to_owned());
@@ -92,19 +53,14 @@ const READ_HOLDS: Span = Span::secs(10);
 /// and closed a moment ago: a person may have opened it while the machine could not be reached.
 fn may_begin(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Result<(), Step> {
     let order = host_action(sync, work, Stage::Reset);
-    let given = ctx
-        .ledger
-        .host(&work.name, work.attempt, Stage::Reset)
-        .is_some()
+    let given = ctx.ledger.host(&work.name, work.attempt, Stage::Reset).is_some()
         || ctx.ledger.gate(&order.key(), ctx.now) == Gate::Running;
     if given {
         return Ok(());
     }
     let oldest = Time(ctx.now.0.saturating_sub(READ_HOLDS.0));
     let Some(read) = ctx.ledger.confirmed(&work.name, oldest) else {
-        let action = Action::Confirm {
-            node: work.name.clone(),
-        };
+        let action = Action::Confirm { node: work.name.clone() };
         let what = super::trouble(ctx, &action.key()).unwrap_or_else(|| "a fresh read".into());
         plan.emit(ctx, action);
         return Err(stay(WaitingOn::Ourselves { what }));
@@ -117,10 +73,7 @@ fn may_begin(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Result
     if node.unschedulable && left.is_empty() {
         return Ok(());
     }
-    let phase = Phase::Draining {
-        since: ctx.now,
-        cordoned: false,
-    };
+    let phase = Phase::Draining { since: ctx.now, cordoned: false };
     Err(go(ctx, work, phase, "opened again before its reset began"))
 }
 
@@ -154,10 +107,7 @@ pub(super) fn order(
     match seen {
         Some(HostState::Succeeded { ended_host_ms }) => return Order::Succeeded(*ended_host_ms),
         Some(HostState::Failed { step, reason }) => {
-            return Order::Failed(Cause::Step {
-                step: step.clone(),
-                message: reason.clone(),
-            });
+            return Order::Failed(Cause::Step { step: step.clone(), message: reason.clone() });
         }
         Some(HostState::Running { .. }) | None => {}
     }
@@ -200,11 +150,7 @@ pub(super) fn resetting(
                 Some(host_ms) => Heartbeat::After { host_ms },
                 None => Heartbeat::Baseline,
             };
-            let phase = Phase::Rejoining {
-                since: ctx.now,
-                heartbeat,
-                good_since: None,
-            };
+            let phase = Phase::Rejoining { since: ctx.now, heartbeat, good_since: None };
             go(ctx, work, phase, "")
         }
     }
@@ -220,16 +166,11 @@ pub(super) fn retrying(
     keep_out(ctx, sync, work, plan);
     if ctx.now < until {
         plan.wake(until);
-        let cause = work.last_cause.clone().unwrap_or(Cause::NotReady {
-            message: String::new(),
-        });
+        let cause = work.last_cause.clone().unwrap_or(Cause::NotReady { message: String::new() });
         return stay(WaitingOn::Pause { until, cause });
     }
     let mut next = work.clone();
     next.attempt += 1;
-    let phase = Phase::Confirming {
-        since: ctx.now,
-        drain_since: ctx.now,
-    };
+    let phase = Phase::Confirming { since: ctx.now, drain_since: ctx.now };
     go(ctx, &next, phase, format!("attempt {}", next.attempt))
 }

@@ -9,10 +9,7 @@ use evenkeel_engine::time::{Span, Time};
 use std::time::Instant;
 
 fn cause() -> Cause {
-    Cause::Step {
-        step: "install".to_owned(),
-        message: "exit status 1".to_owned(),
-    }
+    Cause::Step { step: "install".to_owned(), message: "exit status 1".to_owned() }
 }
 
 /// One letter per node: `r` in service and outdated, `u` in service and not asked for, `S` outdated and sick for
@@ -25,18 +22,11 @@ fn scene(max: u32, nodes: &str, canary: bool, named: bool) -> Case {
         spec.proven = !canary;
         spec.named = named;
         let asked = |n: &usize| !matches!(letters[*n], 'u' | 'x' | 'c');
-        let keep: Vec<_> = (0..letters.len())
-            .filter(asked)
-            .map(|n| name(n + 1))
-            .collect();
+        let keep: Vec<_> = (0..letters.len()).filter(asked).map(|n| name(n + 1)).collect();
         spec.targets.retain(|t| keep.contains(&t.name));
     });
     for (n, letter) in letters.iter().enumerate().map(|(n, l)| (n + 1, l)) {
-        let cordoned = |left| Phase::Failed {
-            at: NOW,
-            cause: cause(),
-            left,
-        };
+        let cordoned = |left| Phase::Failed { at: NOW, cause: cause(), left };
         match letter {
             'S' | 'x' => case.node_at(n, Time(0), |node| node.ready = Readiness::Unknown),
             's' => case.node(n, |node| node.ready = Readiness::NotReady),
@@ -56,15 +46,7 @@ fn scene(max: u32, nodes: &str, canary: bool, named: bool) -> Case {
             'F' => case.stands(n, cordoned(Left::InService), |_| ()),
             'w' => {
                 let until = NOW + Span::secs(20);
-                case.stands(
-                    n,
-                    Phase::Waiting {
-                        since: NOW,
-                        until,
-                        cause: cause(),
-                    },
-                    |_| (),
-                );
+                case.stands(n, Phase::Waiting { since: NOW, until, cause: cause() }, |_| ());
             }
             'g' => case.index.lose_node(&name(n)),
             _ => {}
@@ -75,14 +57,8 @@ fn scene(max: u32, nodes: &str, canary: bool, named: bool) -> Case {
 
 fn taken(case: &Case) -> String {
     let plan = case.once();
-    let names = plan
-        .works
-        .iter()
-        .filter(|(_, w)| w.phase.word() == "Claiming");
-    names
-        .map(|(_, w)| w.name.to_string())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let names = plan.works.iter().filter(|(_, w)| w.phase.word() == "Claiming");
+    names.map(|(_, w)| w.name.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Rows C1..C16 of the Machine Config Operator, mapped, and ours.
@@ -104,99 +80,29 @@ fn candidates() {
         (1, "Srr", false, false, "n1", "no room for another one"),
         (3, "Srr", false, false, "n1 n2 n3", "ours: work for three"),
         (2, "xrr", false, false, "n2", "C5"),
-        (
-            1,
-            "ufr",
-            false,
-            false,
-            "",
-            "C7 may retarget: ours keeps its slot till a new sync",
-        ),
-        (
-            1,
-            "uiu",
-            false,
-            false,
-            "",
-            "C10: admitted and not started yet",
-        ),
+        (1, "ufr", false, false, "", "C7 may retarget: ours keeps its slot till a new sync"),
+        (1, "uiu", false, false, "", "C10: admitted and not started yet"),
         (1, "irr", false, false, "", "C13..C16: one is in hand"),
         (2, "irr", false, false, "n2", "the window slides"),
         (2, "iir", false, false, "", "the window is full"),
-        (
-            3,
-            "idr",
-            false,
-            false,
-            "n3",
-            "a finished node frees its slot",
-        ),
-        (
-            20,
-            "rrr",
-            false,
-            false,
-            "n1 n2 n3",
-            "fewer nodes than the limit",
-        ),
+        (3, "idr", false, false, "n3", "a finished node frees its slot"),
+        (20, "rrr", false, false, "n1 n2 n3", "fewer nodes than the limit"),
         // Two limits (maintenance operator).
         (2, "iirrr", false, false, "", "no slot"),
         (3, "iirrr", false, false, "n3", "one slot"),
         (4, "iirrr", false, false, "n3 n4", "two slots"),
         (3, "icrrr", false, false, "n3", "one may become unavailable"),
         (2, "icrrr", false, false, "", "none may become unavailable"),
-        (
-            3,
-            "iiSrr",
-            false,
-            false,
-            "n3",
-            "no room, but a sick one needs none",
-        ),
-        (
-            2,
-            "icSrr",
-            false,
-            false,
-            "n3",
-            "ours: room 0, the sick one is still picked",
-        ),
-        (
-            2,
-            "icCrr",
-            false,
-            true,
-            "n3",
-            "ours: a named cordoned one needs no room either",
-        ),
+        (3, "iiSrr", false, false, "n3", "no room, but a sick one needs none"),
+        (2, "icSrr", false, false, "n3", "ours: room 0, the sick one is still picked"),
+        (2, "icCrr", false, true, "n3", "ours: a named cordoned one needs no room either"),
         // People.
-        (
-            2,
-            "Crr",
-            false,
-            false,
-            "n2",
-            "cordoned by somebody: counts, and is not ours to reset",
-        ),
+        (2, "Crr", false, false, "n2", "cordoned by somebody: counts, and is not ours to reset"),
         (1, "Crr", false, false, "", "and uses up the only place"),
         (2, "Crr", false, true, "n2 n1", "named: reset, never first"),
-        (
-            2,
-            "hrr",
-            false,
-            false,
-            "n2 n3",
-            "held: left alone, in service",
-        ),
+        (2, "hrr", false, false, "n2 n3", "held: left alone, in service"),
         (2, "hrr", false, true, "n2 n3", "held, though named"),
-        (
-            1,
-            "srr",
-            false,
-            false,
-            "",
-            "sick for a moment: counts, is not touched yet",
-        ),
+        (1, "srr", false, false, "", "sick for a moment: counts, is not touched yet"),
         (1, "wrr", false, false, "n2", "given back: pauses"),
         // Canary and ramp.
         (3, "rrrr", true, false, "n1", "canary: one first"),
@@ -204,65 +110,19 @@ fn candidates() {
         (3, "drrr", true, false, "n2 n3", "then two"),
         (3, "ddrrr", true, false, "n3 n4", "still two"),
         (3, "dddrrrr", true, false, "n4 n5 n6", "then the window"),
-        (
-            3,
-            "iSrr",
-            true,
-            false,
-            "n2",
-            "a sick node may go beside the canary",
-        ),
-        (
-            3,
-            "Drrr",
-            true,
-            false,
-            "n2",
-            "a node that was sick proves nothing",
-        ),
-        (
-            3,
-            "Irrr",
-            true,
-            false,
-            "n2",
-            "nor does it stand in the canary's way",
-        ),
+        (3, "iSrr", true, false, "n2", "a sick node may go beside the canary"),
+        (3, "Drrr", true, false, "n2", "a node that was sick proves nothing"),
+        (3, "Irrr", true, false, "n2", "nor does it stand in the canary's way"),
         (3, "frrr", true, false, "", "the canary failed: nobody else"),
-        (
-            3,
-            "Frrr",
-            true,
-            false,
-            "n2",
-            "a canary that could not be drained disproves nothing",
-        ),
+        (3, "Frrr", true, false, "n2", "a canary that could not be drained disproves nothing"),
         // Failed nodes keep their slots.
         (2, "frr", false, false, "n2", "one slot is used up"),
-        (
-            2,
-            "ffr",
-            false,
-            false,
-            "",
-            "a bad configuration stops itself",
-        ),
-        (
-            2,
-            "Frr",
-            false,
-            false,
-            "n2 n3",
-            "given back in service: out of the account",
-        ),
+        (2, "ffr", false, false, "", "a bad configuration stops itself"),
+        (2, "Frr", false, false, "n2 n3", "given back in service: out of the account"),
     ];
     for (max, nodes, canary, named, expected, why) in rows {
         let case = scene(max, nodes, canary, named);
-        assert_eq!(
-            taken(&case),
-            expected,
-            "{nodes} max {max} canary {canary}: {why}"
-        );
+        assert_eq!(taken(&case), expected, "{nodes} max {max} canary {canary}: {why}");
     }
 }
 
@@ -288,11 +148,7 @@ fn verdicts() {
         assert!(status.starts_with(word), "{nodes}: {status}");
         assert_eq!(case.sync.running(), !ends, "{nodes}");
         let c = case.sync.counts();
-        assert_eq!(
-            c.total,
-            c.ok + c.failed + c.skipped + c.open,
-            "{nodes} {c:?}"
-        );
+        assert_eq!(c.total, c.ok + c.failed + c.skipped + c.open, "{nodes} {c:?}");
         let open = case.sync.works().any(|w| !w.phase.is_terminal());
         assert!(!ends || !open, "{nodes} ended with somebody on the way");
     }
@@ -325,10 +181,7 @@ fn a_stalled_run_names_who_is_out_and_ends() {
         let Status::Failed { reason, .. } = &case.sync.state.status else {
             panic!("{nodes} still runs");
         };
-        assert!(
-            reason.contains("stalled") && reason.contains("n1"),
-            "{reason}"
-        );
+        assert!(reason.contains("stalled") && reason.contains("n1"), "{reason}");
         assert!(case.sync.works().all(|w| w.phase.is_terminal()), "{nodes}");
     }
 }
@@ -344,11 +197,8 @@ fn what_can_never_leave_is_found_before_the_cordon() {
         assert!(plan.actions.is_empty(), "{:?}", verbs(&plan));
         case.pass(Span::secs(100));
     }
-    let Phase::Failed {
-        cause: Cause::Undrainable { blocker },
-        left: Left::InService,
-        ..
-    } = &case.work(1).phase
+    let Phase::Failed { cause: Cause::Undrainable { blocker }, left: Left::InService, .. } =
+        &case.work(1).phase
     else {
         panic!("{:?}", case.work(1).phase);
     };
@@ -380,10 +230,7 @@ fn the_one_that_can_be_drained_at_once_goes_first() {
 
 /// While the slots are full, a turn does not look at the pool; while only sick nodes may go, it looks at those.
 #[test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the cost of a decision is what is tested"
-)]
+#[expect(clippy::disallowed_methods, reason = "the cost of a decision is what is tested")]
 fn a_turn_with_full_slots_costs_no_more_in_a_large_pool() {
     let cost = |count: usize, canary: bool| {
         let mut case = Case::new(count, 20).spec(|spec| spec.proven = !canary);
@@ -404,22 +251,13 @@ fn a_turn_with_full_slots_costs_no_more_in_a_large_pool() {
     };
     for canary in [false, true] {
         let (small, large) = (cost(100, canary), cost(10_000, canary));
-        assert!(
-            large < small * 10,
-            "100 nodes: {small:?}, 10,000: {large:?}"
-        );
+        assert!(large < small * 10, "100 nodes: {small:?}, 10,000: {large:?}");
     }
 }
 
 #[test]
 fn a_blocker_is_words_for_people() {
-    let blocker = Blocker {
-        pod: ObjectKey::new("a", "b"),
-        budget: None,
-        why: "because".to_owned(),
-    };
-    assert_eq!(
-        Cause::Undrainable { blocker }.to_string(),
-        "undrainable: pod a/b: because"
-    );
+    let blocker =
+        Blocker { pod: ObjectKey::new("a", "b"), budget: None, why: "because".to_owned() };
+    assert_eq!(Cause::Undrainable { blocker }.to_string(), "undrainable: pod a/b: because");
 }

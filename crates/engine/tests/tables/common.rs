@@ -82,11 +82,7 @@ pub fn budget(app: &str, numbers: (i32, i32, i32, i32)) -> BudgetSeen {
 }
 
 pub fn mark() -> Mark {
-    Mark {
-        job: JobId::new("job"),
-        epoch: 1,
-        was_unschedulable: false,
-    }
+    Mark { job: JobId::new("job"), epoch: 1, was_unschedulable: false }
 }
 
 impl Case {
@@ -100,10 +96,7 @@ impl Case {
             index.see_node(node(n), Time(0));
         }
         let targets = (1..=count)
-            .map(|n| TargetNode {
-                id: NodeId::new(format!("id{n}")),
-                name: name(n),
-            })
+            .map(|n| TargetNode { id: NodeId::new(format!("id{n}")), name: name(n) })
             .collect();
         let spec = SyncSpec {
             job: JobId::new("job"),
@@ -121,19 +114,9 @@ impl Case {
             proven: true,
             policy: Policy::default(),
         };
-        let state = SyncState {
-            status: Status::Running,
-            accepted: Time(0),
-            stalled_since: None,
-        };
+        let state = SyncState { status: Status::Running, accepted: Time(0), stalled_since: None };
         let sync = Sync::new(spec, state, []);
-        Self {
-            index,
-            ledger: Ledger::default(),
-            sync,
-            now: NOW,
-            version: 1,
-        }
+        Self { index, ledger: Ledger::default(), sync, now: NOW, version: 1 }
     }
 
     pub fn spec(mut self, change: impl FnOnce(&mut SyncSpec)) -> Self {
@@ -146,10 +129,7 @@ impl Case {
 
     /// Changes what is seen of a node; `since` is when the change was seen.
     pub fn node_at(&mut self, n: usize, since: Time, change: impl FnOnce(&mut NodeSeen)) {
-        let mut seen = self
-            .index
-            .node(&name(n))
-            .map_or_else(|| node(n), |e| e.seen.clone());
+        let mut seen = self.index.node(&name(n)).map_or_else(|| node(n), |e| e.seen.clone());
         change(&mut seen);
         self.version += 1;
         seen.resource_version = self.version.to_string().into();
@@ -192,11 +172,7 @@ impl Case {
     }
 
     pub fn once(&self) -> Plan {
-        let ctx = Ctx {
-            index: &self.index,
-            ledger: &self.ledger,
-            now: self.now,
-        };
+        let ctx = Ctx { index: &self.index, ledger: &self.ledger, now: self.now };
         let decided = plan(&ctx, std::iter::once(&self.sync));
         check::plan(std::iter::once(&self.sync), &decided).expect("no invariant is broken");
         decided
@@ -231,9 +207,9 @@ impl Case {
     pub fn answered(&mut self, action: &Action, answer: Result<Answer, FaultSeen>) {
         self.ledger.start(action, self.now);
         let version = match action {
-            Action::Evict {
-                budget: Some(key), ..
-            } => self.index.budget(key).map(|b| b.resource_version.clone()),
+            Action::Evict { budget: Some(key), .. } => {
+                self.index.budget(key).map(|b| b.resource_version.clone())
+            }
             _ => None,
         };
         self.ledger.end(action, answer, version, self.now);
@@ -254,9 +230,5 @@ pub fn verbs(plan: &Plan) -> Vec<String> {
 }
 
 pub fn fault(permanent: bool) -> FaultSeen {
-    FaultSeen {
-        permanent,
-        conflict: false,
-        message: "no answer".to_owned(),
-    }
+    FaultSeen { permanent, conflict: false, message: "no answer".to_owned() }
 }

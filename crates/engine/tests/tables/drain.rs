@@ -28,20 +28,8 @@ fn pods_are_classified_as_kubectl_does_or_for_a_reason() {
     let rows = [
         // pod, force, upstream, ours, why they differ
         (made(|_| ()), false, "removed", "evict", ""),
-        (
-            owner(Owner::Controller("Job/x".into())),
-            false,
-            "removed",
-            "evict",
-            "",
-        ),
-        (
-            owner(Owner::DaemonSet),
-            false,
-            "fatal",
-            "stays",
-            "ignore-daemonsets is always meant",
-        ),
+        (owner(Owner::Controller("Job/x".into())), false, "removed", "evict", ""),
+        (owner(Owner::DaemonSet), false, "fatal", "stays", "ignore-daemonsets is always meant"),
         (owner(Owner::DaemonSet), true, "fatal", "stays", "the same"),
         (
             made(|p| (p.owner, p.phase) = (Owner::DaemonSet, PodPhase::Finished)),
@@ -50,13 +38,7 @@ fn pods_are_classified_as_kubectl_does_or_for_a_reason() {
             "stays",
             "a finished pod is no obstacle, and its controller cleans up",
         ),
-        (
-            made(|p| (p.owner, p.local_data) = (Owner::DaemonSet, true)),
-            false,
-            "stays",
-            "stays",
-            "",
-        ),
+        (made(|p| (p.owner, p.local_data) = (Owner::DaemonSet, true)), false, "stays", "stays", ""),
         (owner(Owner::Static), false, "stays", "stays", ""),
         (owner(Owner::Nobody), false, "fatal", "blocked", ""),
         (owner(Owner::Nobody), true, "removed", "evict", ""),
@@ -82,13 +64,7 @@ fn pods_are_classified_as_kubectl_does_or_for_a_reason() {
             "stays",
             "a finished pod is no obstacle",
         ),
-        (
-            made(|p| p.deleting = true),
-            false,
-            "waited for",
-            "ending",
-            "",
-        ),
+        (made(|p| p.deleting = true), false, "waited for", "ending", ""),
         (
             made(|p| (p.deleting, p.owner) = (true, Owner::Nobody)),
             false,
@@ -104,21 +80,11 @@ fn pods_are_classified_as_kubectl_does_or_for_a_reason() {
             "annotations of Karpenter and the cluster autoscaler are kept",
         ),
         (made(|p| p.protected = true), true, "removed", "evict", ""),
-        (
-            made(|p| p.phase = PodPhase::Pending),
-            false,
-            "removed",
-            "evict",
-            "",
-        ),
+        (made(|p| p.phase = PodPhase::Pending), false, "removed", "evict", ""),
     ];
     for (pod, force, upstream, ours, why) in rows {
         let found = classify(&pod, &[], force);
-        assert_eq!(
-            word(&found),
-            ours,
-            "{pod:?} force {force} (kubectl: {upstream})"
-        );
+        assert_eq!(word(&found), ours, "{pod:?} force {force} (kubectl: {upstream})");
         let agrees = matches!(
             (upstream, ours),
             ("removed", "evict") | ("stays", "stays") | ("fatal", "blocked") | ("waited for", _)
@@ -141,11 +107,7 @@ fn budgets_of_a_pod_decide_how_it_goes() {
         (&pending, vec![&roomy, &full], "evict"),
     ];
     for (pod, budgets, ours) in rows {
-        assert_eq!(
-            word(&classify(pod, &budgets, false)),
-            ours,
-            "{pod:?} {budgets:?}"
-        );
+        assert_eq!(word(&classify(pod, &budgets, false)), ours, "{pod:?} {budgets:?}");
     }
     let Disposition::Blocked(blocker) = classify(&made(|_| ()), &[&roomy, &full], true) else {
         panic!("force does not help against two budgets before the time is up");
@@ -168,16 +130,8 @@ fn a_budget_that_never_allows_is_told_from_one_that_is_short() {
         ((1, 1, 1, 0), 0, true, true),
     ];
     for (numbers, disrupted, observed, never) in rows {
-        let budget = BudgetSeen {
-            disrupted,
-            observed,
-            ..budget("web", numbers)
-        };
-        assert_eq!(
-            budget.never_allows(),
-            never,
-            "{numbers:?} {disrupted} {observed}"
-        );
+        let budget = BudgetSeen { disrupted, observed, ..budget("web", numbers) };
+        assert_eq!(budget.never_allows(), never, "{numbers:?} {disrupted} {observed}");
     }
 }
 
@@ -186,10 +140,7 @@ fn a_budget_that_never_allows_is_told_from_one_that_is_short() {
 fn an_eviction_is_asked_for_when_the_server_would_grant_it() {
     let ready = made(|_| ());
     let unready = made(|p| p.ready = false);
-    let always = |b: BudgetSeen| BudgetSeen {
-        always_allow_unready: true,
-        ..b
-    };
+    let always = |b: BudgetSeen| BudgetSeen { always_allow_unready: true, ..b };
     let rows = [
         (&ready, budget("web", (3, 2, 2, 0)), false),
         (&ready, budget("web", (3, 2, 3, 1)), true),
@@ -200,10 +151,6 @@ fn an_eviction_is_asked_for_when_the_server_would_grant_it() {
         (&ready, budget("web", (3, 3, 2, -1)), false),
     ];
     for (pod, budget, chance) in rows {
-        assert_eq!(
-            has_chance(pod, &budget, &Ledger::default()),
-            chance,
-            "{budget:?}"
-        );
+        assert_eq!(has_chance(pod, &budget, &Ledger::default()), chance, "{budget:?}");
     }
 }

@@ -9,44 +9,24 @@ use evenkeel_engine::report::WaitingOn;
 use evenkeel_engine::time::{Span, Time};
 
 fn draining(since: Time) -> Phase {
-    Phase::Draining {
-        since,
-        cordoned: true,
-    }
+    Phase::Draining { since, cordoned: true }
 }
 
 fn confirm(case: &mut Case, pods: Vec<PodSeen>) {
     let node = case.index.node(&name(1)).map(|e| e.seen.clone());
-    case.answered(
-        &Action::Confirm { node: name(1) },
-        Ok(Answer::Confirmed { node, pods }),
-    );
+    case.answered(&Action::Confirm { node: name(1) }, Ok(Answer::Confirmed { node, pods }));
 }
 
 fn host(stage: Stage, attempt: u32) -> Action {
-    Action::Host {
-        node: name(1),
-        id: NodeId::new("id1"),
-        job: JobId::new("job"),
-        attempt,
-        stage,
-    }
+    Action::Host { node: name(1), id: NodeId::new("id1"), job: JobId::new("job"), attempt, stage }
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "it is passed on as an action's result"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "it is passed on as an action's result")]
 fn ended(ok: bool) -> Result<Answer, FaultSeen> {
     Ok(Answer::Host(if ok {
-        HostState::Succeeded {
-            ended_host_ms: Some(5_000),
-        }
+        HostState::Succeeded { ended_host_ms: Some(5_000) }
     } else {
-        HostState::Failed {
-            step: "install".to_owned(),
-            reason: "exit status 1".to_owned(),
-        }
+        HostState::Failed { step: "install".to_owned(), reason: "exit status 1".to_owned() }
     }))
 }
 
@@ -64,11 +44,7 @@ fn the_whole_way() {
     assert_eq!(verbs(&case.turn()), ["claim n1"]);
     case.node(1, |n| n.mark = Some(mark()));
     assert_eq!(verbs(&case.turn()), ["probe n1"]);
-    let probe = Action::Probe {
-        node: name(1),
-        id: NodeId::new("id1"),
-        job: JobId::new("job"),
-    };
+    let probe = Action::Probe { node: name(1), id: NodeId::new("id1"), job: JobId::new("job") };
     case.answered(&probe, Ok(Answer::Fit));
     assert_eq!(verbs(&case.turn()), ["cordon n1"]);
     case.pod(pod("web", 1));
@@ -83,11 +59,7 @@ fn the_whole_way() {
     let heartbeat = Action::Heartbeat { node: name(1) };
     case.answered(&heartbeat, Ok(Answer::Renewed(Some(5_000))));
     case.pass(Span::secs(1));
-    assert_eq!(
-        verbs(&case.turn()),
-        ["heartbeat n1"],
-        "no renewal since the end of the reset"
-    );
+    assert_eq!(verbs(&case.turn()), ["heartbeat n1"], "no renewal since the end of the reset");
     case.answered(&heartbeat, Ok(Answer::Renewed(Some(5_001))));
     assert!(verbs(&case.turn()).is_empty(), "settling");
     case.pass(Span::secs(10));
@@ -108,13 +80,7 @@ fn a_claim_without_room_is_withdrawn() {
     case.node(2, |n| n.ready = Readiness::NotReady);
     case.node(1, |n| n.mark = Some(mark()));
     assert_eq!(verbs(&case.turn()), ["release n1"]);
-    assert!(matches!(
-        released_as(&case),
-        Outcome::Waiting {
-            cause: Cause::NoRoom { .. },
-            ..
-        }
-    ));
+    assert!(matches!(released_as(&case), Outcome::Waiting { cause: Cause::NoRoom { .. }, .. }));
 }
 
 #[test]
@@ -127,10 +93,7 @@ fn people_who_cordon_uncordon_and_hold() {
         let plan = case.turn();
         assert_eq!(case.phase(1), word, "named {named}");
         assert!(case.work(1).was_unschedulable);
-        let uncordons = Action::Release {
-            node: name(1),
-            uncordon: true,
-        };
+        let uncordons = Action::Release { node: name(1), uncordon: true };
         assert!(!plan.actions.contains(&uncordons), "their cordon stays");
     }
     // A person uncordons before the reset: once it is cordoned again, the second time it is left alone.
@@ -143,17 +106,12 @@ fn people_who_cordon_uncordon_and_hold() {
     case.settle();
     case.node(1, |n| n.unschedulable = false);
     case.settle();
-    let skipped = Outcome::Skipped {
-        reason: SkipReason::UncordonedByPeople,
-    };
+    let skipped = Outcome::Skipped { reason: SkipReason::UncordonedByPeople };
     assert_eq!(*released_as(&case), skipped);
     // During the reset it is cordoned again, however often.
     for phase in [
         Phase::Resetting { since: NOW },
-        Phase::Retrying {
-            since: NOW,
-            until: NOW + Span::secs(9),
-        },
+        Phase::Retrying { since: NOW, until: NOW + Span::secs(9) },
     ] {
         let mut case = Case::new(1, 1);
         case.in_hand(1, phase, |w| w.attempt = 1);
@@ -171,12 +129,7 @@ fn people_who_cordon_uncordon_and_hold() {
     case.in_hand(1, draining(NOW), |_| ());
     case.node(1, |n| n.hold = true);
     case.settle();
-    assert_eq!(
-        *released_as(&case),
-        Outcome::Skipped {
-            reason: SkipReason::Held
-        }
-    );
+    assert_eq!(*released_as(&case), Outcome::Skipped { reason: SkipReason::Held });
     // A Node that its kubelet made anew during the reset is open, too: that is nobody's wish.
     let mut case = Case::new(1, 1).spec(|s| s.named = true);
     let since = NOW;
@@ -204,26 +157,14 @@ fn a_foreign_cordon_is_put_back() {
     let mut case = Case::new(1, 1).spec(|s| s.named = true);
     case.node(1, |n| n.unschedulable = true);
     assert_eq!(verbs(&case.turn()), ["claim n1"]);
-    let theirs = Mark {
-        was_unschedulable: true,
-        ..mark()
-    };
+    let theirs = Mark { was_unschedulable: true, ..mark() };
     case.node(1, |n| n.mark = Some(theirs));
     case.settle();
     let mut back = case.work(1).clone();
-    back.phase = Phase::Releasing {
-        since: NOW,
-        then: Outcome::Done,
-    };
+    back.phase = Phase::Releasing { since: NOW, then: Outcome::Done };
     case.sync.put(back);
     let plan = case.once();
-    assert_eq!(
-        plan.actions,
-        [Action::Release {
-            node: name(1),
-            uncordon: false
-        }]
-    );
+    assert_eq!(plan.actions, [Action::Release { node: name(1), uncordon: false }]);
     case.node(1, |n| n.mark = None);
     case.settle();
     assert_eq!(case.phase(1), "Done", "it stays cordoned, as it was");
@@ -255,22 +196,11 @@ fn drains_are_bounded() {
             budget: Some(key.clone()),
         };
         case.pass(Span::mins(minutes));
-        let refused = EvictAnswer::Refused {
-            message: "not now".to_owned(),
-            retry_after_s: None,
-        };
+        let refused = EvictAnswer::Refused { message: "not now".to_owned(), retry_after_s: None };
         case.answered(&evict, Ok(Answer::Eviction(refused)));
         let plan = case.turn();
-        assert_eq!(
-            case.phase(1),
-            word,
-            "{minutes} min, force {force}, another {another}"
-        );
-        assert_eq!(
-            case.work(1).tries,
-            tries,
-            "{minutes} min: an early yield is no failed try"
-        );
+        assert_eq!(case.phase(1), word, "{minutes} min, force {force}, another {another}");
+        assert_eq!(case.work(1).tries, tries, "{minutes} min: an early yield is no failed try");
         let deletes = verbs(&plan).contains(&"delete uid-db-1".to_owned());
         assert_eq!(deletes, force && minutes == 16, "{minutes}: S6");
         if word == "Draining" && !force {
@@ -287,13 +217,7 @@ fn drains_are_bounded() {
     case.index.see_budget(budget("db", (3, 2, 2, 0)));
     case.pass(Span::mins(16));
     case.settle();
-    assert!(matches!(
-        released_as(&case),
-        Outcome::Failed {
-            keeps_slot: false,
-            ..
-        }
-    ));
+    assert!(matches!(released_as(&case), Outcome::Failed { keeps_slot: false, .. }));
 }
 
 #[test]
@@ -311,11 +235,7 @@ fn evictions_take_turns_and_wait_for_their_budget() {
     case.index.see_budget(budget("web", (4, 2, 4, 2)));
     case.index.see_budget(budget("db", (4, 2, 4, 2)));
     let plan = case.turn();
-    assert_eq!(
-        verbs(&plan),
-        ["evict uid-db-1", "evict uid-web-1"],
-        "one lane per budget"
-    );
+    assert_eq!(verbs(&plan), ["evict uid-db-1", "evict uid-web-1"], "one lane per budget");
     for action in &plan.actions {
         case.answered(action, Ok(Answer::Eviction(EvictAnswer::Accepted)));
     }
@@ -325,24 +245,14 @@ fn evictions_take_turns_and_wait_for_their_budget() {
         uid: Uid::new("uid-web-2"),
         budget: Some(ObjectKey::new("default", "web")),
     };
-    let refused = EvictAnswer::Refused {
-        message: "no".to_owned(),
-        retry_after_s: None,
-    };
+    let refused = EvictAnswer::Refused { message: "no".to_owned(), retry_after_s: None };
     case.answered(&second, Ok(Answer::Eviction(refused)));
     assert!(verbs(&case.turn()).is_empty(), "it waits for the budget");
     let mut changed = budget("web", (4, 2, 3, 1));
     changed.resource_version = "2".into();
     case.index.see_budget(changed.clone());
-    assert_eq!(
-        verbs(&case.turn()),
-        ["evict uid-web-2"],
-        "the budget has changed"
-    );
-    let later = EvictAnswer::Refused {
-        message: "wait".to_owned(),
-        retry_after_s: Some(10),
-    };
+    assert_eq!(verbs(&case.turn()), ["evict uid-web-2"], "the budget has changed");
+    let later = EvictAnswer::Refused { message: "wait".to_owned(), retry_after_s: Some(10) };
     case.answered(&second, Ok(Answer::Eviction(later)));
     changed.resource_version = "3".into();
     case.index.see_budget(changed);
@@ -362,10 +272,7 @@ fn a_stale_entry_in_a_budget_is_told_from_a_shortage() {
         stale.disrupted = disrupted;
         case.index.see_budget(stale.clone());
         let plan = case.turn();
-        let refused = EvictAnswer::Refused {
-            message: "no".to_owned(),
-            retry_after_s: None,
-        };
+        let refused = EvictAnswer::Refused { message: "no".to_owned(), retry_after_s: None };
         case.answered(&plan.actions[0], Ok(Answer::Eviction(refused)));
         stale.resource_version = "2".into();
         case.index.see_budget(stale);
@@ -400,14 +307,7 @@ fn a_dead_kubelets_pods_count_as_gone_after_their_grace() {
 fn the_fresh_read_must_agree() {
     // Another pod under the name of one that is gone counts as another pod.
     let mut case = Case::new(1, 1);
-    case.in_hand(
-        1,
-        Phase::Confirming {
-            since: NOW,
-            drain_since: NOW,
-        },
-        |_| (),
-    );
+    case.in_hand(1, Phase::Confirming { since: NOW, drain_since: NOW }, |_| ());
     confirm(&mut case, vec![pod("web", 1)]);
     assert!(verbs(&case.turn()).is_empty(), "the watch will show it");
     assert_eq!(case.phase(1), "Confirming");
@@ -418,20 +318,10 @@ fn the_fresh_read_must_agree() {
     assert_eq!(case.phase(1), "Draining");
     // The API server says that it is open.
     let mut case = Case::new(1, 1);
-    case.in_hand(
-        1,
-        Phase::Confirming {
-            since: NOW,
-            drain_since: NOW,
-        },
-        |_| (),
-    );
+    case.in_hand(1, Phase::Confirming { since: NOW, drain_since: NOW }, |_| ());
     let mut open = case.index.node(&name(1)).expect("there").seen.clone();
     open.unschedulable = false;
-    let answer = Answer::Confirmed {
-        node: Some(open),
-        pods: Vec::new(),
-    };
+    let answer = Answer::Confirmed { node: Some(open), pods: Vec::new() };
     case.answered(&Action::Confirm { node: name(1) }, Ok(answer));
     let plan = case.once();
     assert_eq!(plan.works[0].1.phase.word(), "Draining");
@@ -459,48 +349,16 @@ fn deleted_in_every_phase() {
         (Phase::Probing { since: NOW }, 0, "Skipped"),
         (draining(NOW), 0, "Skipped"),
         (draining(NOW), 1, "Confirming"),
-        (
-            Phase::Confirming {
-                since: NOW,
-                drain_since: NOW,
-            },
-            0,
-            "Confirming",
-        ),
+        (Phase::Confirming { since: NOW, drain_since: NOW }, 0, "Confirming"),
         (Phase::Resetting { since: NOW }, 1, "Resetting"),
+        (Phase::Retrying { since: NOW, until: NOW + Span::secs(5) }, 1, "Retrying"),
         (
-            Phase::Retrying {
-                since: NOW,
-                until: NOW + Span::secs(5),
-            },
-            1,
-            "Retrying",
-        ),
-        (
-            Phase::Rejoining {
-                since: NOW,
-                heartbeat: Heartbeat::Seen,
-                good_since: None,
-            },
+            Phase::Rejoining { since: NOW, heartbeat: Heartbeat::Seen, good_since: None },
             1,
             "Rejoining",
         ),
-        (
-            Phase::PostInstall {
-                since: NOW,
-                lifted: false,
-            },
-            1,
-            "PostInstall",
-        ),
-        (
-            Phase::Releasing {
-                since: NOW,
-                then: done(),
-            },
-            1,
-            "Done",
-        ),
+        (Phase::PostInstall { since: NOW, lifted: false }, 1, "PostInstall"),
+        (Phase::Releasing { since: NOW, then: done() }, 1, "Done"),
     ];
     for (phase, attempt, word) in rows {
         let mut case = Case::new(1, 1);
@@ -514,26 +372,11 @@ fn deleted_in_every_phase() {
         case.index.lose_node(&name(1));
         case.index.set_live(false);
         case.settle();
-        let still = if word == "Confirming" {
-            word
-        } else {
-            phase.word()
-        };
-        assert!(
-            [still, phase.word()].contains(&case.phase(1)),
-            "{phase:?} {}",
-            case.phase(1)
-        );
+        let still = if word == "Confirming" { word } else { phase.word() };
+        assert!([still, phase.word()].contains(&case.phase(1)), "{phase:?} {}", case.phase(1));
     }
     let mut case = Case::new(1, 1);
-    case.in_hand(
-        1,
-        Phase::Confirming {
-            since: NOW,
-            drain_since: NOW,
-        },
-        |_| (),
-    );
+    case.in_hand(1, Phase::Confirming { since: NOW, drain_since: NOW }, |_| ());
     case.index.lose_node(&name(1));
     confirm(&mut case, Vec::new());
     case.settle();
@@ -543,16 +386,10 @@ fn deleted_in_every_phase() {
 /// Faults of machines: before the reset the node is given back, afterwards it is tried again and then kept.
 #[test]
 fn machines_that_fail() {
-    let probe = Action::Probe {
-        node: name(1),
-        id: NodeId::new("id1"),
-        job: JobId::new("job"),
-    };
-    for (permanent, minutes, word) in [
-        (true, 0, "Releasing"),
-        (false, 1, "Probing"),
-        (false, 6, "Releasing"),
-    ] {
+    let probe = Action::Probe { node: name(1), id: NodeId::new("id1"), job: JobId::new("job") };
+    for (permanent, minutes, word) in
+        [(true, 0, "Releasing"), (false, 1, "Probing"), (false, 6, "Releasing")]
+    {
         let mut case = Case::new(1, 1);
         case.in_hand(1, Phase::Probing { since: NOW }, |_| ());
         case.node(1, |n| n.unschedulable = false);
@@ -569,23 +406,17 @@ fn machines_that_fail() {
         assert_eq!(case.phase(1), word);
         if let Phase::Failed { left, .. } = &case.work(1).phase {
             assert_eq!(*left, Left::Cordoned);
-            assert!(
-                verbs(&case.once()).is_empty(),
-                "it stays cordoned and marked"
-            );
+            assert!(verbs(&case.once()).is_empty(), "it stays cordoned and marked");
         }
     }
     // A flaky connection during a long script is no unreachable machine.
     let mut case = Case::new(1, 1);
     case.in_hand(1, Phase::Resetting { since: NOW }, |w| w.attempt = 1);
-    let running = HostState::Running {
-        step: Some("install".to_owned()),
-    };
+    let running = HostState::Running { step: Some("install".to_owned()) };
     for _ in 0..3 {
         case.answered(&host(Stage::Reset, 1), Err(fault(false)));
         case.pass(Span::mins(4));
-        case.ledger
-            .progress(&host(Stage::Reset, 1), running.clone());
+        case.ledger.progress(&host(Stage::Reset, 1), running.clone());
         case.settle();
         assert_eq!(case.phase(1), "Resetting");
     }
@@ -606,52 +437,26 @@ fn post_install() {
         (false, false, "Releasing"),
     ] {
         let mut case = Case::new(1, 1).spec(|s| s.wait_post_install = waited);
-        case.in_hand(
-            1,
-            Phase::PostInstall {
-                since: NOW,
-                lifted: !waited,
-            },
-            |w| w.attempt = 1,
-        );
+        case.in_hand(1, Phase::PostInstall { since: NOW, lifted: !waited }, |w| w.attempt = 1);
         let lifts = verbs(&case.turn()).contains(&"lift n1".to_owned());
-        assert_eq!(
-            lifts, !waited,
-            "in service at once if the script is not waited for"
-        );
+        assert_eq!(lifts, !waited, "in service at once if the script is not waited for");
         case.answered(&host(Stage::Post, 1), ended(ok));
         case.settle();
         assert_eq!(case.phase(1), word, "waited {waited} ok {ok}");
         if !waited && !ok {
-            assert!(matches!(
-                released_as(&case),
-                Outcome::Failed {
-                    keeps_slot: true,
-                    ..
-                }
-            ));
+            assert!(matches!(released_as(&case), Outcome::Failed { keeps_slot: true, .. }));
             case.node(1, |n| (n.mark, n.unschedulable) = (None, false));
             case.settle();
             let left = matches!(
                 case.work(1).phase,
-                Phase::Failed {
-                    left: Left::InServiceHoldingSlot,
-                    ..
-                }
+                Phase::Failed { left: Left::InServiceHoldingSlot, .. }
             );
             assert!(left, "in service, no second reset, and its slot is used up");
         }
     }
     // A person cordons a node whose script still runs: it stays cordoned.
     let mut case = Case::new(1, 1).spec(|s| s.wait_post_install = false);
-    case.in_hand(
-        1,
-        Phase::PostInstall {
-            since: NOW,
-            lifted: true,
-        },
-        |w| w.attempt = 1,
-    );
+    case.in_hand(1, Phase::PostInstall { since: NOW, lifted: true }, |w| w.attempt = 1);
     case.answered(&Action::Lift { node: name(1) }, Ok(Answer::Written));
     case.node(1, |n| n.unschedulable = false);
     case.settle();
@@ -665,18 +470,8 @@ fn post_install() {
 #[test]
 fn ready_again() {
     let rows: [(&str, Heartbeat, fn(&mut Case), bool); 5] = [
-        (
-            "not ready",
-            Heartbeat::Seen,
-            |c| c.node(1, |n| n.ready = Readiness::NotReady),
-            false,
-        ),
-        (
-            "no heartbeat",
-            Heartbeat::After { host_ms: 1 },
-            |_| (),
-            false,
-        ),
+        ("not ready", Heartbeat::Seen, |c| c.node(1, |n| n.ready = Readiness::NotReady), false),
+        ("no heartbeat", Heartbeat::After { host_ms: 1 }, |_| (), false),
         (
             "its DaemonSet pod is not",
             Heartbeat::Seen,
@@ -692,11 +487,7 @@ fn ready_again() {
     ];
     for (what, heartbeat, change, back) in rows {
         let mut case = Case::new(1, 1);
-        let phase = Phase::Rejoining {
-            since: NOW,
-            heartbeat,
-            good_since: None,
-        };
+        let phase = Phase::Rejoining { since: NOW, heartbeat, good_since: None };
         case.in_hand(1, phase, |w| w.attempt = 1);
         change(&mut case);
         case.settle();
@@ -709,11 +500,7 @@ fn ready_again() {
     }
     // A node that flaps starts to settle anew.
     let mut case = Case::new(1, 1);
-    let phase = Phase::Rejoining {
-        since: NOW,
-        heartbeat: Heartbeat::Seen,
-        good_since: Some(NOW),
-    };
+    let phase = Phase::Rejoining { since: NOW, heartbeat: Heartbeat::Seen, good_since: Some(NOW) };
     case.in_hand(1, phase, |w| w.attempt = 1);
     case.pass(Span::secs(9));
     case.node(1, |n| n.ready = Readiness::NotReady);
@@ -738,30 +525,18 @@ fn releases() {
     ];
     for (marked, cordoned, before, acknowledged, expected) in rows {
         let mut case = Case::new(1, 1);
-        let phase = Phase::Releasing {
-            since: NOW,
-            then: Outcome::Done,
-        };
+        let phase = Phase::Releasing { since: NOW, then: Outcome::Done };
         case.in_hand(1, phase, |w| w.was_unschedulable = before);
         case.node(1, |n| {
             (n.mark, n.unschedulable) = (marked.then(mark), cordoned);
         });
         if acknowledged {
-            let release = Action::Release {
-                node: name(1),
-                uncordon: true,
-            };
+            let release = Action::Release { node: name(1), uncordon: true };
             case.answered(&release, Ok(Answer::Written));
         }
         let plan = case.turn();
-        let found = plan
-            .actions
-            .first()
-            .map_or(case.phase(1).to_owned(), |a| a.key().to_string());
-        assert_eq!(
-            found, expected,
-            "{marked} {cordoned} {before} {acknowledged}"
-        );
+        let found = plan.actions.first().map_or(case.phase(1).to_owned(), |a| a.key().to_string());
+        assert_eq!(found, expected, "{marked} {cordoned} {before} {acknowledged}");
     }
     // A mark that a late answer left behind is taken away, also after the job has ended.
     let mut case = Case::new(1, 1);
@@ -769,13 +544,7 @@ fn releases() {
     case.settle();
     assert!(!case.sync.running());
     case.node(1, |n| (n.mark, n.unschedulable) = (Some(mark()), true));
-    assert_eq!(
-        case.once().actions,
-        [Action::Release {
-            node: name(1),
-            uncordon: true
-        }]
-    );
+    assert_eq!(case.once().actions, [Action::Release { node: name(1), uncordon: true }]);
 }
 
 /// Writes to one Node go one after the other, and an answer that is on its way is waited for.
@@ -789,11 +558,7 @@ fn one_write_to_a_node_at_a_time() {
     assert!(!verbs(&plan).contains(&"claim n1".to_owned()));
     let cordon = plan.actions[0].clone();
     case.ledger.start(&cordon, case.now);
-    assert!(
-        !verbs(&case.turn())
-            .iter()
-            .any(|v| v == "cordon n1" || v == "claim n1")
-    );
+    assert!(!verbs(&case.turn()).iter().any(|v| v == "cordon n1" || v == "claim n1"));
 }
 
 /// Nothing is kept of what is over.
@@ -801,11 +566,7 @@ fn one_write_to_a_node_at_a_time() {
 fn the_ledger_forgets() {
     let mut case = Case::new(1, 1);
     let pod = pod("web", 1);
-    let evict = Action::Evict {
-        pod: pod.key.clone(),
-        uid: pod.uid.clone(),
-        budget: None,
-    };
+    let evict = Action::Evict { pod: pod.key.clone(), uid: pod.uid.clone(), budget: None };
     case.answered(&evict, Ok(Answer::Eviction(EvictAnswer::Accepted)));
     case.answered(&evict, Err(fault(false)));
     case.ledger.forget_pod(&pod.uid);
@@ -814,10 +575,7 @@ fn the_ledger_forgets() {
         case.answered(&host(Stage::Post, attempt), Err(fault(false)));
     }
     case.answered(&Action::Cordon { node: name(1) }, Ok(Answer::Written));
-    case.answered(
-        &Action::Heartbeat { node: name(1) },
-        Ok(Answer::Renewed(None)),
-    );
+    case.answered(&Action::Heartbeat { node: name(1) }, Ok(Answer::Renewed(None)));
     confirm(&mut case, Vec::new());
     case.ledger.forget_node(&name(1));
     assert!(case.ledger.is_empty(), "{:?}", case.ledger);

@@ -162,26 +162,13 @@ impl Event {
             Event::Start(start) => start.plain(),
             Event::Step { what } => format!("  {what}"),
             Event::Accepted { job } => format!("job {job} accepted"),
-            Event::Phase {
-                at_ms,
-                node,
-                phase,
-                reason,
-                ..
-            } => {
+            Event::Phase { at_ms, node, phase, reason, .. } => {
                 let why = reason.as_ref().map(|reason| format!("  {reason}"));
-                format!(
-                    "{} {node}  {phase}{}",
-                    stamp(*at_ms),
-                    why.unwrap_or_default()
-                )
+                format!("{} {node}  {phase}{}", stamp(*at_ms), why.unwrap_or_default())
             }
-            Event::Waiting {
-                at_ms,
-                node,
-                phase,
-                reason,
-            } => format!("{} {node}  {phase}  {reason}", stamp(*at_ms)),
+            Event::Waiting { at_ms, node, phase, reason } => {
+                format!("{} {node}  {phase}  {reason}", stamp(*at_ms))
+            }
             Event::Progress { at_ms, done, total } => {
                 format!("{} {done} of {total} nodes done", stamp(*at_ms))
             }
@@ -236,14 +223,8 @@ impl Report {
                     seconds(self.total_ms)
                 ),
             ),
-            (
-                "nodes",
-                format!("{} of {} synchronized", self.nodes_ok, self.nodes),
-            ),
-            (
-                "out at once",
-                format!("{} at most, {} allowed", seen.max_out, self.max_unavailable),
-            ),
+            ("nodes", format!("{} of {} synchronized", self.nodes_ok, self.nodes)),
+            ("out at once", format!("{} at most, {} allowed", seen.max_out, self.max_unavailable)),
             (
                 "pods moved",
                 format!(
@@ -259,10 +240,7 @@ impl Report {
                     seen.evictions, seen.evictions_refused, seen.evictions_repeated
                 ),
             ),
-            (
-                "scripts",
-                format!("{} of {} ran, {once}", seen.scripts_run, seen.scripts_due),
-            ),
+            ("scripts", format!("{} of {} ran, {once}", seen.scripts_run, seen.scripts_due)),
         ];
         let mut text = format!("{}{}\n", self.status, reason.unwrap_or_default());
         for (name, what) in rows {

@@ -101,17 +101,11 @@ async fn end(
 }
 
 fn at<'a>(answer: &'a Value, pointer: &str) -> &'a str {
-    answer
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn number(answer: &Value, pointer: &str) -> u64 {
-    answer
-        .pointer(pointer)
-        .and_then(Value::as_u64)
-        .unwrap_or_default()
+    answer.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
 }
 
 fn finished(answer: &Value) -> u64 {
@@ -137,11 +131,7 @@ struct Memory {
 
 impl Memory {
     fn new(began: Instant) -> Self {
-        Self {
-            began,
-            nodes: BTreeMap::new(),
-            done: 0,
-        }
+        Self { began, nodes: BTreeMap::new(), done: 0 }
     }
 
     /// What has changed since the look before.
@@ -256,10 +246,7 @@ impl Told {
         if is_new
             && !fresh.is_empty()
             && self.reason.is_empty()
-            && let Some(Event::Phase {
-                reason: Some(reason),
-                ..
-            }) = news.last()
+            && let Some(Event::Phase { reason: Some(reason), .. }) = news.last()
         {
             self.reason.clone_from(reason);
         }

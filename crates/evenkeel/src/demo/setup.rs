@@ -37,9 +37,7 @@ pub struct Ids {
 
 fn text(answer: &Value, pointer: &str) -> anyhow::Result<String> {
     let found = answer.pointer(pointer).and_then(Value::as_str);
-    Ok(found
-        .with_context(|| format!("the server's answer has no {pointer}"))?
-        .to_owned())
+    Ok(found.with_context(|| format!("the server's answer has no {pointer}"))?.to_owned())
 }
 
 fn step(view: &mut View, what: impl Into<String>) -> std::io::Result<()> {
@@ -51,27 +49,17 @@ pub async fn prepare(stage: &Stage, view: &mut View) -> anyhow::Result<Ids> {
     let client = &stage.client;
     let kubeconfig = stage.rehearsal.kubeconfig_yaml();
     let body = json!({ "name": "demo", "kubeconfig": kubeconfig });
-    let answer = client
-        .send(Method::POST, Place::Evenkeel(&["clusters"]), &[], &body)
-        .await?;
+    let answer = client.send(Method::POST, Place::Evenkeel(&["clusters"]), &[], &body).await?;
     let cluster = text(&answer, "/metadata/uid")?;
     step(view, "cluster demo registered")?;
     set_machines(stage, &cluster).await?;
-    step(
-        view,
-        "machines: SSH access, host keys, and the scripts of a reset",
-    )?;
+    step(view, "machines: SSH access, host keys, and the scripts of a reset")?;
     let body = json!({ "name": KEYPAIR, "publicKeys": [stage.rehearsal.ssh_public_key()] });
-    client
-        .send(Method::POST, Place::Evenkeel(&["keypairs"]), &[], &body)
-        .await?;
+    client.send(Method::POST, Place::Evenkeel(&["keypairs"]), &[], &body).await?;
     let place = Place::Cce(&["clusters", &cluster, "nodepools"]);
     let answer = client.send(Method::POST, place, &[], &new_pool()).await?;
     let pool = text(&answer, "/metadata/uid")?;
-    step(
-        view,
-        format!("key pair {KEYPAIR} imported, pool {POOL} created"),
-    )?;
+    step(view, format!("key pair {KEYPAIR} imported, pool {POOL} created"))?;
     let nodes = wait_for_nodes(stage, &cluster).await?;
     let list: Vec<Value> = nodes.iter().map(|id| json!({ "nodeId": id })).collect();
     let body = json!({ "kind": "List", "apiVersion": "v3", "nodeList": list });
@@ -79,13 +67,8 @@ pub async fn prepare(stage: &Stage, view: &mut View) -> anyhow::Result<Ids> {
     client.send(Method::PUT, place, &[], &body).await?;
     step(view, format!("{} nodes moved into the pool", nodes.len()))?;
     let place = Place::Cce(&["clusters", &cluster, "nodepools", &pool]);
-    client
-        .send(Method::PUT, place, &[], &changed_pool())
-        .await?;
-    step(
-        view,
-        "the pool's configuration changed: scripts before and after installation",
-    )?;
+    client.send(Method::PUT, place, &[], &changed_pool()).await?;
+    step(view, "the pool's configuration changed: scripts before and after installation")?;
     Ok(Ids { cluster, pool })
 }
 
@@ -160,11 +143,8 @@ async fn wait_for_nodes(stage: &Stage, cluster: &str) -> anyhow::Result<Vec<Stri
         let place = Place::Cce(&["clusters", cluster, "nodes"]);
         let answer = stage.client.get(place, &[("limit", "2000")]).await?;
         let items = answer.pointer("/items").and_then(Value::as_array);
-        let found: anyhow::Result<Vec<String>> = items
-            .into_iter()
-            .flatten()
-            .map(|node| text(node, "/metadata/uid"))
-            .collect();
+        let found: anyhow::Result<Vec<String>> =
+            items.into_iter().flatten().map(|node| text(node, "/metadata/uid")).collect();
         let found = found?;
         if found.len() >= wanted {
             return Ok(found);
@@ -192,15 +172,10 @@ pub async fn synchronize(
         ..UpgradeSpec::default()
     });
     let operation = ["operation", "upgrade"];
-    let place = [
-        &["clusters", ids.cluster.as_str(), "nodepools", &ids.pool][..],
-        &operation,
-    ]
-    .concat();
+    let place =
+        [&["clusters", ids.cluster.as_str(), "nodepools", &ids.pool][..], &operation].concat();
     let body = serde_json::to_value(&request)?;
-    let answer = client
-        .send(Method::POST, Place::Cce(&place), &[], &body)
-        .await?;
+    let answer = client.send(Method::POST, Place::Cce(&place), &[], &body).await?;
     let job = text(&answer, "/jobid")?;
     view.tell(Event::Accepted { job: job.clone() })?;
     Ok(job)

@@ -51,24 +51,15 @@ impl Stage {
         config.check()?;
         std::fs::write(directory.join("pushed"), PUSHED)
             .with_context(|| format!("{} cannot be written to", directory.display()))?;
-        let scenario = Scenario {
-            seed,
-            ..Scenario::demo(nodes)
-        };
-        let options = RehearseOptions {
-            time_scale: TIME_SCALE,
-            ..RehearseOptions::default()
-        };
+        let scenario = Scenario { seed, ..Scenario::demo(nodes) };
+        let options = RehearseOptions { time_scale: TIME_SCALE, ..RehearseOptions::default() };
         let rehearsal = Rehearsal::start(scenario, options)
             .await
             .context("the played cluster cannot be started")?;
         let server = app::start(config, evenkeel_server::sync::points::Points::default())
             .await
             .context("the server cannot be started")?;
-        let first = server
-            .bootstrap
-            .clone()
-            .context("a new data directory gave no credential")?;
+        let first = server.bootstrap.clone().context("a new data directory gave no credential")?;
         let access = Access {
             endpoint: format!("http://{}", server.address),
             ak: first.ak,
@@ -76,12 +67,7 @@ impl Stage {
             project: first.project_id,
         };
         let settings = Settings::new(&access.endpoint, &access.ak, &access.sk, &access.project)?;
-        Ok(Self {
-            client: Client::new(settings)?,
-            access,
-            _server: server,
-            rehearsal,
-        })
+        Ok(Self { client: Client::new(settings)?, access, _server: server, rehearsal })
     }
 }
 
@@ -92,10 +78,7 @@ fn config(listen: SocketAddr, directory: &Path) -> Config {
         key_file: directory.join("seal.key"),
         region: REGION.to_owned(),
         node_binary: Some(directory.join("pushed")),
-        clusters: Clusters {
-            allow_loopback: true,
-            ..Clusters::default()
-        },
+        clusters: Clusters { allow_loopback: true, ..Clusters::default() },
         policy: policy(),
         ..Config::default()
     }

@@ -38,10 +38,7 @@ impl View {
         } else if stay || verbose || is_dumb || !std::io::stdout().is_terminal() {
             View::Plain
         } else {
-            View::Live(Live {
-                colour: set("NO_COLOR").is_none(),
-                bars: None,
-            })
+            View::Live(Live { colour: set("NO_COLOR").is_none(), bars: None })
         }
     }
 
@@ -131,11 +128,7 @@ impl Bars {
             (bar, line.phase.clone())
         };
         let nodes = picture.lines.iter().map(add).collect();
-        Self {
-            _all: all,
-            whole,
-            nodes,
-        }
+        Self { _all: all, whole, nodes }
     }
 
     /// Leaves the last picture on the screen.
@@ -164,16 +157,10 @@ fn node_style(phase: &str, colour: bool) -> ProgressStyle {
 }
 
 fn words(line: &Line) -> String {
-    let phase = if line.phase.is_empty() {
-        "-"
-    } else {
-        &line.phase
-    };
+    let phase = if line.phase.is_empty() { "-" } else { &line.phase };
     format!(
         "{phase:<PHASE_WIDTH$} {:>4}  {}",
-        line.since
-            .map(|since| format!("{}s", since.as_secs()))
-            .unwrap_or_default(),
+        line.since.map(|since| format!("{}s", since.as_secs())).unwrap_or_default(),
         line.reason
     )
 }

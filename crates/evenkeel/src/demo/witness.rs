@@ -24,10 +24,7 @@ pub struct Witness {
 impl Witness {
     /// Begins to look.
     pub fn new(world: Arc<Mutex<World>>) -> Self {
-        let mut witness = Self {
-            world,
-            owners: BTreeMap::new(),
-        };
+        let mut witness = Self { world, owners: BTreeMap::new() };
         witness.look();
         witness
     }
@@ -52,10 +49,7 @@ impl Witness {
 
     /// Names of the nodes.
     pub fn nodes(&self) -> Vec<String> {
-        self.world()
-            .nodes()
-            .map(|node| node.name.to_string())
-            .collect()
+        self.world().nodes().map(|node| node.name.to_string()).collect()
     }
 
     /// Pods by namespace and name.
@@ -155,11 +149,7 @@ fn outages<'a>(history: impl Iterator<Item = &'a Happened>) -> (usize, Vec<Strin
             Happened::Uncordoned { node, .. } => (node, 0, false),
             Happened::ReadyChanged { node, ready } => (node, 1, !ready),
             Happened::NodeGone { node, .. } => (node, 2, true),
-            Happened::NodeAdded {
-                node,
-                ready,
-                unschedulable,
-            } => {
+            Happened::NodeAdded { node, ready, unschedulable } => {
                 nodes.insert(node.to_string(), [*unschedulable, !ready, false]);
                 (node, 2, false)
             }
@@ -178,22 +168,10 @@ mod tests {
 
     #[test]
     fn a_node_is_out_while_it_is_cordoned_or_not_ready_or_gone() {
-        let ready = |node: &str, ready| Happened::ReadyChanged {
-            node: node.into(),
-            ready,
-        };
-        let cordoned = |node: &str| Happened::Cordoned {
-            node: node.into(),
-            by: Actor::Us,
-        };
-        let uncordoned = |node: &str| Happened::Uncordoned {
-            node: node.into(),
-            by: Actor::Us,
-        };
-        let gone = |node: &str| Happened::NodeGone {
-            node: node.into(),
-            by: Actor::System,
-        };
+        let ready = |node: &str, ready| Happened::ReadyChanged { node: node.into(), ready };
+        let cordoned = |node: &str| Happened::Cordoned { node: node.into(), by: Actor::Us };
+        let uncordoned = |node: &str| Happened::Uncordoned { node: node.into(), by: Actor::Us };
+        let gone = |node: &str| Happened::NodeGone { node: node.into(), by: Actor::System };
         let added = |node: &str| Happened::NodeAdded {
             node: node.into(),
             ready: true,
@@ -203,25 +181,11 @@ mod tests {
             (vec![], 0, vec![]),
             (vec![cordoned("a"), ready("a", false)], 1, vec!["a"]),
             (
-                vec![
-                    cordoned("a"),
-                    ready("a", false),
-                    uncordoned("a"),
-                    cordoned("b"),
-                ],
+                vec![cordoned("a"), ready("a", false), uncordoned("a"), cordoned("b")],
                 2,
                 vec!["a", "b"],
             ),
-            (
-                vec![
-                    cordoned("a"),
-                    uncordoned("a"),
-                    cordoned("b"),
-                    uncordoned("b"),
-                ],
-                1,
-                vec![],
-            ),
+            (vec![cordoned("a"), uncordoned("a"), cordoned("b"), uncordoned("b")], 1, vec![]),
             (vec![cordoned("a"), gone("a"), added("a")], 1, vec![]),
             (vec![gone("a"), gone("b")], 2, vec!["a", "b"]),
         ];

@@ -60,23 +60,12 @@ impl OrderId {
     pub fn new(job: &str, node: &str, attempt: u32, stage: Stage) -> Result<Self, BadId> {
         for (what, value) in [("job id", job), ("node id", node)] {
             let fits = (1..=ID_MAX).contains(&value.len())
-                && value
-                    .bytes()
-                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+                && value.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
             if !fits {
-                return Err(BadId {
-                    what,
-                    value: value.into(),
-                    form: "^[a-z0-9-]{1,64}$",
-                });
+                return Err(BadId { what, value: value.into(), form: "^[a-z0-9-]{1,64}$" });
             }
         }
-        Ok(Self {
-            job: job.into(),
-            node: node.into(),
-            attempt,
-            stage,
-        })
+        Ok(Self { job: job.into(), node: node.into(), attempt, stage })
     }
 
     /// The job this order belongs to.
@@ -102,14 +91,7 @@ impl OrderId {
 
 impl fmt::Display for OrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}.{}.{}",
-            self.job,
-            self.node,
-            self.attempt,
-            self.stage.as_str()
-        )
+        write!(f, "{}.{}.{}.{}", self.job, self.node, self.attempt, self.stage.as_str())
     }
 }
 
@@ -134,11 +116,7 @@ impl FromStr for OrderId {
         };
         let id = Self::new(job, node, attempt.parse().map_err(|_| bad())?, stage)?;
         // One spelling per order: "+1" and "01" would be a second name for attempt 1.
-        if id.to_string() == text {
-            Ok(id)
-        } else {
-            Err(bad())
-        }
+        if id.to_string() == text { Ok(id) } else { Err(bad()) }
     }
 }
 
@@ -180,21 +158,12 @@ impl TryFrom<String> for UserName {
     type Error = BadId;
 
     fn try_from(text: String) -> Result<Self, BadId> {
-        let first = text
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-        let rest = text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+        let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
         if first && rest && text.len() <= USER_MAX {
             return Ok(Self(text));
         }
-        Err(BadId {
-            what: "user name",
-            value: text,
-            form: "^[A-Za-z_][A-Za-z0-9_.-]{0,31}$",
-        })
+        Err(BadId { what: "user name", value: text, form: "^[A-Za-z_][A-Za-z0-9_.-]{0,31}$" })
     }
 }
 
@@ -243,11 +212,7 @@ impl TryFrom<String> for Sha256Hex {
         if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Ok(Self(text));
         }
-        Err(BadId {
-            what: "sha256",
-            value: text,
-            form: "^[0-9a-f]{64}$",
-        })
+        Err(BadId { what: "sha256", value: text, form: "^[0-9a-f]{64}$" })
     }
 }
 

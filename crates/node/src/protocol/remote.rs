@@ -113,17 +113,12 @@ impl Verb {
         let words: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
         match words[..] {
             ["probe"] => Some(Self::Probe { user: None }),
-            ["probe", user] => Some(Self::Probe {
-                user: Some(user.parse().ok()?),
-            }),
+            ["probe", user] => Some(Self::Probe { user: Some(user.parse().ok()?) }),
             ["accept"] => Some(Self::Accept),
-            ["status", order] => Some(Self::Status {
-                order: order.parse().ok()?,
-            }),
-            ["read", order, offset] => Some(Self::Read {
-                order: order.parse().ok()?,
-                offset: offset.parse().ok()?,
-            }),
+            ["status", order] => Some(Self::Status { order: order.parse().ok()? }),
+            ["read", order, offset] => {
+                Some(Self::Read { order: order.parse().ok()?, offset: offset.parse().ok()? })
+            }
             ["prove"] => Some(Self::Prove),
             ["plan"] => Some(Self::Plan),
             ["gc"] => Some(Self::Gc),

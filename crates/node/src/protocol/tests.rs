@@ -26,10 +26,7 @@ fn order(steps: Vec<Step>) -> Order {
         protocol: PROTOCOL,
         id: OrderId::new("job-1", "node-1", 1, Stage::Reset).unwrap(),
         epoch: 1,
-        machine: MachineIdentity {
-            machine_id: "m".into(),
-            product_uuid: None,
-        },
+        machine: MachineIdentity { machine_id: "m".into(), product_uuid: None },
         steps,
     }
 }
@@ -39,37 +36,24 @@ fn every_command_line_reads_back() {
     let order: OrderId = "job-1.node-1.2.post".parse().unwrap();
     let verbs = [
         Verb::Probe { user: None },
-        Verb::Probe {
-            user: Some("cloud-user".parse().unwrap()),
-        },
+        Verb::Probe { user: Some("cloud-user".parse().unwrap()) },
         Verb::Accept,
-        Verb::Status {
-            order: order.clone(),
-        },
+        Verb::Status { order: order.clone() },
         Verb::Read { order, offset: 77 },
         Verb::Prove,
         Verb::Plan,
         Verb::Gc,
     ];
-    let mut all = vec![
-        Remote::Have { hash: hash() },
-        Remote::Upload { hash: hash() },
-    ];
+    let mut all = vec![Remote::Have { hash: hash() }, Remote::Upload { hash: hash() }];
     all.extend(verbs.map(|verb| Remote::Run { hash: hash(), verb }));
     for remote in all {
         for sudo in [false, true] {
-            assert_eq!(
-                Remote::parse(&remote.to_command(sudo)),
-                Some(remote.clone())
-            );
+            assert_eq!(Remote::parse(&remote.to_command(sudo)), Some(remote.clone()));
         }
     }
     assert_eq!(Remote::parse("rm -rf /"), None);
     assert_eq!(
-        Remote::parse(&format!(
-            "{}; id",
-            Remote::Have { hash: hash() }.to_command(false)
-        )),
+        Remote::parse(&format!("{}; id", Remote::Have { hash: hash() }.to_command(false))),
         None
     );
 }
@@ -143,29 +127,14 @@ fn bad_orders_are_named() {
     let renamed = KEY.replace("ssh-ed25519", "ssh-rsa");
     let optioned = format!("command=\"id\" {KEY}");
     let two_lines = format!("{KEY}\n{KEY}");
-    for bad in [
-        renamed.as_str(),
-        optioned.as_str(),
-        two_lines.as_str(),
-        "ssh-ed25519",
-        "",
-    ] {
+    for bad in [renamed.as_str(), optioned.as_str(), two_lines.as_str(), "ssh-ed25519", ""] {
         assert!(!keyed(bad), "{bad}");
     }
-    assert_eq!(
-        order(vec![]).check(),
-        Err(BadOrder::NoSteps(order(vec![]).id))
-    );
+    assert_eq!(order(vec![]).check(), Err(BadOrder::NoSteps(order(vec![]).id)));
     let twice = order(vec![Step::teardown("a", 1), Step::teardown("b", 1)]);
     assert_eq!(twice.check(), Err(BadOrder::Twice("teardown")));
     let endless = order(vec![Step::teardown("a", 0)]).check();
-    assert_eq!(
-        endless,
-        Err(BadOrder::TimeLimit {
-            step: "teardown",
-            got: 0
-        })
-    );
+    assert_eq!(endless, Err(BadOrder::TimeLimit { step: "teardown", got: 0 }));
 }
 
 #[test]
@@ -177,12 +146,6 @@ fn refusals_are_errors() {
     assert_eq!(refusal.kind, RefusalKind::Busy);
     assert!(parse_answer::<Have>(br#"{"have":true}"#).unwrap().have);
     let chatty = b"Welcome! {\"have\":false}\nYou have mail.\n{\"have\":true}\n";
-    assert!(
-        parse_answer::<Have>(chatty).unwrap().have,
-        "a login shell that talks"
-    );
-    assert!(matches!(
-        parse_answer::<Have>(b"Welcome!\n{}"),
-        Err(AnswerError::Malformed(_))
-    ));
+    assert!(parse_answer::<Have>(chatty).unwrap().have, "a login shell that talks");
+    assert!(matches!(parse_answer::<Have>(b"Welcome!\n{}"), Err(AnswerError::Malformed(_))));
 }

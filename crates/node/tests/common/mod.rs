@@ -41,10 +41,7 @@ impl Bed {
         command.args(verb.args());
         command.env("EVENKEEL_NODE_STATE", self.state());
         command.env("EVENKEEL_NODE_ROOT", self.dir.path().join("root"));
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -76,13 +73,7 @@ impl Bed {
     }
 
     pub fn status(&self, order: &OrderId) -> Progress {
-        self.ask(
-            &Verb::Status {
-                order: order.clone(),
-            },
-            b"",
-        )
-        .unwrap()
+        self.ask(&Verb::Status { order: order.clone() }, b"").unwrap()
     }
 
     /// Waits until nothing more happens under the id.
@@ -103,14 +94,7 @@ impl Bed {
     }
 
     pub fn read(&self, order: &OrderId, offset: u64) -> Chunk {
-        self.ask(
-            &Verb::Read {
-                order: order.clone(),
-                offset,
-            },
-            b"",
-        )
-        .unwrap()
+        self.ask(&Verb::Read { order: order.clone(), offset }, b"").unwrap()
     }
 
     pub fn output(&self, order: &OrderId) -> Vec<u8> {
@@ -179,10 +163,7 @@ pub fn order(id: OrderId, steps: Vec<Step>) -> Order {
         protocol: PROTOCOL,
         id,
         epoch: 1,
-        machine: MachineIdentity {
-            machine_id: "0123abcd".into(),
-            product_uuid: None,
-        },
+        machine: MachineIdentity { machine_id: "0123abcd".into(), product_uuid: None },
         steps,
     }
 }

@@ -12,10 +12,9 @@ use serde_json::{Map, Value, json};
 pub(super) fn ok(code: StatusCode, body: &Value) -> Response {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = code;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -76,9 +75,7 @@ pub(super) fn refuse(refusal: &Refusal) -> Response {
     let code = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = ok(code, &status(refusal));
     if let Some(seconds) = refusal.retry_after_s {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -88,13 +85,9 @@ pub(super) fn failed(failure: &Failure) -> Response {
     match failure {
         Failure::Status(refusal) if *refusal == Refusal::flow_control() => {
             // Priority and fairness answers before anything that knows of Status objects.
-            let mut response = text(
-                StatusCode::TOO_MANY_REQUESTS,
-                "Too many requests, please try again later.\n",
-            );
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let mut response =
+                text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             response
         }
         Failure::Status(refusal) => refuse(refusal),
@@ -109,9 +102,8 @@ fn cut() -> Response {
         Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
     ]);
     let mut response = Response::new(Body::from_stream(end));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

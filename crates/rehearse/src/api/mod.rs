@@ -54,14 +54,7 @@ impl Api {
         tick: tokio::sync::watch::Receiver<u64>,
         events: Arc<Mutex<Vec<Value>>>,
     ) -> Self {
-        Self {
-            world,
-            scale,
-            token,
-            tick,
-            snapshots: Mutex::default(),
-            events,
-        }
+        Self { world, scale, token, tick, snapshots: Mutex::default(), events }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -75,10 +68,8 @@ impl Api {
         apply: impl FnOnce(&mut World) -> Result<T, Refusal>,
     ) -> Result<T, Failure> {
         let reply = self.world().call(call, apply);
-        tokio::time::sleep(Duration::from_secs_f64(
-            reply.after_ms as f64 / 1000.0 / self.scale,
-        ))
-        .await;
+        tokio::time::sleep(Duration::from_secs_f64(reply.after_ms as f64 / 1000.0 / self.scale))
+            .await;
         reply.result
     }
 }
@@ -150,12 +141,7 @@ impl Target {
         if rest.len() > 3 || (named && namespace.is_none() && kind != Kind::Nodes) {
             return None;
         }
-        Some(Self {
-            kind,
-            namespace,
-            name: part(1),
-            sub: part(2),
-        })
+        Some(Self { kind, namespace, name: part(1), sub: part(2) })
     }
 }
 
@@ -178,9 +164,7 @@ async fn handle(
     if matches!(path.as_str(), "healthz" | "readyz" | "livez") {
         return text(StatusCode::OK, "ok");
     }
-    let bearer = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if bearer.and_then(|value| value.strip_prefix("Bearer ")) != Some(api.token.as_str()) {
         return refuse(&Refusal {
             code: 401,
@@ -194,10 +178,7 @@ async fn handle(
     let (group, rest) = match parts.as_slice() {
         ["version"] => return ok(StatusCode::OK, &version()),
         ["api"] => {
-            return ok(
-                StatusCode::OK,
-                &json!({"kind": "APIVersions", "versions": ["v1"]}),
-            );
+            return ok(StatusCode::OK, &json!({"kind": "APIVersions", "versions": ["v1"]}));
         }
         ["apis"] => return ok(StatusCode::OK, &groups()),
         ["api", "v1"] => return ok(StatusCode::OK, &resources("v1")),
@@ -219,9 +200,7 @@ async fn handle(
     if let ["namespaces", namespace, "events", name @ ..] = rest
         && ["v1", "events.k8s.io/v1"].contains(&group.as_str())
     {
-        return api
-            .event(&method, &group, namespace, name.first().copied(), &body)
-            .await;
+        return api.event(&method, &group, namespace, name.first().copied(), &body).await;
     }
     if (group.as_str(), rest) == ("authorization.k8s.io/v1", &["selfsubjectaccessreviews"]) {
         return rights::access_review(&body);
@@ -234,9 +213,7 @@ async fn handle(
 
 /// Whether the body is JSON, as it is taken to be when nothing is said. (YAML and protobuf are not played.)
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     kind.is_none_or(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json")
 }
 
@@ -298,12 +275,7 @@ fn version() -> Value {
 }
 
 fn groups() -> Value {
-    let names = [
-        "policy",
-        "coordination.k8s.io",
-        "events.k8s.io",
-        "authorization.k8s.io",
-    ];
+    let names = ["policy", "coordination.k8s.io", "events.k8s.io", "authorization.k8s.io"];
     let groups = names.map(|name| {
         let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
         json!({"name": name, "versions": [version], "preferredVersion": version})
@@ -313,20 +285,8 @@ fn groups() -> Value {
 
 fn resources(group: &str) -> Value {
     let all = [
-        (
-            "v1",
-            "nodes",
-            "Node",
-            false,
-            &["delete", "get", "list", "patch", "watch"] as &[&str],
-        ),
-        (
-            "v1",
-            "pods",
-            "Pod",
-            true,
-            &["delete", "get", "list", "watch"],
-        ),
+        ("v1", "nodes", "Node", false, &["delete", "get", "list", "patch", "watch"] as &[&str]),
+        ("v1", "pods", "Pod", true, &["delete", "get", "list", "watch"]),
         ("v1", "pods/eviction", "Eviction", true, &["create"]),
         ("v1", "events", "Event", true, &["create", "patch"]),
         (
@@ -336,20 +296,8 @@ fn resources(group: &str) -> Value {
             true,
             &["get", "list", "watch"],
         ),
-        (
-            "coordination.k8s.io/v1",
-            "leases",
-            "Lease",
-            true,
-            &["get", "list"],
-        ),
-        (
-            "events.k8s.io/v1",
-            "events",
-            "Event",
-            true,
-            &["create", "patch"],
-        ),
+        ("coordination.k8s.io/v1", "leases", "Lease", true, &["get", "list"]),
+        ("events.k8s.io/v1", "events", "Event", true, &["create", "patch"]),
         (
             "authorization.k8s.io/v1",
             "selfsubjectaccessreviews",

@@ -78,11 +78,7 @@ pub(super) fn node_fields(node: &Node) -> Fields<'_> {
 
 pub(super) fn pod_fields(pod: &Pod) -> Fields<'_> {
     let mut fields = Fields::of_key(&pod.key, &pod.labels);
-    let node = pod
-        .node
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let node = pod.node.as_ref().map(ToString::to_string).unwrap_or_default();
     let phase = format!("{:?}", pod.phase).replace("Finished", "Succeeded");
     fields.others = vec![("spec.nodeName", node), ("status.phase", phase)];
     fields
@@ -93,9 +89,7 @@ pub(super) fn items(world: &World, kind: Kind, filter: &Filter) -> Vec<Value> {
     let none = evenkeel_sim::objects::Map::new();
     let mut all: Vec<Value> = match kind {
         Kind::Nodes => {
-            let nodes = world
-                .nodes()
-                .filter(|node| filter.holds(&node_fields(node)));
+            let nodes = world.nodes().filter(|node| filter.holds(&node_fields(node)));
             nodes.map(|node| render::node(world, node)).collect()
         }
         Kind::Pods => {
@@ -103,12 +97,8 @@ pub(super) fn items(world: &World, kind: Kind, filter: &Filter) -> Vec<Value> {
             pods.map(|pod| render::pod(world, pod)).collect()
         }
         Kind::Budgets => {
-            let budgets = world
-                .budgets()
-                .filter(|b| filter.holds(&Fields::of_key(&b.key, &none)));
-            budgets
-                .map(|budget| render::budget(world, budget))
-                .collect()
+            let budgets = world.budgets().filter(|b| filter.holds(&Fields::of_key(&b.key, &none)));
+            budgets.map(|budget| render::budget(world, budget)).collect()
         }
         Kind::Leases => world
             .nodes()
@@ -133,10 +123,7 @@ fn place(item: &Value) -> String {
 fn one(world: &World, target: &Target, name: &str) -> Result<Value, Refusal> {
     let key = ObjectKey::new(target.namespace.as_deref().unwrap_or_default(), name);
     match target.kind {
-        Kind::Nodes => Ok(render::node(
-            world,
-            world.node(&NodeName::new(name))?.as_ref(),
-        )),
+        Kind::Nodes => Ok(render::node(world, world.node(&NodeName::new(name))?.as_ref())),
         Kind::Pods => Ok(render::pod(world, world.pod(&key)?.as_ref())),
         Kind::Budgets => Ok(render::budget(world, world.budget(&key)?.as_ref())),
         Kind::Leases => {
@@ -170,17 +157,13 @@ impl Api {
             Ok(filter) => filter,
             Err(refusal) => return refuse(&refusal),
         };
-        let (limit, token) = match (
-            query.number("limit"),
-            query.get("continue").map(Continue::read).transpose(),
-        ) {
-            (Ok(limit), Ok(token)) => (limit as usize, token),
-            (Err(refusal), _) | (_, Err(refusal)) => return refuse(&refusal),
-        };
+        let (limit, token) =
+            match (query.number("limit"), query.get("continue").map(Continue::read).transpose()) {
+                (Ok(limit), Ok(token)) => (limit as usize, token),
+                (Err(refusal), _) | (_, Err(refusal)) => return refuse(&refusal),
+            };
         let answer = self
-            .call(Call::Read, |world| {
-                self.listed(world, target.kind, &filter, token.as_ref())
-            })
+            .call(Call::Read, |world| self.listed(world, target.kind, &filter, token.as_ref()))
             .await;
         match (answer, token) {
             (Ok(listed), _) => {
@@ -189,10 +172,7 @@ impl Api {
             }
             (Err(Failure::Status(refusal)), Some(token)) if refusal.code == 410 => {
                 let mut body = status(&refusal);
-                let go_on = Continue {
-                    rv: INCONSISTENT,
-                    ..token
-                };
+                let go_on = Continue { rv: INCONSISTENT, ..token };
                 body["metadata"]["continue"] = go_on.write();
                 ok(StatusCode::GONE, &body)
             }
@@ -265,12 +245,9 @@ impl Api {
         let snapshots = super::lock(&self.snapshots);
         let found = snapshots.open.iter().find(|(id, _)| *id == token.snapshot);
         match (found, world.events_since(rv)) {
-            (Some((id, items)), Ok(_)) => Ok(Listed {
-                items: items.clone(),
-                rv,
-                after,
-                snapshot: Some(*id),
-            }),
+            (Some((id, items)), Ok(_)) => {
+                Ok(Listed { items: items.clone(), rv, after, snapshot: Some(*id) })
+            }
             _ => Err(Refusal::expired(EXPIRED)),
         }
     }

@@ -14,10 +14,7 @@ pub(super) fn time(world: &World, at_ms: u64) -> String {
 }
 
 fn wall(ms: i64, format: &str) -> String {
-    Timestamp::from_millisecond(ms)
-        .unwrap_or(Timestamp::UNIX_EPOCH)
-        .strftime(format)
-        .to_string()
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH).strftime(format).to_string()
 }
 
 /// Takes out what the real server leaves out: nulls, empty maps and empty lists.
@@ -68,11 +65,9 @@ pub(super) fn node(world: &World, node: &Node) -> Value {
             "KubeletNotReady",
             "container runtime status check may not have completed yet",
         ),
-        Readiness::Unknown => (
-            "Unknown",
-            "NodeStatusUnknown",
-            "Kubelet stopped posting node status.",
-        ),
+        Readiness::Unknown => {
+            ("Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
+        }
     };
     let sizes = json!({"cpu": "8", "memory": "32Gi", "pods": node.capacity.to_string()});
     let mut item = dense(json!({
@@ -142,17 +137,11 @@ pub(super) fn no_node() -> Value {
 pub(super) fn pod(world: &World, pod: &Pod) -> Value {
     let mut annotations = Map::new();
     if pod.owner == Owner::Static {
-        annotations.insert(
-            "kubernetes.io/config.mirror".into(),
-            pod.uid.as_str().into(),
-        );
+        annotations.insert("kubernetes.io/config.mirror".into(), pod.uid.as_str().into());
         annotations.insert("kubernetes.io/config.source".into(), "file".into());
     }
     if pod.protected {
-        annotations.insert(
-            "cluster-autoscaler.kubernetes.io/safe-to-evict".into(),
-            "false".into(),
-        );
+        annotations.insert("cluster-autoscaler.kubernetes.io/safe-to-evict".into(), "false".into());
     }
     let phase = match pod.phase {
         PodPhase::Pending => "Pending",
@@ -175,9 +164,7 @@ pub(super) fn pod(world: &World, pod: &Pod) -> Value {
         conditions.push(json!({"type": "Ready", "status": yes(pod.ready)}));
     }
     conditions.push(json!({"type": "PodScheduled", "status": yes(pod.node.is_some())}));
-    let deletion = pod
-        .deleting_since
-        .map(|at| time(world, at + u64::from(pod.grace_s) * 1000));
+    let deletion = pod.deleting_since.map(|at| time(world, at + u64::from(pod.grace_s) * 1000));
     let mut item = dense(json!({
         "metadata": {
             "name": pod.key.name,
@@ -256,16 +243,10 @@ pub(super) fn budget(world: &World, budget: &Budget) -> Value {
         Limit::MaxUnavailable(n) => (Value::Null, amount(n)),
     };
     let status = &budget.status;
-    let disrupted: Map<_, _> = status
-        .disrupted
-        .iter()
-        .map(|(pod, at)| (pod.clone(), time(world, *at).into()))
-        .collect();
-    let (allowed, reason) = if status.allowed > 0 {
-        ("True", "SufficientPods")
-    } else {
-        ("False", "InsufficientPods")
-    };
+    let disrupted: Map<_, _> =
+        status.disrupted.iter().map(|(pod, at)| (pod.clone(), time(world, *at).into())).collect();
+    let (allowed, reason) =
+        if status.allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
     let conditions = (status.observed_generation > 0).then(|| {
         json!([{
             "type": "DisruptionAllowed",

@@ -18,11 +18,7 @@ const GRANTED: &[(&str, &str, &[&str])] = &[
     ("coordination.k8s.io", "leases", &["get"]),
     ("", "events", &["create", "patch"]),
     // The built-in role system:basic-user grants this one to everybody.
-    (
-        "authorization.k8s.io",
-        "selfsubjectaccessreviews",
-        &["create"],
-    ),
+    ("authorization.k8s.io", "selfsubjectaccessreviews", &["create"]),
 ];
 /// The user's name, as the kubeconfig says it.
 const USER: &str = "evenkeel";
@@ -47,9 +43,7 @@ pub(super) fn forbidden(
     };
     let kind = *rest.first()?;
     let name = rest.get(1).copied();
-    let resource = rest
-        .get(2)
-        .map_or_else(|| kind.to_owned(), |sub| format!("{kind}/{sub}"));
+    let resource = rest.get(2).map_or_else(|| kind.to_owned(), |sub| format!("{kind}/{sub}"));
     let verb = match (method.as_str(), name) {
         ("GET", Some(_)) => "get",
         ("GET", None) if query.is("watch") => "watch",
@@ -64,11 +58,7 @@ pub(super) fn forbidden(
     if granted(group, &resource, verb) {
         return None;
     }
-    let qualified = if group.is_empty() {
-        kind.to_owned()
-    } else {
-        format!("{kind}.{group}")
-    };
+    let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
     let shown = name.map_or_else(|| qualified.clone(), |name| format!("{qualified} {name:?}"));
     let scope = namespace.map_or_else(
         || "at the cluster scope".to_owned(),

@@ -13,11 +13,7 @@ pub(super) struct Query(BTreeMap<String, String>);
 impl Query {
     pub(super) fn parse(text: Option<&str>) -> Self {
         let mut map = BTreeMap::new();
-        for pair in text
-            .unwrap_or_default()
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-        {
+        for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             map.entry(unescape(key)).or_insert_with(|| unescape(value));
         }
@@ -26,10 +22,7 @@ impl Query {
 
     /// The value, if it is there and not empty.
     pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.0
-            .get(key)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// `true` or `1`.
@@ -43,17 +36,14 @@ impl Query {
             return Ok(0);
         };
         text.parse().map_err(|_| {
-            Refusal::bad_request(format!(
-                "strconv.ParseInt: parsing {text:?}: invalid syntax"
-            ))
+            Refusal::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
         })
     }
 }
 
 /// A resourceVersion; if it is none, Go's words for that.
 pub(super) fn number(text: &str) -> Result<u64, String> {
-    text.parse()
-        .map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    text.parse().map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
 }
 
 fn unescape(text: &str) -> String {
@@ -61,10 +51,7 @@ fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = |range| {
-            text.get(range)
-                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
-        };
+        let hex = |range| text.get(range).and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match (bytes[at], hex(at + 1..at + 3)) {
             (b'%', Some(byte)) => {
                 out.push(byte);
@@ -96,12 +83,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn of_key(key: &'a ObjectKey, labels: &'a Labels) -> Self {
-        Self {
-            name: &key.name,
-            namespace: &key.namespace,
-            others: Vec::new(),
-            labels,
-        }
+        Self { name: &key.name, namespace: &key.namespace, others: Vec::new(), labels }
     }
 }
 
@@ -126,18 +108,12 @@ impl Filter {
                 return Err(Refusal::bad_request(message));
             };
             if !known.contains(&key) && !["metadata.name", "metadata.namespace"].contains(&key) {
-                return Err(Refusal::bad_request(format!(
-                    "field label not supported: {key}"
-                )));
+                return Err(Refusal::bad_request(format!("field label not supported: {key}")));
             }
             fields.push((key.to_owned(), equal, value.to_owned()));
         }
         let labels = read_labels(query.get("labelSelector").unwrap_or_default())?;
-        Ok(Self {
-            namespace: namespace.map(str::to_owned),
-            fields,
-            labels,
-        })
+        Ok(Self { namespace: namespace.map(str::to_owned), fields, labels })
     }
 
     /// Whether anything is left out.
@@ -156,13 +132,8 @@ impl Filter {
                 .map(|(_, v)| v.clone())
                 .unwrap_or_default(),
         };
-        self.namespace
-            .as_deref()
-            .is_none_or(|namespace| namespace == object.namespace)
-            && self
-                .fields
-                .iter()
-                .all(|(key, equal, wanted)| (value(key) == *wanted) == *equal)
+        self.namespace.as_deref().is_none_or(|namespace| namespace == object.namespace)
+            && self.fields.iter().all(|(key, equal, wanted)| (value(key) == *wanted) == *equal)
             && self.labels.matches(object.labels)
     }
 }
@@ -193,12 +164,7 @@ fn read_labels(text: &str) -> Result<Selector, Refusal> {
 fn read_requirement(term: &str) -> Option<Requirement> {
     let set = |rest: &str| -> Option<Vec<String>> {
         let inner = rest.trim().strip_prefix('(')?.strip_suffix(')')?;
-        Some(
-            inner
-                .split(',')
-                .map(|value| value.trim().to_owned())
-                .collect(),
-        )
+        Some(inner.split(',').map(|value| value.trim().to_owned()).collect())
     };
     if let Some((key, rest)) = term.split_once(" notin ") {
         return Some(Requirement::NotIn(key.trim().to_owned(), set(rest)?));
@@ -207,16 +173,10 @@ fn read_requirement(term: &str) -> Option<Requirement> {
         return Some(Requirement::In(key.trim().to_owned(), set(rest)?));
     }
     if let Some((key, value)) = term.split_once("!=") {
-        return Some(Requirement::NotIn(
-            key.trim().to_owned(),
-            vec![value.trim().to_owned()],
-        ));
+        return Some(Requirement::NotIn(key.trim().to_owned(), vec![value.trim().to_owned()]));
     }
     if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        return Some(Requirement::In(
-            key.trim().to_owned(),
-            vec![value.trim().to_owned()],
-        ));
+        return Some(Requirement::In(key.trim().to_owned(), vec![value.trim().to_owned()]));
     }
     let word =
         |text: &str| (!text.is_empty() && !text.contains([' ', '(', ')'])).then(|| text.to_owned());
@@ -247,10 +207,7 @@ mod tests {
             ("fieldSelector=spec.nodeName%3Dnode-1", true),
             ("fieldSelector=spec.nodeName%3D%3Dnode-2", false),
             ("fieldSelector=spec.nodeName!%3D", true),
-            (
-                "fieldSelector=spec.nodeName%21%3Dnode-1%2Cmetadata.name%3Dp",
-                false,
-            ),
+            ("fieldSelector=spec.nodeName%21%3Dnode-1%2Cmetadata.name%3Dp", false),
             ("labelSelector=app%3Dweb%2Ctier%21%3Dy", true),
             ("labelSelector=app+in+(a%2C+web)%2C!zone%2Ctier", true),
             ("labelSelector=app+notin+(web)", false),

@@ -89,9 +89,7 @@ impl Api {
             filter,
             rv,
             opened_ms,
-            next_bookmark_ms: query
-                .is("allowWatchBookmarks")
-                .then_some(opened_ms + BOOKMARK_MS),
+            next_bookmark_ms: query.is("allowWatchBookmarks").then_some(opened_ms + BOOKMARK_MS),
             deadline: Instant::now() + lifetime,
             last_bookmark: lifetime
                 .checked_sub(LAST_BOOKMARK)
@@ -106,10 +104,9 @@ impl Api {
             Some((next, watch))
         });
         let mut response = Response::new(Body::from_stream(stream));
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
 }
@@ -183,14 +180,8 @@ impl Watch {
                 (holds, holds, render::node(world, node))
             }
             (Change::Pod(pod, before), Kind::Pods) => {
-                let was = before
-                    .as_ref()
-                    .is_some_and(|pod| self.filter.holds(&pod_fields(pod)));
-                (
-                    was,
-                    self.filter.holds(&pod_fields(pod)),
-                    render::pod(world, pod),
-                )
+                let was = before.as_ref().is_some_and(|pod| self.filter.holds(&pod_fields(pod)));
+                (was, self.filter.holds(&pod_fields(pod)), render::pod(world, pod))
             }
             (Change::Budget(budget), Kind::Budgets) => {
                 let none = evenkeel_sim::objects::Map::new();
@@ -205,11 +196,7 @@ impl Watch {
             (Op::Modified, true, true) => "MODIFIED",
             _ => return,
         };
-        line(
-            out,
-            word,
-            &render::typed(self.kind.api_version(), self.kind.kind(), item),
-        );
+        line(out, word, &render::typed(self.kind.api_version(), self.kind.kind(), item));
     }
 }
 

@@ -40,10 +40,8 @@ pub(super) fn unsupported(message: &str) -> Refusal {
 }
 
 fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, Refusal> {
-    let text = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let text =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match text.split(';').next().unwrap_or_default().trim() {
         "application/merge-patch+json" => Ok(PatchKind::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
@@ -90,9 +88,9 @@ fn patched(mut object: Value, kind: PatchKind, body: &[u8]) -> Result<Value, Ref
 /// `$patch`, `$setElementOrder` and their like.
 fn has_directive(patch: &Value) -> bool {
     match patch {
-        Value::Object(map) => map
-            .iter()
-            .any(|(key, value)| key.starts_with('$') || has_directive(value)),
+        Value::Object(map) => {
+            map.iter().any(|(key, value)| key.starts_with('$') || has_directive(value))
+        }
         Value::Array(list) => list.iter().any(has_directive),
         _ => false,
     }
@@ -104,10 +102,7 @@ fn differences(
 ) -> BTreeMap<String, Option<String>> {
     let none = Map::new();
     let after = after.and_then(Value::as_object).unwrap_or(&none);
-    let gone = before
-        .keys()
-        .filter(|key| !after.contains_key(*key))
-        .map(|key| (key.clone(), None));
+    let gone = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key.clone(), None));
     let set = after.iter().filter_map(|(key, value)| {
         let value = value.as_str()?;
         (before.get(key).map(String::as_str) != Some(value))
@@ -118,12 +113,8 @@ fn differences(
 
 /// What a patched document asks for, seen from the node that it was made from.
 fn wanted(node: &Node, after: &Value) -> Result<(Precondition, NodeChange), Refusal> {
-    let text = |path: &str| {
-        after
-            .pointer(path)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-    };
+    let text =
+        |path: &str| after.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
     let precondition = Precondition {
         uid: text("/metadata/uid").map(Uid::new),
         resource_version: text("/metadata/resourceVersion").map(str::to_owned),
@@ -132,21 +123,16 @@ fn wanted(node: &Node, after: &Value) -> Result<(Precondition, NodeChange), Refu
         number(version).map_err(Refusal::unparsed)?;
     }
     let word = |taint: &Value, key: &str| taint[key].as_str().unwrap_or_default().to_owned();
-    let taints = after
-        .pointer("/spec/taints")
-        .and_then(Value::as_array)
-        .map(|taints| {
-            let read = |t: &Value| Taint {
-                key: word(t, "key"),
-                value: word(t, "value"),
-                effect: word(t, "effect"),
-            };
-            taints.iter().map(read).collect::<Vec<_>>()
-        });
-    let unschedulable = after
-        .pointer("/spec/unschedulable")
-        .and_then(Value::as_bool)
-        .unwrap_or(false);
+    let taints = after.pointer("/spec/taints").and_then(Value::as_array).map(|taints| {
+        let read = |t: &Value| Taint {
+            key: word(t, "key"),
+            value: word(t, "value"),
+            effect: word(t, "effect"),
+        };
+        taints.iter().map(read).collect::<Vec<_>>()
+    });
+    let unschedulable =
+        after.pointer("/spec/unschedulable").and_then(Value::as_bool).unwrap_or(false);
     let change = NodeChange {
         unschedulable: (unschedulable != node.unschedulable).then_some(unschedulable),
         annotations: differences(&node.annotations, after.pointer("/metadata/annotations")),
@@ -161,19 +147,13 @@ fn delete_options(options: Option<&Value>, query: &Query) -> DeleteOptions {
     let none = Value::Null;
     let options = options.unwrap_or(&none);
     let text = |path: &str| options.pointer(path).and_then(Value::as_str);
-    let all = |value: &Value| {
-        value
-            .as_array()
-            .is_some_and(|list| list.iter().any(|v| v == "All"))
-    };
+    let all = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(|v| v == "All"));
     DeleteOptions {
         precondition: Precondition {
             uid: text("/preconditions/uid").map(Uid::new),
             resource_version: text("/preconditions/resourceVersion").map(str::to_owned),
         },
-        grace_s: options["gracePeriodSeconds"]
-            .as_u64()
-            .map(|seconds| seconds as u32),
+        grace_s: options["gracePeriodSeconds"].as_u64().map(|seconds| seconds as u32),
         dry_run: all(&options["dryRun"]) || query.get("dryRun") == Some("All"),
     }
 }
@@ -183,9 +163,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Value, Refusal> {
         return Ok(Value::Null);
     }
     serde_json::from_slice(body).map_err(|error| {
-        Refusal::bad_request(format!(
-            "couldn't get version/kind; json parse error: {error}"
-        ))
+        Refusal::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
     })
 }
 
@@ -224,10 +202,7 @@ impl Api {
     /// DELETE of a node; nobody but a person does that.
     pub(super) async fn delete_node(&self, name: &str) -> Response {
         let name = NodeName::new(name);
-        match self
-            .call(Call::Write, |world| world.delete_node(Actor::Person, &name))
-            .await
-        {
+        match self.call(Call::Write, |world| world.delete_node(Actor::Person, &name)).await {
             Ok(node) => {
                 let details = json!({"name": node.name, "kind": "nodes", "uid": node.uid});
                 let status = json!({
@@ -277,15 +252,10 @@ impl Api {
             Err(refusal) => return refuse(&refusal),
         };
         let options = delete_options(eviction.get("deleteOptions"), query);
-        let body_name = eviction
-            .pointer("/metadata/name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let body_name =
+            eviction.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         let key = ObjectKey::new(target.namespace.as_deref().unwrap_or_default(), name);
-        match self
-            .call(Call::Write, |world| world.evict(&key, body_name, &options))
-            .await
-        {
+        match self.call(Call::Write, |world| world.evict(&key, body_name, &options)).await {
             Ok(()) => {
                 let status = json!({
                     "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,

@@ -33,22 +33,13 @@ pub(super) struct Answer {
 }
 
 fn said(value: &impl Serialize) -> Answer {
-    Answer {
-        stdout: serde_json::to_vec(value).unwrap_or_default(),
-        status: 0,
-    }
+    Answer { stdout: serde_json::to_vec(value).unwrap_or_default(), status: 0 }
 }
 
 fn refused(kind: RefusalKind, message: impl Into<String>) -> Answer {
-    let refusal = Refusal {
-        kind,
-        message: message.into(),
-    };
+    let refusal = Refusal { kind, message: message.into() };
     let stdout = serde_json::to_vec(&json!({"error": refusal})).unwrap_or_default();
-    Answer {
-        stdout,
-        status: EXIT_REFUSED as u32,
-    }
+    Answer { stdout, status: EXIT_REFUSED as u32 }
 }
 
 /// Runs a command on a host. Returns what it costs in world milliseconds, and the answer; `None` cuts the
@@ -62,9 +53,7 @@ pub(super) fn run(
 ) -> (u64, Option<Answer>) {
     let mut world = lock(world);
     let mut files = lock(files);
-    let reply = world.over_ssh(node, |world| {
-        Ok(answer(world, node, &mut files, remote, stdin))
-    });
+    let reply = world.over_ssh(node, |world| Ok(answer(world, node, &mut files, remote, stdin)));
     (reply.after_ms, reply.result.ok())
 }
 
@@ -77,9 +66,7 @@ fn answer(
 ) -> Answer {
     let has = |files: &HostFiles, hash: &Sha256Hex| files.binaries.contains(hash.as_str());
     match remote {
-        Remote::Have { hash } => said(&Have {
-            have: has(files, hash),
-        }),
+        Remote::Have { hash } => said(&Have { have: has(files, hash) }),
         Remote::Upload { hash } => {
             if Sha256Hex::of(stdin) != *hash {
                 return refused(RefusalKind::Upload, "the binary arrived damaged");
@@ -88,10 +75,7 @@ fn answer(
             said(&Have { have: true })
         }
         // As a shell says it when the file is not there.
-        Remote::Run { hash, .. } if !has(files, hash) => Answer {
-            stdout: Vec::new(),
-            status: 127,
-        },
+        Remote::Run { hash, .. } if !has(files, hash) => Answer { stdout: Vec::new(), status: 127 },
         Remote::Run { hash, verb } => match verb {
             Verb::Probe { user } => probe(world, node, user.as_ref()),
             Verb::Accept => accept(world, node, files, stdin),
@@ -106,17 +90,10 @@ fn answer(
             Verb::Prove => prove(world, node, files, stdin),
             Verb::Plan => plan(stdin),
             Verb::Gc => {
-                let old: Vec<_> = files
-                    .binaries
-                    .iter()
-                    .filter(|b| *b != hash.as_str())
-                    .cloned()
-                    .collect();
+                let old: Vec<_> =
+                    files.binaries.iter().filter(|b| *b != hash.as_str()).cloned().collect();
                 files.binaries.retain(|binary| binary == hash.as_str());
-                said(&Swept {
-                    orders: Vec::new(),
-                    binaries: old,
-                })
+                said(&Swept { orders: Vec::new(), binaries: old })
             }
         },
     }
@@ -141,19 +118,14 @@ fn probe(world: &World, node: &NodeName, user: Option<&UserName>) -> Answer {
         commands: commands.into(),
         systemd: true,
         epoch_seen: facts.epoch_seen,
-        last_order: facts
-            .last_order
-            .and_then(|key| key.to_string().parse().ok()),
+        last_order: facts.last_order.and_then(|key| key.to_string().parse().ok()),
         time_ms: u64::try_from(facts.time_ms).unwrap_or(0),
     })
 }
 
 fn read_order(stdin: &[u8]) -> Result<Order, Answer> {
     let order: Order = serde_json::from_slice(stdin).map_err(|error| {
-        refused(
-            RefusalKind::BadOrder,
-            format!("the order cannot be read: {error}"),
-        )
+        refused(RefusalKind::BadOrder, format!("the order cannot be read: {error}"))
     })?;
     match order.check() {
         Ok(()) => Ok(order),
@@ -242,14 +214,12 @@ fn progress(world: &World, node: &NodeName, id: &OrderId, journaled: &sim::Journ
         sim::OrderState::Accepted => State::Accepted,
         sim::OrderState::Running => State::Running,
         sim::OrderState::Succeeded => State::Succeeded,
-        sim::OrderState::Failed { step, reason } => State::Failed {
-            step: step.clone(),
-            reason: reason.clone(),
-        },
-        sim::OrderState::Interrupted { step, reason } => State::Interrupted {
-            step: step.clone(),
-            reason: reason.clone(),
-        },
+        sim::OrderState::Failed { step, reason } => {
+            State::Failed { step: step.clone(), reason: reason.clone() }
+        }
+        sim::OrderState::Interrupted { step, reason } => {
+            State::Interrupted { step: step.clone(), reason: reason.clone() }
+        }
     };
     let ended = |done: &sim::StepDone| StepResult {
         name: done.name.clone(),
@@ -274,10 +244,7 @@ fn progress(world: &World, node: &NodeName, id: &OrderId, journaled: &sim::Journ
         ended_ms: clock(journaled.ended_ms),
         steps: journaled.done.iter().map(ended).collect(),
         output_len: journaled.output.len() as u64,
-        boot_id: world
-            .host(node)
-            .map(|host| host.boot_id.to_string())
-            .unwrap_or_default(),
+        boot_id: world.host(node).map(|host| host.boot_id.to_string()).unwrap_or_default(),
     }
 }
 
@@ -289,9 +256,7 @@ fn chunk(
     offset: u64,
 ) -> Chunk {
     let output = &journaled.output;
-    let start = usize::try_from(offset)
-        .unwrap_or(usize::MAX)
-        .min(output.len());
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(output.len());
     let end = output.len().min(start + CHUNK_BYTES_MAX);
     Chunk {
         offset: start as u64,
@@ -306,10 +271,7 @@ fn chunk(
 fn login_now<'a>(world: &World, node: &NodeName, files: &'a HostFiles) -> Option<&'a LoginOrder> {
     let done = |order: &&Order| {
         let journaled = world.host_order(node, &key_of(&order.id)).ok()?;
-        let ok = journaled
-            .done
-            .iter()
-            .any(|s| s.name == "login" && s.outcome == sim::Outcome::Ok);
+        let ok = journaled.done.iter().any(|s| s.name == "login" && s.outcome == sim::Outcome::Ok);
         ok.then_some(journaled.started_ms)
     };
     let last = files
@@ -327,46 +289,27 @@ fn prove(world: &World, node: &NodeName, files: &HostFiles, stdin: &[u8]) -> Ans
     let request: ProveRequest = match serde_json::from_slice(stdin) {
         Ok(request) => request,
         Err(error) => {
-            return refused(
-                RefusalKind::BadOrder,
-                format!("the request cannot be read: {error}"),
-            );
+            return refused(RefusalKind::BadOrder, format!("the request cannot be read: {error}"));
         }
     };
     let wanted = &request.login;
     let now = login_now(world, node, files);
     let mut checks = Vec::new();
     let mut check = |name: &str, ok: bool, detail: &str| {
-        checks.push(ProofCheck {
-            name: name.to_owned(),
-            ok,
-            detail: detail.to_owned(),
-        });
+        checks.push(ProofCheck { name: name.to_owned(), ok, detail: detail.to_owned() });
     };
-    check(
-        "user",
-        USERS.contains(&wanted.user.as_str()),
-        wanted.user.as_str(),
-    );
+    check("user", USERS.contains(&wanted.user.as_str()), wanted.user.as_str());
     if wanted.password_hash.is_some() {
         let same = now.is_some_and(|now| now.password_hash == wanted.password_hash);
         check(
             "password",
             same,
-            if same {
-                "the shadow field is the ordered hash"
-            } else {
-                "another hash"
-            },
+            if same { "the shadow field is the ordered hash" } else { "another hash" },
         );
         check("sshd_password", same, "passwordauthentication");
     }
     if wanted.remove_password {
-        check(
-            "password_locked",
-            now.is_some_and(|now| now.remove_password),
-            "the shadow field",
-        );
+        check("password_locked", now.is_some_and(|now| now.remove_password), "the shadow field");
     }
     if let Some(keys) = &wanted.authorized_keys {
         let same = now.is_some_and(|now| now.authorized_keys.as_ref() == Some(keys));
@@ -374,11 +317,7 @@ fn prove(world: &World, node: &NodeName, files: &HostFiles, stdin: &[u8]) -> Ans
         check("sshd_pubkey", same, "pubkeyauthentication");
     }
     if wanted.remove_keys {
-        check(
-            "managed_block",
-            now.is_some_and(|now| now.remove_keys),
-            "keys of the managed block",
-        );
+        check("managed_block", now.is_some_and(|now| now.remove_keys), "keys of the managed block");
     }
     said(&Proof { checks })
 }
@@ -395,9 +334,5 @@ fn plan_entry(step: &Step) -> PlanEntry {
         Step::Login(login) => format!("set the login of {}", login.user),
         other => format!("run the {} script", other.name()),
     };
-    PlanEntry {
-        name: step.name().to_owned(),
-        what,
-        time_limit_s: step.time_limit_s(),
-    }
+    PlanEntry { name: step.name().to_owned(), what, time_limit_s: step.time_limit_s() }
 }

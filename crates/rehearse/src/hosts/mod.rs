@@ -49,29 +49,18 @@ impl HostServer {
             nodelay: true,
             ..Config::default()
         };
-        Self {
-            world,
-            scale,
-            node,
-            controller,
-            files: Mutex::default(),
-            config: Arc::new(config),
-        }
+        Self { world, scale, node, controller, files: Mutex::default(), config: Arc::new(config) }
     }
 
     /// Up, and on the network.
     fn reachable(&self) -> bool {
         let world = lock(&self.world);
         let now = world.now();
-        world
-            .host(&self.node)
-            .is_ok_and(|host| host.up && host.unreachable_until <= now)
+        world.host(&self.node).is_ok_and(|host| host.up && host.unreachable_until <= now)
     }
 
     fn denies(&self) -> bool {
-        lock(&self.world)
-            .host(&self.node)
-            .map_or(true, |host| host.denies)
+        lock(&self.world).host(&self.node).map_or(true, |host| host.denies)
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream) {
@@ -80,10 +69,7 @@ impl HostServer {
             return;
         }
         let config = self.config.clone();
-        let session = Connection {
-            host: self.clone(),
-            open: BTreeMap::new(),
-        };
+        let session = Connection { host: self.clone(), open: BTreeMap::new() };
         match russh::server::run_stream(config, stream, session).await {
             Ok(running) => {
                 if let Err(error) = running.await {
@@ -148,10 +134,8 @@ impl Connection {
             &pending.remote,
             &pending.stdin,
         );
-        tokio::time::sleep(Duration::from_secs_f64(
-            after_ms as f64 / 1000.0 / self.host.scale,
-        ))
-        .await;
+        tokio::time::sleep(Duration::from_secs_f64(after_ms as f64 / 1000.0 / self.host.scale))
+            .await;
         match answer {
             Some(Answer { stdout, status }) => {
                 session.data(channel, stdout)?;
@@ -208,10 +192,7 @@ impl Handler for Connection {
             session.eof(channel)?;
             return session.close(channel);
         };
-        let pending = Pending {
-            remote,
-            stdin: Vec::new(),
-        };
+        let pending = Pending { remote, stdin: Vec::new() };
         if wants_stdin(&pending.remote) {
             self.open.insert(channel, pending);
             return Ok(());

@@ -72,10 +72,7 @@ impl Bed {
     pub fn up() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let text = within(xtask(&["testbed", "up", "--kwok"], dir.path()), UP_LIMIT).unwrap();
-        Self {
-            dir,
-            described: serde_json::from_str(&text).unwrap(),
-        }
+        Self { dir, described: serde_json::from_str(&text).unwrap() }
     }
 
     pub fn server(&self) -> String {
@@ -89,10 +86,7 @@ impl Bed {
 
     pub fn token(&self, user: &str) -> String {
         let config = self.kubeconfig(user);
-        config["users"][0]["user"]["token"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        config["users"][0]["user"]["token"].as_str().unwrap().to_owned()
     }
 
     pub fn authority_pem(&self) -> Vec<u8> {
@@ -122,18 +116,10 @@ impl Bed {
             .split('\0')
             .find_map(|word| word.strip_prefix("--listen-client-urls="))
             .unwrap();
-        let client = reqwest::Client::builder()
-            .timeout(SMALL_LIMIT)
-            .no_proxy()
-            .build()
-            .unwrap();
+        let client = reqwest::Client::builder().timeout(SMALL_LIMIT).no_proxy().build().unwrap();
         let ask = async |call: &str, body: Value| -> Value {
-            let answer = client
-                .post(format!("{url}/v3/kv/{call}"))
-                .json(&body)
-                .send()
-                .await
-                .unwrap();
+            let answer =
+                client.post(format!("{url}/v3/kv/{call}")).json(&body).send().await.unwrap();
             answer.error_for_status().unwrap().json().await.unwrap()
         };
         let now = ask("range", json!({"key": STANDARD.encode("compact_rev_key")})).await;

@@ -25,16 +25,7 @@ async fn the_played_api_server_answers_as_the_real_one() {
     evictions::run(&mut both).await;
     watches::node_deleted(&mut both).await;
     let rows = both.pair.rows.len();
-    let differ: Vec<_> = both
-        .pair
-        .rows
-        .iter()
-        .filter(|(_, found)| !found.is_empty())
-        .collect();
-    println!(
-        "{rows} rows, {} differ, {:.1} s",
-        differ.len(),
-        begun.elapsed().as_secs_f64()
-    );
+    let differ: Vec<_> = both.pair.rows.iter().filter(|(_, found)| !found.is_empty()).collect();
+    println!("{rows} rows, {} differ, {:.1} s", differ.len(), begun.elapsed().as_secs_f64());
     assert!(differ.is_empty(), "{differ:#?}");
 }

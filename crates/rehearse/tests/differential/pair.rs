@@ -23,20 +23,11 @@ pub struct Req {
 }
 
 pub fn get(path: impl Into<String>) -> Req {
-    Req {
-        method: Method::GET,
-        path: path.into(),
-        body: None,
-        token: None,
-    }
+    Req { method: Method::GET, path: path.into(), body: None, token: None }
 }
 
 pub fn send(method: Method, path: impl Into<String>, kind: &'static str, body: &Value) -> Req {
-    Req {
-        method,
-        body: Some((kind, body.to_string())),
-        ..get(path)
-    }
+    Req { method, body: Some((kind, body.to_string())), ..get(path) }
 }
 
 pub fn post(path: impl Into<String>, body: &Value) -> Req {
@@ -85,14 +76,7 @@ pub struct Side {
 
 impl Side {
     pub fn new(name: &'static str, client: reqwest::Client, base: String, token: String) -> Self {
-        Self {
-            name,
-            client,
-            base,
-            token,
-            last: Value::Null,
-            looked_up: BTreeMap::new(),
-        }
+        Self { name, client, base, token, last: Value::Null, looked_up: BTreeMap::new() }
     }
 
     pub fn open(&self, req: &Req) -> reqwest::RequestBuilder {
@@ -115,31 +99,18 @@ impl Side {
             let value = answer.headers().get(name)?;
             Some(value.to_str().unwrap().to_owned())
         };
-        let (content_type, retry_after) = (
-            header("content-type").unwrap_or_default(),
-            header("retry-after"),
-        );
+        let (content_type, retry_after) =
+            (header("content-type").unwrap_or_default(), header("retry-after"));
         let code = answer.status().as_u16();
         let text = answer.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Answer {
-            code,
-            content_type,
-            retry_after,
-            body,
-        }
+        Answer { code, content_type, retry_after, body }
     }
 
     /// As `ask`, for what has to work.
     pub async fn must(&self, req: &Req) -> Value {
         let answer = self.ask(req).await;
-        assert!(
-            answer.code < 300,
-            "{}: {} {}: {answer:?}",
-            self.name,
-            req.method,
-            req.path
-        );
+        assert!(answer.code < 300, "{}: {} {}: {answer:?}", self.name, req.method, req.path);
         answer.body
     }
 
@@ -149,37 +120,25 @@ impl Side {
         let list = match parts[0] {
             "nodes" => "/api/v1/nodes".to_owned(),
             "pods" => format!("/api/v1/namespaces/{}/pods", parts[1]),
-            "budgets" => format!(
-                "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
-                parts[1]
-            ),
+            "budgets" => format!("/apis/policy/v1/namespaces/{}/poddisruptionbudgets", parts[1]),
             other => panic!("{other}"),
         };
         let name = parts[parts.len() - 1];
-        let mut list = self
-            .must(&get(format!("{list}?fieldSelector=metadata.name%3D{name}")))
-            .await;
+        let mut list =
+            self.must(&get(format!("{list}?fieldSelector=metadata.name%3D{name}"))).await;
         list["items"].as_array_mut().unwrap().pop()
     }
 
     fn seen(&self, what: &str) -> &Value {
-        self.looked_up
-            .get(what)
-            .unwrap_or_else(|| panic!("{what} was not looked up"))
+        self.looked_up.get(what).unwrap_or_else(|| panic!("{what} was not looked up"))
     }
 
     pub fn uid(&self, what: &str) -> String {
-        self.seen(what)["metadata"]["uid"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        self.seen(what)["metadata"]["uid"].as_str().unwrap().to_owned()
     }
 
     pub fn version(&self, what: &str) -> String {
-        self.seen(what)["metadata"]["resourceVersion"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        self.seen(what)["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
     }
 }
 
@@ -224,10 +183,7 @@ impl Pair {
     }
 
     pub fn note(&mut self, name: &str, found: Vec<String>) {
-        println!(
-            "{} {name}",
-            if found.is_empty() { "same  " } else { "DIFFER" }
-        );
+        println!("{} {name}", if found.is_empty() { "same  " } else { "DIFFER" });
         for line in &found {
             println!("       {line}");
         }
@@ -259,10 +215,7 @@ impl Stream {
     pub async fn open(side: &Side, path: &str) -> Self {
         let response = side.open(&get(path)).send().await.unwrap();
         assert_eq!(response.status().as_u16(), 200, "{}: {path}", side.name);
-        Self {
-            response,
-            rest: Vec::new(),
-        }
+        Self { response, rest: Vec::new() }
     }
 
     /// The next event; `None` when the watch has ended.

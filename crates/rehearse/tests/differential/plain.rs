@@ -28,48 +28,24 @@ const RULES: &[Rule] = &[
     ),
     // Made anew on every server.
     Rule("metadata/uid", Mask, "random"),
-    Rule(
-        "metadata/resourceVersion",
-        Mask,
-        "counts the server's own writes",
-    ),
+    Rule("metadata/resourceVersion", Mask, "counts the server's own writes"),
     Rule("metadata/creationTimestamp", Mask, "when it was made"),
-    Rule(
-        "metadata/deletionTimestamp",
-        Mask,
-        "when deletion was asked for",
-    ),
+    Rule("metadata/deletionTimestamp", Mask, "when deletion was asked for"),
     Rule("metadata/continue", Mask, "opaque to clients"),
-    Rule(
-        "conditions/*/lastTransitionTime",
-        Drop,
-        "when it happened; not read",
-    ),
+    Rule("conditions/*/lastTransitionTime", Drop, "when it happened; not read"),
     Rule("conditions/*/lastProbeTime", Drop, "always null; not read"),
-    Rule(
-        "conditions/*/lastHeartbeatTime",
-        Drop,
-        "when it happened; not read",
-    ),
+    Rule("conditions/*/lastHeartbeatTime", Drop, "when it happened; not read"),
     Rule("disruptedPods/*", Mask, "when it was evicted"),
     Rule("spec/renewTime", Mask, "when it was renewed"),
     Rule("involvedObject/uid", Mask, "random"),
     // Bookkeeping that a client of ours never reads.
-    Rule(
-        "metadata/managedFields",
-        Drop,
-        "server-side apply's records; not read",
-    ),
+    Rule("metadata/managedFields", Drop, "server-side apply's records; not read"),
     Rule(
         "annotations/node.alpha.kubernetes.io~ttl",
         Drop,
         "set by a controller for kubelets; not read",
     ),
-    Rule(
-        "annotations/testbed.evenkeel.io~ready-after",
-        Drop,
-        "an order to KWOK",
-    ),
+    Rule("annotations/testbed.evenkeel.io~ready-after", Drop, "an order to KWOK"),
     Rule(
         "metadata/generation",
         Drop,
@@ -81,30 +57,14 @@ const RULES: &[Rule] = &[
     Rule("spec/securityContext", Drop, "defaulted; not read"),
     Rule("spec/tolerations", Drop, "defaulted by admission; not read"),
     Rule("spec/priority", Drop, "defaulted by admission; not read"),
-    Rule(
-        "spec/preemptionPolicy",
-        Drop,
-        "defaulted by admission; not read",
-    ),
+    Rule("spec/preemptionPolicy", Drop, "defaulted by admission; not read"),
     Rule("spec/enableServiceLinks", Drop, "defaulted; not read"),
     Rule("containers/*/resources", Drop, "defaulted; not read"),
-    Rule(
-        "containers/*/terminationMessagePath",
-        Drop,
-        "defaulted; not read",
-    ),
-    Rule(
-        "containers/*/terminationMessagePolicy",
-        Drop,
-        "defaulted; not read",
-    ),
+    Rule("containers/*/terminationMessagePath", Drop, "defaulted; not read"),
+    Rule("containers/*/terminationMessagePolicy", Drop, "defaulted; not read"),
     Rule("containers/*/imagePullPolicy", Drop, "defaulted; not read"),
     Rule("status/qosClass", Drop, "computed; not read"),
-    Rule(
-        "status/observedGeneration",
-        Drop,
-        "of Pods since 1.33; of budgets see generation",
-    ),
+    Rule("status/observedGeneration", Drop, "of Pods since 1.33; of budgets see generation"),
     Rule("status/hostIP", Drop, "a kubelet's; not read of pods"),
     Rule("status/hostIPs", Drop, "a kubelet's; not read of pods"),
     Rule("status/podIP", Drop, "a kubelet's; not read"),
@@ -116,43 +76,19 @@ const RULES: &[Rule] = &[
         Only(&["Ready", "DisruptionTarget", "DisruptionAllowed"]),
         "kubelet and scheduler say more than is read",
     ),
-    Rule(
-        "conditions/*/observedGeneration",
-        Drop,
-        "of Pods since 1.33; not read",
-    ),
+    Rule("conditions/*/observedGeneration", Drop, "of Pods since 1.33; not read"),
     // Words.
-    Rule(
-        "status/reason",
-        Mask,
-        "of an access review: names the binding that grants it",
-    ),
+    Rule("status/reason", Mask, "of an access review: names the binding that grants it"),
     Rule("gitCommit", Mask, "of the build"),
     Rule("gitTreeState", Mask, "of the build"),
     Rule("buildDate", Mask, "of the build"),
     Rule("goVersion", Mask, "of the build"),
     Rule("emulationMajor", Drop, "compatibility versions; not read"),
     Rule("emulationMinor", Drop, "compatibility versions; not read"),
-    Rule(
-        "minCompatibilityMajor",
-        Drop,
-        "compatibility versions; not read",
-    ),
-    Rule(
-        "minCompatibilityMinor",
-        Drop,
-        "compatibility versions; not read",
-    ),
-    Rule(
-        "message",
-        Until("error decoding patch: "),
-        "then the words of Go's JSON parser",
-    ),
-    Rule(
-        "message",
-        Until("continue key is not valid: "),
-        "then the words of Go's JSON parser",
-    ),
+    Rule("minCompatibilityMajor", Drop, "compatibility versions; not read"),
+    Rule("minCompatibilityMinor", Drop, "compatibility versions; not read"),
+    Rule("message", Until("error decoding patch: "), "then the words of Go's JSON parser"),
+    Rule("message", Until("continue key is not valid: "), "then the words of Go's JSON parser"),
 ];
 
 /// Header `Retry-After` of priority and fairness is the server's estimate; only its presence is compared.
@@ -184,11 +120,8 @@ fn walk(value: &Value, path: &mut Vec<String>) -> Option<Value> {
                     text.truncate(at + mark.len());
                 }
             }
-            (Only(types), Value::Array(list)) => list.retain(|entry| {
-                entry["type"]
-                    .as_str()
-                    .is_some_and(|word| types.contains(&word))
-            }),
+            (Only(types), Value::Array(list)) => list
+                .retain(|entry| entry["type"].as_str().is_some_and(|word| types.contains(&word))),
             (Without(key), Value::Array(list)) => list.retain(|entry| entry["key"] != **key),
             _ => {}
         }
@@ -214,9 +147,7 @@ fn walk(value: &Value, path: &mut Vec<String>) -> Option<Value> {
         }
         Value::Array(list) => {
             let kept = list.iter().enumerate();
-            let kept: Vec<_> = kept
-                .filter_map(|(n, value)| inside(n.to_string(), value))
-                .collect();
+            let kept: Vec<_> = kept.filter_map(|(n, value)| inside(n.to_string(), value)).collect();
             let optional = ["conditions", "taints"].map(Some);
             if kept.is_empty() && optional.contains(&path.last().map(String::as_str)) {
                 return None;
@@ -239,10 +170,7 @@ fn words(text: &str) -> String {
         return format!("{before}ResourceVersion in record (<any>{after}");
     }
     let is_uid = |word: &str| {
-        word.len() == 36
-            && word
-                .bytes()
-                .all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+        word.len() == 36 && word.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
     };
     let mut out = String::new();
     let mut word = String::new();
@@ -277,12 +205,7 @@ fn compare(path: &str, played: Option<&Value>, real: Option<&Value>, found: &mut
         }
         (Some(Value::Array(a)), Some(Value::Array(b))) => {
             for index in 0..a.len().max(b.len()) {
-                compare(
-                    &format!("{path}/{index}"),
-                    a.get(index),
-                    b.get(index),
-                    found,
-                );
+                compare(&format!("{path}/{index}"), a.get(index), b.get(index), found);
             }
         }
         (a, b) if a == b => {}
@@ -296,11 +219,7 @@ fn compare(path: &str, played: Option<&Value>, real: Option<&Value>, found: &mut
 
 #[test]
 fn every_rule_says_why() {
-    assert!(
-        RULES
-            .iter()
-            .all(|Rule(path, _, why)| !path.is_empty() && why.len() > 5)
-    );
+    assert!(RULES.iter().all(|Rule(path, _, why)| !path.is_empty() && why.len() > 5));
 }
 
 #[test]

@@ -42,9 +42,7 @@ fn scenario() -> Scenario {
     let mut scenario = Scenario::new(1, 3);
     scenario.capacity = 100;
     // On the real side: KWOK leaves a node with this label alone.
-    scenario
-        .labels
-        .insert("evenkeel.io/testbed-host".to_owned(), "none".to_owned());
+    scenario.labels.insert("evenkeel.io/testbed-host".to_owned(), "none".to_owned());
     let bare = |namespace: &str, name: &str, pods| {
         let mut workload = Workload::new(name, Kind::Bare, pods);
         workload.key = ObjectKey::new(namespace, name);
@@ -55,9 +53,7 @@ fn scenario() -> Scenario {
     };
     let available = |n| Limit::MinAvailable(Amount::Pods(n));
     for (name, pods, least) in GUARDED {
-        scenario = scenario
-            .with(bare("default", name, *pods))
-            .guarded(name, available(*least));
+        scenario = scenario.with(bare("default", name, *pods)).guarded(name, available(*least));
     }
     for spec in &mut scenario.budgets {
         spec.always_allow_unready = &*spec.key.name == "always";
@@ -66,13 +62,8 @@ fn scenario() -> Scenario {
     (quick.grace_s, quick.stop_ms) = (1, 1000);
     let mut scratch = bare("default", "scratch", 1);
     scratch.local_data = true;
-    scenario = scenario
-        .with(bare("default", "plain", 3))
-        .with(quick)
-        .with(scratch);
-    scenario = scenario
-        .with(bare("default", "twice", 1))
-        .guarded("twice", available(1));
+    scenario = scenario.with(bare("default", "plain", 3)).with(quick).with(scratch);
+    scenario = scenario.with(bare("default", "twice", 1)).guarded("twice", available(1));
     let budget = |namespace: &str, name: &str, selector: Selector| BudgetSpec {
         key: ObjectKey::new(namespace, name),
         selector,
@@ -82,13 +73,9 @@ fn scenario() -> Scenario {
     let twice = scenario.budgets.last().unwrap().selector.clone();
     scenario.budgets.push(budget("default", "twice-too", twice));
     scenario = scenario.with(bare("every", "some", 2));
-    scenario
-        .budgets
-        .push(budget("every", "all", Selector::All(vec![])));
+    scenario.budgets.push(budget("every", "all", Selector::All(vec![])));
     scenario = scenario.with(bare("every-none", "alone", 1));
-    scenario
-        .budgets
-        .push(budget("every-none", "nothing", Selector::Nothing));
+    scenario.budgets.push(budget("every-none", "nothing", Selector::Nothing));
     scenario
 }
 
@@ -97,11 +84,8 @@ impl Both {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let bed = Bed::up();
         let authority = reqwest::Certificate::from_pem_bundle(&bed.authority_pem()).unwrap();
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only(authority)
-            .build()
-            .unwrap();
+        let client =
+            reqwest::Client::builder().no_proxy().tls_certs_only(authority).build().unwrap();
         let real = |name, user| Side::new(name, client.clone(), bed.server(), bed.token(user));
         let (admin, real) = (real("admin", "admin"), real("real", "evenkeel"));
         let options = RehearseOptions::default();
@@ -109,17 +93,8 @@ impl Both {
         let rehearsal = Rehearsal::start(scenario(), options).await.unwrap();
         let address = format!("http://{}", rehearsal.api_addr());
         let played = Side::new("played", client, address, token);
-        let pair = Pair {
-            played,
-            real,
-            rows: Vec::new(),
-        };
-        let both = Self {
-            pair,
-            admin,
-            bed,
-            rehearsal,
-        };
+        let pair = Pair { played, real, rows: Vec::new() };
+        let both = Self { pair, admin, bed, rehearsal };
         both.make_nodes().await;
         both.make_pods().await;
         both.make_budgets().await;
@@ -145,12 +120,7 @@ impl Both {
             self.admin.must(&post("/api/v1/nodes", &body)).await;
             let status = json!({"status": node["status"]});
             self.admin
-                .must(&send(
-                    Method::PATCH,
-                    format!("/api/v1/nodes/{name}/status"),
-                    MERGE,
-                    &status,
-                ))
+                .must(&send(Method::PATCH, format!("/api/v1/nodes/{name}/status"), MERGE, &status))
                 .await;
         }
         self.until("the nodes to be without taints", async || {
@@ -167,16 +137,8 @@ impl Both {
     /// A Lease that is renewed as long as the test runs, as a kubelet does.
     async fn keep_lease(&self, node: &str) {
         const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
-        let now = || {
-            jiff::Timestamp::now()
-                .strftime("%Y-%m-%dT%H:%M:%S.%6fZ")
-                .to_string()
-        };
-        let mut lease = self
-            .pair
-            .played
-            .must(&get(format!("{LEASES}/{node}")))
-            .await;
+        let now = || jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
+        let mut lease = self.pair.played.must(&get(format!("{LEASES}/{node}"))).await;
         lease["metadata"] = json!({"name": node});
         lease["spec"]["renewTime"] = now().into();
         self.admin.must(&post(LEASES, &lease)).await;
@@ -213,8 +175,7 @@ impl Both {
                 .must(&get("/api/v1/pods?fieldSelector=status.phase%3DPending"))
                 .await;
             let pods = pods["items"].as_array().unwrap();
-            pods.iter()
-                .all(|pod| pod["metadata"]["labels"]["app"] == "pending")
+            pods.iter().all(|pod| pod["metadata"]["labels"]["app"] == "pending")
         })
         .await;
     }
@@ -227,9 +188,7 @@ impl Both {
             body["metadata"]["annotations"] = json!({"testbed.evenkeel.io/ready-after": "1h"});
         }
         let namespace = pod["metadata"]["namespace"].as_str().unwrap();
-        self.admin
-            .must(&post(format!("/api/v1/namespaces/{namespace}/pods"), &body))
-            .await;
+        self.admin.must(&post(format!("/api/v1/namespaces/{namespace}/pods"), &body)).await;
     }
 
     async fn make_budgets(&self) {
@@ -285,8 +244,6 @@ impl Both {
         let body =
             json!({"status": {"phase": phase, "conditions": [{"type": "Ready", "status": word}]}});
         let path = format!("/api/v1/namespaces/default/pods/{name}/status");
-        self.admin
-            .must(&send(Method::PATCH, path, MERGE, &body))
-            .await;
+        self.admin.must(&send(Method::PATCH, path, MERGE, &body)).await;
     }
 }

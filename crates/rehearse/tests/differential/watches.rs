@@ -23,10 +23,7 @@ pub async fn run(both: &mut Both) {
 
 async fn version(side: &Side, path: &str) -> String {
     let list = side.must(&get(path)).await;
-    list["metadata"]["resourceVersion"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    list["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
 }
 
 /// Opens the same watch on both sides, each from the version of a list made just before.
@@ -34,11 +31,7 @@ async fn open(pair: &Pair, path: &str) -> (Stream, Stream) {
     let more = if path.contains('?') { "&" } else { "?" };
     let from = async |side: &Side| {
         let version = version(side, path).await;
-        Stream::open(
-            side,
-            &format!("{path}{more}watch=1&resourceVersion={version}"),
-        )
-        .await
+        Stream::open(side, &format!("{path}{more}watch=1&resourceVersion={version}")).await
     };
     (from(&pair.played).await, from(&pair.real).await)
 }
@@ -58,51 +51,22 @@ async fn changes(both: &mut Both) {
     }
     let events = (played.take(2).await, real.take(2).await);
     pair.values("watch: two changes", &events.0, &events.1);
-    pair.values(
-        "watch: both are MODIFIED",
-        &words(&events.1),
-        &json!(["MODIFIED", "MODIFIED"]),
-    );
+    pair.values("watch: both are MODIFIED", &words(&events.1), &json!(["MODIFIED", "MODIFIED"]));
     drop((played, real));
     let again = async |side: &Side, events: &Value| {
-        let version = events[0]["object"]["metadata"]["resourceVersion"]
-            .as_str()
-            .unwrap();
+        let version = events[0]["object"]["metadata"]["resourceVersion"].as_str().unwrap();
         let path = format!("{NODES}?watch=1&resourceVersion={version}");
         Stream::open(side, &path).await.take(1).await
     };
-    let resumed = (
-        again(&pair.played, &events.0).await,
-        again(&pair.real, &events.1).await,
-    );
+    let resumed = (again(&pair.played, &events.0).await, again(&pair.real, &events.1).await);
     pair.values("watch resumed after the first", &resumed.0, &resumed.1);
     let first = |events: &Value| json!([events[1]]);
-    pair.values(
-        "played: resuming loses and repeats nothing",
-        &resumed.0,
-        &first(&events.0),
-    );
-    pair.values(
-        "real: resuming loses and repeats nothing",
-        &resumed.1,
-        &first(&events.1),
-    );
+    pair.values("played: resuming loses and repeats nothing", &resumed.0, &first(&events.0));
+    pair.values("real: resuming loses and repeats nothing", &resumed.1, &first(&events.1));
     for (name, path, count) in [
-        (
-            "watch from 0 begins with what is there",
-            format!("{NODES}?watch=1&resourceVersion=0"),
-            3,
-        ),
-        (
-            "watch from nowhere begins with what is there",
-            format!("{NODES}?watch=1"),
-            3,
-        ),
-        (
-            "watch of one",
-            format!("{NODES}?watch=1&fieldSelector=metadata.name%3Dnode-2"),
-            1,
-        ),
+        ("watch from 0 begins with what is there", format!("{NODES}?watch=1&resourceVersion=0"), 3),
+        ("watch from nowhere begins with what is there", format!("{NODES}?watch=1"), 3),
+        ("watch of one", format!("{NODES}?watch=1&fieldSelector=metadata.name%3Dnode-2"), 1),
         (
             "watch with initial events",
             format!(
@@ -123,21 +87,14 @@ async fn changes(both: &mut Both) {
 }
 
 fn words(events: &Value) -> Value {
-    events
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|event| event["type"].clone())
-        .collect()
+    events.as_array().unwrap().iter().map(|event| event["type"].clone()).collect()
 }
 
 /// First events come in any order.
 fn by_name(events: &Value) -> Value {
     let mut events = events.as_array().unwrap().clone();
     let key = |event: &Value| {
-        let name = event["object"]["metadata"]["name"]
-            .as_str()
-            .unwrap_or("~last");
+        let name = event["object"]["metadata"]["name"].as_str().unwrap_or("~last");
         name.to_owned()
     };
     events.sort_by_key(key);
@@ -155,11 +112,7 @@ async fn bookmarks(both: &mut Both) {
             Stream::open(side, &path).await
         };
         let (mut played, mut real) = (from(&pair.played).await, from(&pair.real).await);
-        patch_both(
-            pair,
-            &json!({"metadata": {"annotations": {"at": seconds.to_string()}}}),
-        )
-        .await;
+        patch_both(pair, &json!({"metadata": {"annotations": {"at": seconds.to_string()}}})).await;
         let (played, real) = tokio::join!(played.take(100), real.take(100));
         let name = format!("watch of {seconds} s to its end");
         pair.values(&name, &once(&played), &once(&real));
@@ -178,18 +131,10 @@ async fn binding(both: &mut Both) {
     let (mut played, mut real) = open(&both.pair, BOUND).await;
     for side in [&both.pair.played, &both.pair.real] {
         let uid = json!({"preconditions": {"uid": side.find("pods/default/quick-0").await.unwrap()["metadata"]["uid"]}});
-        side.must(&crate::pair::delete(
-            "/api/v1/namespaces/default/pods/quick-0",
-            &uid,
-        ))
-        .await;
+        side.must(&crate::pair::delete("/api/v1/namespaces/default/pods/quick-0", &uid)).await;
     }
-    let events = (
-        until_deleted(&mut played).await,
-        until_deleted(&mut real).await,
-    );
-    both.pair
-        .values("watch of bound pods: one is deleted", &events.0, &events.1);
+    let events = (until_deleted(&mut played).await, until_deleted(&mut real).await);
+    both.pair.values("watch of bound pods: one is deleted", &events.0, &events.1);
 
     // A pod that no scheduler takes: on the played side because all nodes are cordoned.
     let late = ObjectKey::new("default", "late-0");
@@ -201,8 +146,7 @@ async fn binding(both: &mut Both) {
     .await;
     // Without an owner: the real garbage collector would look for it.
     let change = |pod: &mut Pod| pod.owner = Owner::Nobody;
-    both.with_world(|world| world.change_pod(&late, change))
-        .unwrap();
+    both.with_world(|world| world.change_pod(&late, change)).unwrap();
     let mut pod = both.pair.played.find("pods/default/late-0").await.unwrap();
     pod["spec"]["schedulerName"] = "nobody".into();
     both.make_pod(&pod).await;
@@ -223,11 +167,7 @@ async fn binding(both: &mut Both) {
     let pair = &mut both.pair;
     pair.values("watch of bound pods: one is bound", &events.0, &events.1);
     let added = json!(["ADDED"]);
-    pair.values(
-        "real: a pod that is bound is ADDED",
-        &words(&events.1),
-        &added,
-    );
+    pair.values("real: a pod that is bound is ADDED", &words(&events.1), &added);
     cordon_played(both, Value::Null).await;
     both.until("KWOK to play the pod", async || {
         let pod = both.pair.real.find("pods/default/late-0").await;
@@ -240,10 +180,7 @@ async fn binding(both: &mut Both) {
 async fn cordon_played(both: &Both, value: Value) {
     for name in ["node-1", "node-2", "node-3"] {
         let body = json!({"spec": {"unschedulable": value}});
-        both.pair
-            .played
-            .must(&merge(format!("{NODES}/{name}"), &body))
-            .await;
+        both.pair.played.must(&merge(format!("{NODES}/{name}"), &body)).await;
     }
 }
 
@@ -270,11 +207,7 @@ async fn until_deleted(stream: &mut Stream) -> Value {
 
 async fn refused(both: &mut Both) {
     let rows = [
-        (
-            "watch from a version that is none",
-            500,
-            format!("{NODES}?watch=1&resourceVersion=abc"),
-        ),
+        ("watch from a version that is none", 500, format!("{NODES}?watch=1&resourceVersion=abc")),
         (
             "watch with a field that cannot be selected",
             400,
@@ -309,37 +242,18 @@ async fn expired(both: &mut Both) {
     })
     .await;
     both.with_world(evenkeel_sim::World::compact);
-    let played = both
-        .pair
-        .played
-        .ask(&get(format!("{NODES}?watch=1&resourceVersion=5")))
-        .await;
-    let real = both
-        .admin
-        .ask(&get(format!("{things}?watch=1&resourceVersion=5")))
-        .await;
-    both.pair.answers(
-        "watch from an old version: an ERROR event",
-        200,
-        played,
-        real,
-    );
+    let played = both.pair.played.ask(&get(format!("{NODES}?watch=1&resourceVersion=5"))).await;
+    let real = both.admin.ask(&get(format!("{things}?watch=1&resourceVersion=5"))).await;
+    both.pair.answers("watch from an old version: an ERROR event", 200, played, real);
 }
 
 /// Last, because a node that goes takes its pods with it.
 pub async fn node_deleted(both: &mut Both) {
     let (mut played, mut real) = open(&both.pair, NODES).await;
-    both.with_world(|world| world.delete_node(Actor::Person, &NodeName::new("node-3")))
-        .unwrap();
-    both.admin
-        .must(&crate::pair::delete("/api/v1/nodes/node-3", &json!({})))
-        .await;
+    both.with_world(|world| world.delete_node(Actor::Person, &NodeName::new("node-3"))).unwrap();
+    both.admin.must(&crate::pair::delete("/api/v1/nodes/node-3", &json!({}))).await;
     let events = (played.take(1).await, real.take(1).await);
-    both.pair
-        .values("watch: a node is deleted", &events.0, &events.1);
-    both.pair
-        .values("real: DELETED", &words(&events.1), &json!(["DELETED"]));
-    both.pair
-        .row("the node is gone", 404, |_| get("/api/v1/nodes/node-3"))
-        .await;
+    both.pair.values("watch: a node is deleted", &events.0, &events.1);
+    both.pair.values("real: DELETED", &words(&events.1), &json!(["DELETED"]));
+    both.pair.row("the node is gone", 404, |_| get("/api/v1/nodes/node-3")).await;
 }

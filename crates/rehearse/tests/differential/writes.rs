@@ -29,8 +29,7 @@ async fn merge_patches(both: &mut Both) {
             "resourceVersion": side.version("nodes/node-1"), "annotations": {CLAIM: "{}"}}}),
         )
     };
-    pair.row("claim at the version that was read", 200, claim)
-        .await;
+    pair.row("claim at the version that was read", 200, claim).await;
     pair.row("claim at an old version", 409, claim).await;
     let manager = format!("{NODE}?fieldManager=evenkeel");
     let cordon = |side: &Side| {
@@ -46,20 +45,14 @@ async fn merge_patches(both: &mut Both) {
     })
     .await;
     let foreign = json!({"metadata": {"uid": OTHER}, "spec": {"unschedulable": true}});
-    pair.row("patch with a foreign UID", 422, |_| merge(NODE, &foreign))
-        .await;
+    pair.row("patch with a foreign UID", 422, |_| merge(NODE, &foreign)).await;
     let foreign_and_old =
         json!({"metadata": {"uid": OTHER, "resourceVersion": "5", "annotations": {"a": "b"}}});
-    pair.row("patch with a foreign UID and an old version", 409, |_| {
-        merge(NODE, &foreign_and_old)
-    })
-    .await;
+    pair.row("patch with a foreign UID and an old version", 409, |_| merge(NODE, &foreign_and_old))
+        .await;
     let no_version =
         json!({"metadata": {"resourceVersion": "nonsense", "annotations": {"a": "b"}}});
-    pair.row("patch at a version that is none", 500, |_| {
-        merge(NODE, &no_version)
-    })
-    .await;
+    pair.row("patch at a version that is none", 500, |_| merge(NODE, &no_version)).await;
     let release = |side: &Side| {
         merge(
             NODE,
@@ -75,20 +68,14 @@ async fn merge_patches(both: &mut Both) {
     pair.row("release", 200, release).await;
     both.until_tainted("node-1", false).await;
     let pair = &mut both.pair;
-    pair.row("patch a node that is not there", 404, |_| {
-        merge("/api/v1/nodes/nobody", &foreign)
-    })
-    .await;
-    let labels = json!({"metadata": {"labels": {"tier": "x", "kubernetes.io/hostname": null}}});
-    pair.row("set and remove labels", 200, |_| merge(NODE, &labels))
+    pair.row("patch a node that is not there", 404, |_| merge("/api/v1/nodes/nobody", &foreign))
         .await;
+    let labels = json!({"metadata": {"labels": {"tier": "x", "kubernetes.io/hostname": null}}});
+    pair.row("set and remove labels", 200, |_| merge(NODE, &labels)).await;
     let taints =
         json!({"spec": {"taints": [{"key": "own", "value": "v", "effect": "NoSchedule"}]}});
     pair.row("set taints", 200, |_| merge(NODE, &taints)).await;
-    pair.row("remove taints", 200, |_| {
-        merge(NODE, &json!({"spec": {"taints": null}}))
-    })
-    .await;
+    pair.row("remove taints", 200, |_| merge(NODE, &json!({"spec": {"taints": null}}))).await;
     let dry = format!("{NODE}?dryRun=All");
     pair.row("a dry run of a cordon", 200, |_| {
         merge(dry.clone(), &json!({"spec": {"unschedulable": true}}))
@@ -144,28 +131,15 @@ async fn not_patches(both: &mut Both) {
     let body = json!({"metadata": {"annotations": {"a": "b"}}});
     for kind in ["text/plain", "application/json", "application/json-patch"] {
         let name = format!("patch as {kind}");
-        pair.row(&name, 415, |_| send(Method::PATCH, NODE, kind, &body))
-            .await;
+        pair.row(&name, 415, |_| send(Method::PATCH, NODE, kind, &body)).await;
     }
-    let broken = Req {
-        body: Some((crate::pair::MERGE, "{nope".to_owned())),
-        ..merge(NODE, &body)
-    };
-    pair.row("patch that is no JSON", 400, |_| broken.clone())
-        .await;
-    pair.row("patch that is a list", 400, |_| merge(NODE, &json!([])))
-        .await;
-    pair.row("no right to delete nodes", 403, |_| {
-        delete(NODE, &json!({}))
-    })
-    .await;
-    pair.row("no right to create nodes", 403, |_| {
-        post("/api/v1/nodes", &json!({}))
-    })
-    .await;
+    let broken = Req { body: Some((crate::pair::MERGE, "{nope".to_owned())), ..merge(NODE, &body) };
+    pair.row("patch that is no JSON", 400, |_| broken.clone()).await;
+    pair.row("patch that is a list", 400, |_| merge(NODE, &json!([]))).await;
+    pair.row("no right to delete nodes", 403, |_| delete(NODE, &json!({}))).await;
+    pair.row("no right to create nodes", 403, |_| post("/api/v1/nodes", &json!({}))).await;
     let budget = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/tight";
-    pair.row("no right to patch budgets", 403, |_| merge(budget, &body))
-        .await;
+    pair.row("no right to patch budgets", 403, |_| merge(budget, &body)).await;
 }
 
 async fn events(both: &mut Both) {
@@ -183,24 +157,14 @@ async fn events(both: &mut Both) {
             "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:00:00Z", "count": 1,
         })
     };
-    pair.row("create an Event", 201, |_| post(EVENTS, &event("node-1.a")))
-        .await;
-    pair.row("create it again", 409, |_| post(EVENTS, &event("node-1.a")))
-        .await;
+    pair.row("create an Event", 201, |_| post(EVENTS, &event("node-1.a"))).await;
+    pair.row("create it again", 409, |_| post(EVENTS, &event("node-1.a"))).await;
     let later = json!({"lastTimestamp": "2026-01-01T00:01:00Z"});
-    pair.row("patch an Event", 200, |_| {
-        merge(format!("{EVENTS}/node-1.a"), &later)
-    })
-    .await;
-    pair.row("patch an Event that is not there", 404, |_| {
-        merge(format!("{EVENTS}/none"), &later)
-    })
-    .await;
+    pair.row("patch an Event", 200, |_| merge(format!("{EVENTS}/node-1.a"), &later)).await;
+    pair.row("patch an Event that is not there", 404, |_| merge(format!("{EVENTS}/none"), &later))
+        .await;
     let elsewhere = "/api/v1/namespaces/kube-system/events";
-    pair.row("an Event of another namespace", 400, |_| {
-        post(elsewhere, &event("node-1.b"))
-    })
-    .await;
+    pair.row("an Event of another namespace", 400, |_| post(elsewhere, &event("node-1.b"))).await;
 }
 
 async fn deletions(both: &mut Both) {
@@ -210,23 +174,15 @@ async fn deletions(both: &mut Both) {
     pair.look(pod).await;
     let options = |preconditions: Value| json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions});
     let stale = json!({"uid": OTHER});
-    pair.row("delete a pod of another UID", 409, |_| {
-        delete(path, &options(stale.clone()))
-    })
-    .await;
+    pair.row("delete a pod of another UID", 409, |_| delete(path, &options(stale.clone()))).await;
     let old = json!({"resourceVersion": "5"});
-    pair.row("delete a pod at an old version", 409, |_| {
-        delete(path, &options(old.clone()))
-    })
-    .await;
+    pair.row("delete a pod at an old version", 409, |_| delete(path, &options(old.clone()))).await;
     let right = |side: &Side| delete(path, &options(json!({"uid": side.uid(pod)})));
     pair.row("delete a pod", 200, right).await;
     pair.row("delete it again", 200, right).await;
     let nobody = "/api/v1/namespaces/default/pods/nobody";
-    pair.row("delete a pod that is not there", 404, |_| {
-        delete(nobody, &options(stale.clone()))
-    })
-    .await;
+    pair.row("delete a pod that is not there", 404, |_| delete(nobody, &options(stale.clone())))
+        .await;
 }
 
 /// A priority level without seats: the real server lets one request through at a time and refuses the others.
@@ -236,17 +192,13 @@ async fn flow_control(both: &mut Both) {
     let level = json!({"metadata": {"name": "closed"}, "spec": {"type": "Limited", "limited": {
         "nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0,
         "limitResponse": {"type": "Reject"}}}});
-    both.admin
-        .must(&post(format!("{API}/prioritylevelconfigurations"), &level))
-        .await;
+    both.admin.must(&post(format!("{API}/prioritylevelconfigurations"), &level)).await;
     let schema = json!({"metadata": {"name": "closed"}, "spec": {
         "priorityLevelConfiguration": {"name": "closed"}, "matchingPrecedence": 2, "rules": [{
             "subjects": [{"kind": "User", "user": {"name": "evenkeel"}}],
             "resourceRules": [{"verbs": ["get"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
                 "namespaces": ["*"]}]}]}});
-    both.admin
-        .must(&post(format!("{API}/flowschemas"), &schema))
-        .await;
+    both.admin.must(&post(format!("{API}/flowschemas"), &schema)).await;
     let begun = std::time::Instant::now();
     let real = loop {
         let (real, req) = (&both.pair.real, get(lease));
@@ -255,10 +207,7 @@ async fn flow_control(both: &mut Both) {
             break refused;
         }
         let limit = crate::pair::LIMIT;
-        assert!(
-            begun.elapsed() < limit,
-            "waited {limit:?} for a request to be refused"
-        );
+        assert!(begun.elapsed() < limit, "waited {limit:?} for a request to be refused");
     };
     both.with_world(|world| {
         world.inject(FaultPlan {
@@ -269,9 +218,6 @@ async fn flow_control(both: &mut Both) {
     });
     let played = both.pair.played.ask(&get(lease)).await;
     both.with_world(|world| world.inject(FaultPlan::default()));
-    both.admin
-        .must(&delete(format!("{API}/flowschemas/closed"), &json!({})))
-        .await;
-    both.pair
-        .answers("refused by priority and fairness", 429, played, real);
+    both.admin.must(&delete(format!("{API}/flowschemas/closed"), &json!({}))).await;
+    both.pair.answers("refused by priority and fairness", 429, played, real);
 }

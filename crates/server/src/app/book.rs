@@ -43,11 +43,8 @@ impl Book for StoreBook {
             Recipe::Script { .. } | Recipe::Command { .. } | Recipe::None => None,
         };
         let leader = keys::leader(&project, &cluster_id);
-        let leader = self
-            .store
-            .get(&leader, None)
-            .await
-            .map_err(|e| Fault::transient(chain(&e)))?;
+        let leader =
+            self.store.get(&leader, None).await.map_err(|e| Fault::transient(chain(&e)))?;
         let epoch = leader.map(|kv| kv.create_revision);
         let facts_env = BTreeMap::from([
             ("EVENKEEL_PROJECT".to_owned(), project.clone()),
@@ -79,11 +76,8 @@ impl StoreBook {
                 continue;
             };
             let key = keys::job_index(project, job);
-            let found = self
-                .store
-                .get(&key, None)
-                .await
-                .map_err(|e| Fault::transient(chain(&e)))?;
+            let found =
+                self.store.get(&key, None).await.map_err(|e| Fault::transient(chain(&e)))?;
             if let Some(found) = found {
                 let index: JobIndexRecord =
                     records::decode(&key, &found.value).map_err(|e| Fault::permanent(chain(&e)))?;
@@ -94,20 +88,13 @@ impl StoreBook {
     }
 
     async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<T, Fault> {
-        let kv = self
-            .store
-            .get(key, None)
-            .await
-            .map_err(|e| Fault::transient(chain(&e)))?;
+        let kv = self.store.get(key, None).await.map_err(|e| Fault::transient(chain(&e)))?;
         let kv = kv.ok_or_else(|| Fault::permanent(format!("the record {key} is not there")))?;
         records::decode(key, &kv.value).map_err(|e| Fault::permanent(chain(&e)))
     }
 
     fn open(&self, place: &SecretContext<'_>, sealed: &Sealed) -> Result<SecretString, Fault> {
-        let bytes = self
-            .secrets
-            .unseal(place, sealed)
-            .map_err(|e| Fault::permanent(chain(&e)))?;
+        let bytes = self.secrets.unseal(place, sealed).map_err(|e| Fault::permanent(chain(&e)))?;
         std::str::from_utf8(&bytes)
             .map(SecretString::from)
             .map_err(|_| Fault::permanent("a sealed text is not UTF-8"))

@@ -50,10 +50,7 @@ pub struct Bootstrap {
 
 impl Bootstrap {
     /// Tells it to the person who started the server.
-    #[expect(
-        clippy::print_stdout,
-        reason = "the credential is shown once, and never logged"
-    )]
+    #[expect(clippy::print_stdout, reason = "the credential is shown once, and never logged")]
     pub fn print(&self, address: SocketAddr, tls: bool) {
         let scheme = if tls { "https" } else { "http" };
         println!("First start: this credential is shown once.");
@@ -72,10 +69,8 @@ pub async fn ensure(
     secrets: &KeyFile,
     region: &str,
 ) -> Result<Option<Bootstrap>, BootstrapError> {
-    let existing = store
-        .list("access-keys/", Page::first(1))
-        .await
-        .map_err(BootstrapError::Store)?;
+    let existing =
+        store.list("access-keys/", Page::first(1)).await.map_err(BootstrapError::Store)?;
     if !existing.items.is_empty() {
         return Ok(None);
     }
@@ -104,10 +99,7 @@ pub async fn ensure(
         project: project.id.clone(),
     };
     let secret = secrets
-        .seal(
-            &vault::access_key(&project.id, &made.ak),
-            made.sk.as_bytes(),
-        )
+        .seal(&vault::access_key(&project.id, &made.ak), made.sk.as_bytes())
         .map_err(BootstrapError::Secrets)?;
     let key = AccessKeyRecord {
         ak: made.ak.clone(),

@@ -94,23 +94,14 @@ impl Clusters {
                 return;
             }
         };
-        if alive
-            .get(&kv.key)
-            .is_some_and(|a| a.kubeconfig == record.kubeconfig)
-        {
+        if alive.get(&kv.key).is_some_and(|a| a.kubeconfig == record.kubeconfig) {
             return;
         }
         let Some(project) = kv.key.split('/').nth(1) else {
             return;
         };
         let task = tokio::spawn(one(self.parts(project), record.clone())).abort_handle();
-        alive.insert(
-            kv.key.clone(),
-            Alive {
-                kubeconfig: record.kubeconfig,
-                task,
-            },
-        );
+        alive.insert(kv.key.clone(), Alive { kubeconfig: record.kubeconfig, task });
     }
 
     fn parts(&self, project: &str) -> Parts {
@@ -150,13 +141,7 @@ async fn one(parts: Parts, record: ClusterRecord) {
             Err(trouble) => {
                 tracing::error!(cluster.id = %record.id, reason = trouble, "no client");
                 let trouble = Some(trouble);
-                parts.board.publish(
-                    &record.id,
-                    Snapshot {
-                        trouble,
-                        ..Snapshot::default()
-                    },
-                );
+                parts.board.publish(&record.id, Snapshot { trouble, ..Snapshot::default() });
                 tokio::time::sleep(CLIENT_PAUSE).await;
             }
         }
@@ -178,12 +163,7 @@ async fn one(parts: Parts, record: ClusterRecord) {
 
 async fn connect(parts: &Parts, record: &ClusterRecord) -> Result<kube::Api, String> {
     let place = vault::kubeconfig(&parts.project, &record.id);
-    let clear = parts
-        .secrets
-        .unseal(&place, &record.kubeconfig)
-        .map_err(|e| chain(&e))?;
+    let clear = parts.secrets.unseal(&place, &record.kubeconfig).map_err(|e| chain(&e))?;
     let text = std::str::from_utf8(&clear).map_err(|e| chain(&e))?;
-    kube::Api::connect(text, &parts.options)
-        .await
-        .map_err(|e| chain(&e))
+    kube::Api::connect(text, &parts.options).await.map_err(|e| chain(&e))
 }

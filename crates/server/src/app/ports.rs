@@ -23,10 +23,7 @@ impl Registrar for KubeRegistrar {
         let api = kube::Api::connect(kubeconfig, &self.options)
             .await
             .map_err(|e| RegisterError::Kubeconfig(chain(&e)))?;
-        let seen = api
-            .check()
-            .await
-            .map_err(|e| RegisterError::Unreachable(chain(&e)))?;
+        let seen = api.check().await.map_err(|e| RegisterError::Unreachable(chain(&e)))?;
         if !seen.missing_rights.is_empty() {
             return Err(RegisterError::Rights(format!(
                 "the credential lacks these rights: {}; apply deploy/rbac.yaml and use its service account",
@@ -60,9 +57,7 @@ impl OutputSource for FileOutputs {
             return Ok(None);
         };
         let text = kept.to_bytes();
-        let from = usize::try_from(query.offset)
-            .unwrap_or(usize::MAX)
-            .min(text.len());
+        let from = usize::try_from(query.offset).unwrap_or(usize::MAX).min(text.len());
         Ok(Some(OutputChunk {
             data: text[from..].to_vec(),
             next_offset: text.len() as u64,

@@ -79,11 +79,7 @@ async fn by_signature(state: &ApiState, wire: &RequestParts<'_>) -> Result<Prove
     let Some(key) = found.map(|stored| stored.record).filter(|key| key.enabled) else {
         return Err(sign::refuse_unknown_key(wire, now).into());
     };
-    let secret = vault::open(
-        state,
-        &vault::access_key(&key.project, &key.ak),
-        &key.secret,
-    )?;
+    let secret = vault::open(state, &vault::access_key(&key.project, &key.ak), &key.secret)?;
     sign::verify(wire, secret.expose().as_bytes(), now)?;
     let signature = hex::encode(credentials.signature);
     Ok(Proven {
@@ -94,11 +90,8 @@ async fn by_signature(state: &ApiState, wire: &RequestParts<'_>) -> Result<Prove
 }
 
 async fn by_token(state: &ApiState, wire: &RequestParts<'_>) -> Result<Proven, ApiError> {
-    let mut values = wire
-        .headers
-        .iter()
-        .filter(|(name, _)| name == "x-auth-token")
-        .map(|(_, value)| value);
+    let mut values =
+        wire.headers.iter().filter(|(name, _)| name == "x-auth-token").map(|(_, value)| value);
     let (Some(token), None) = (values.next(), values.next()) else {
         return Err(SignError::DuplicateHeader("x-auth-token".to_owned()).into());
     };
@@ -140,9 +133,5 @@ async fn principal(
         what: "a credential names a project that is gone",
         source: None,
     })?;
-    Ok(Principal {
-        project: project.record,
-        user,
-        via,
-    })
+    Ok(Principal { project: project.record, user, via })
 }

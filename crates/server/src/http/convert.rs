@@ -39,15 +39,11 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     fn seen(&self, name: &str) -> Option<&'a NodeSeen> {
-        self.snapshot?
-            .nodes
-            .get(&NodeName::new(name))
-            .map(AsRef::as_ref)
+        self.snapshot?.nodes.get(&NodeName::new(name)).map(AsRef::as_ref)
     }
 
     fn ready(&self, name: &str) -> bool {
-        self.seen(name)
-            .is_some_and(|node| node.ready == Readiness::Ready)
+        self.seen(name).is_some_and(|node| node.ready == Readiness::Ready)
     }
 }
 
@@ -65,10 +61,7 @@ pub(super) fn pool_status(
     wanted: Option<i32>,
 ) -> NodePoolStatus {
     let current = nodes.len() as i32;
-    let synced = nodes
-        .iter()
-        .filter(|node| up_to_date(node, declared))
-        .count() as i32;
+    let synced = nodes.iter().filter(|node| up_to_date(node, declared)).count() as i32;
     let mut conditions = vec![sync_condition(view, active, synced, current)];
     if let Some(wanted) = wanted.filter(|wanted| *wanted != current) {
         conditions.push(condition(
@@ -105,18 +98,8 @@ fn sync_condition(
         Some(job) => format!("{synced} of {current} nodes carry the configuration; job {job}"),
         None => format!("{synced} of {current} nodes carry the configuration"),
     };
-    let reason = if active.is_some() {
-        "Synchronizing"
-    } else {
-        "Idle"
-    };
-    condition(
-        view.now_ms,
-        CONFIGURATION_SYNCHRONIZING,
-        active.is_some(),
-        reason,
-        message,
-    )
+    let reason = if active.is_some() { "Synchronizing" } else { "Idle" };
+    condition(view.now_ms, CONFIGURATION_SYNCHRONIZING, active.is_some(), reason, message)
 }
 
 fn condition(
@@ -139,19 +122,9 @@ fn condition(
 /// A node.
 pub(super) fn node(view: View<'_>, record: &NodeRecord, pool: Option<&PoolRecord>) -> Node {
     let seen = view.seen(&record.name);
-    let label = |key: &str| {
-        seen.and_then(|node| node.labels.get(key))
-            .cloned()
-            .unwrap_or_default()
-    };
-    let zone = seen
-        .and_then(|node| node.zone.as_deref())
-        .unwrap_or_default()
-        .to_owned();
-    let (flavor, os) = (
-        label("node.kubernetes.io/instance-type"),
-        label("kubernetes.io/os"),
-    );
+    let label = |key: &str| seen.and_then(|node| node.labels.get(key)).cloned().unwrap_or_default();
+    let zone = seen.and_then(|node| node.zone.as_deref()).unwrap_or_default().to_owned();
+    let (flavor, os) = (label("node.kubernetes.io/instance-type"), label("kubernetes.io/os"));
     let (pool_id, pool_name) = match pool {
         Some(pool) => (pool.id.to_string(), pool.name.clone()),
         None => (format!("{zone}#{flavor}#{os}"), DEFAULT_POOL.to_owned()),
@@ -169,21 +142,13 @@ pub(super) fn node(view: View<'_>, record: &NodeRecord, pool: Option<&PoolRecord
         labels: BTreeMap::new(),
         creation_timestamp: Some(wire_time(record.created_ms)),
         update_timestamp: Some(wire_time(record.updated_ms)),
-        owner_references: Some(NodeOwner {
-            pool_name,
-            pool_id: record.pool.to_string(),
-        }),
+        owner_references: Some(NodeOwner { pool_name, pool_id: record.pool.to_string() }),
     };
     let spec = NodeTemplate {
         flavor: Some(flavor),
         az: Some(zone),
         os: pool
-            .and_then(|pool| {
-                pool.spec
-                    .pointer("/nodeTemplate/os")?
-                    .as_str()
-                    .map(str::to_owned)
-            })
+            .and_then(|pool| pool.spec.pointer("/nodeTemplate/os")?.as_str().map(str::to_owned))
             .or(Some(os)),
         runtime: Some(Runtime::default()),
         extend_param: Some(ExtendParam::default()),
@@ -194,9 +159,7 @@ pub(super) fn node(view: View<'_>, record: &NodeRecord, pool: Option<&PoolRecord
         last_probe_time: view.snapshot.map(|snapshot| wire_time(snapshot.wall_ms)),
         job_id: job.map(ToString::to_string),
         server_id: record.machine_id.clone(),
-        private_ip: seen
-            .and_then(|node| node.internal_ip.as_deref())
-            .map(str::to_owned),
+        private_ip: seen.and_then(|node| node.internal_ip.as_deref()).map(str::to_owned),
         private_ipv6: None,
         public_ip: None,
         configuration_up_to_date: Some(up_to_date(record, pool.map(|pool| &pool.revision))),
@@ -220,10 +183,7 @@ pub(super) fn cluster(
                 trouble.unwrap_or_else(|| "the API server is not being watched".to_owned()),
             )
         }
-        None => (
-            ClusterPhase::Unavailable,
-            "the cluster has not been looked at yet".to_owned(),
-        ),
+        None => (ClusterPhase::Unavailable, "the cluster has not been looked at yet".to_owned()),
     };
     let mut annotations = BTreeMap::new();
     if let Some((all, active)) = counts {
@@ -286,11 +246,7 @@ pub(super) fn job(view: &JobView<'_>) -> Job {
         sub_jobs: view.sync.works().map(|work| sub_job(view, work)).collect(),
     };
     let mut job = Job::new(view.sync.spec.job.as_str(), spec, phase);
-    let touched = view
-        .sync
-        .works()
-        .map(|work| (view.wall)(work.phase.since()))
-        .max();
+    let touched = view.sync.works().map(|work| (view.wall)(work.phase.since())).max();
     let accepted = view.record.accepted_ms;
     job.metadata.creation_timestamp = Some(wire_time(accepted));
     job.metadata.update_timestamp =
@@ -396,19 +352,14 @@ pub(super) fn sub_job(view: &JobView<'_>, work: &Work) -> Job {
     let on = view.report.and_then(|report| report.nodes.get(&work.name));
     let (phase, reason) = match &work.phase {
         Phase::Done { .. } => (JobPhase::Success, String::new()),
-        Phase::Skipped { reason, .. } => (
-            JobPhase::Success,
-            format!("skipped: {}", skip_words(reason)),
-        ),
+        Phase::Skipped { reason, .. } => {
+            (JobPhase::Success, format!("skipped: {}", skip_words(reason)))
+        }
         Phase::Failed { cause, .. } => (JobPhase::Failed, cause.to_string()),
-        Phase::Waiting { cause, .. } => (
-            JobPhase::Running,
-            format!("given back, to be tried again: {cause}"),
-        ),
-        _ => (
-            JobPhase::Running,
-            on.map(ToString::to_string).unwrap_or_default(),
-        ),
+        Phase::Waiting { cause, .. } => {
+            (JobPhase::Running, format!("given back, to be tried again: {cause}"))
+        }
+        _ => (JobPhase::Running, on.map(ToString::to_string).unwrap_or_default()),
     };
     if !reason.is_empty() {
         params.insert("reason".to_owned(), reason.clone());
@@ -455,7 +406,5 @@ pub(super) fn sub_job_id(job: &JobId, node: &NodeId) -> String {
     if let Ok(parent) = uuid::Uuid::parse_str(job.as_str()) {
         bytes[..6].copy_from_slice(&parent.as_bytes()[..6]);
     }
-    uuid::Builder::from_custom_bytes(bytes)
-        .into_uuid()
-        .to_string()
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }

@@ -48,10 +48,7 @@ pub enum ApiError {
 impl ApiError {
     /// A refusal.
     pub fn refused(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self::Refused {
-            code,
-            message: message.into(),
-        }
+        Self::Refused { code, message: message.into() }
     }
 
     /// 404 for something named. The same words whether it never existed or is somebody else's (S17).
@@ -70,10 +67,7 @@ impl ApiError {
         what: &'static str,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self::Internal {
-            what,
-            source: Some(Box::new(source)),
-        }
+        Self::Internal { what, source: Some(Box::new(source)) }
     }
 
     /// The code that is answered.
@@ -160,9 +154,7 @@ pub(super) fn render(error: &ApiError, request_id: &str) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     if error.code() == ErrorCode::Locked {
         // A pool is locked for minutes; half a minute keeps a polling client from hammering.
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, header::HeaderValue::from_static("30"));
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("30"));
     }
     response
 }

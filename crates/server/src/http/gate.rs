@@ -56,11 +56,7 @@ async fn serve(gate: Gate, request: Request, next: Next) -> Response {
     let response = match outcome.await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => error.into_response(),
-        Err(_) => ApiError::Internal {
-            what: "a handler panicked",
-            source: None,
-        }
-        .into_response(),
+        Err(_) => ApiError::Internal { what: "a handler panicked", source: None }.into_response(),
     };
     let response = dress(response, &request_id, &mut entry);
     entry.write(response.status());
@@ -109,11 +105,8 @@ async fn pass(
     entry.caller(&proven.principal);
     check_project(&proven, wire.raw_path, &headers)?;
     let key = proven.replay.filter(|_| is_mutating(&parts.method));
-    let call = Call {
-        principal: proven.principal,
-        request_id: request_id.into(),
-        replay: key.clone(),
-    };
+    let call =
+        Call { principal: proven.principal, request_id: request_id.into(), replay: key.clone() };
     let Some(key) = key else {
         parts.extensions.insert(call);
         return Ok(next.run(Request::from_parts(parts, Body::from(body))).await);
@@ -188,14 +181,9 @@ fn check_project(
     {
         return Err(ApiError::not_found("project", project));
     }
-    let named = headers
-        .iter()
-        .find(|(name, _)| name == "x-project-id")
-        .map(|(_, value)| value.trim());
-    let signed = proven
-        .signed_headers
-        .iter()
-        .any(|name| name == "x-project-id");
+    let named =
+        headers.iter().find(|(name, _)| name == "x-project-id").map(|(_, value)| value.trim());
+    let signed = proven.signed_headers.iter().any(|name| name == "x-project-id");
     if let Some(named) = named.filter(|named| signed && *named != own) {
         let named: String = named.chars().take(64).collect();
         let text = format!(
@@ -220,10 +208,7 @@ fn dress(response: Response, request_id: &str, entry: &mut audit::Entry) -> Resp
         }
     };
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(value) = HeaderValue::from_str(request_id) {
         headers.insert("x-request-id", value);

@@ -37,11 +37,7 @@ pub async fn find<T: DeserializeOwned>(
         return Ok(None);
     };
     let record = records::decode(&key, &kv.value)?;
-    Ok(Some(Stored {
-        record,
-        key,
-        revision: kv.mod_revision,
-    }))
+    Ok(Some(Stored { record, key, revision: kv.mod_revision }))
 }
 
 /// Every record under a prefix, in the order of the keys.
@@ -52,11 +48,7 @@ pub async fn list<T: DeserializeOwned>(
     let listing = store.list(prefix, Page::all()).await?;
     let read = |kv: crate::store::KeyValue| {
         let record = records::decode(&kv.key, &kv.value)?;
-        Ok(Stored {
-            record,
-            key: kv.key,
-            revision: kv.mod_revision,
-        })
+        Ok(Stored { record, key: kv.key, revision: kv.mod_revision })
     };
     listing.items.into_iter().map(read).collect()
 }
@@ -65,9 +57,7 @@ pub async fn list<T: DeserializeOwned>(
 pub fn is_id(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= MAX_ID
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// A cluster of the project.
@@ -80,9 +70,7 @@ pub async fn cluster(
     if !is_id(id) {
         return Err(missing());
     }
-    find(store, keys::cluster(project, &ClusterId::new(id)))
-        .await?
-        .ok_or_else(missing)
+    find(store, keys::cluster(project, &ClusterId::new(id))).await?.ok_or_else(missing)
 }
 
 /// A node pool of a cluster that is known to exist; not `DefaultPool`, which has no record.
@@ -96,9 +84,7 @@ pub async fn pool(
     if !is_id(id) || id == DEFAULT_POOL {
         return Err(missing());
     }
-    find(store, keys::pool(project, cluster, &PoolId::new(id)))
-        .await?
-        .ok_or_else(missing)
+    find(store, keys::pool(project, cluster, &PoolId::new(id))).await?.ok_or_else(missing)
 }
 
 /// A node of a cluster that is known to exist.
@@ -112,9 +98,7 @@ pub async fn node(
     if !is_id(id) {
         return Err(missing());
     }
-    find(store, keys::node(project, cluster, &NodeId::new(id)))
-        .await?
-        .ok_or_else(missing)
+    find(store, keys::node(project, cluster, &NodeId::new(id))).await?.ok_or_else(missing)
 }
 
 /// The synchronization that a pool is in, if any.
@@ -135,10 +119,5 @@ pub fn json(
     use axum::response::IntoResponse;
     let bytes = serde_json::to_vec(value)
         .map_err(|error| ApiError::internal("an answer could not be written as JSON", error))?;
-    Ok((
-        status,
-        [(axum::http::header::CONTENT_TYPE, "application/json")],
-        bytes,
-    )
-        .into_response())
+    Ok((status, [(axum::http::header::CONTENT_TYPE, "application/json")], bytes).into_response())
 }

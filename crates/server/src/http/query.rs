@@ -22,10 +22,7 @@ impl Params {
         let mut known = BTreeMap::new();
         for (key, value) in pairs.0 {
             if known.insert(key.to_lowercase(), value).is_some() {
-                return Err(ApiError::invalid(Violation::new(
-                    key,
-                    "is given twice in the query",
-                )));
+                return Err(ApiError::invalid(Violation::new(key, "is given twice in the query")));
             }
         }
         Ok(Self(known))
@@ -56,10 +53,7 @@ impl Params {
         let Some(text) = self.get(key) else {
             return Ok(default);
         };
-        let number = text
-            .parse::<u64>()
-            .ok()
-            .filter(|number| (min..=max).contains(number));
+        let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
         number.ok_or_else(|| wrong(key, text, &format!("is not an integer from {min} to {max}")))
     }
 }

@@ -112,10 +112,7 @@ async fn keep(
         return Ok(());
     }
     let (value, lease) = record(state, key, request_id, status, text).await?;
-    state
-        .store
-        .txn(Txn::new().put_leased(&key.store_key, value, lease))
-        .await?;
+    state.store.txn(Txn::new().put_leased(&key.store_key, value, lease)).await?;
     Ok(())
 }
 

@@ -56,10 +56,8 @@ pub fn revision(template: &NodeTemplate, hidden: &Hidden<'_>) -> TemplateRevisio
     if let Some(extend) = extend {
         kubelet.insert("maxPods".to_owned(), json!(extend.max_pods));
         for key in KUBELET_PARAMS {
-            kubelet.insert(
-                (*key).to_owned(),
-                extend.extra.get(*key).cloned().unwrap_or(Value::Null),
-            );
+            kubelet
+                .insert((*key).to_owned(), extend.extra.get(*key).cloned().unwrap_or(Value::Null));
         }
     }
     // `null` is the documented word for "none"; absent means the same on a new pool.
@@ -105,12 +103,7 @@ fn hidden_parts(hidden: &Hidden<'_>) -> Value {
 
 fn digest(value: &Value) -> TemplateRevision {
     let text = canonical(value);
-    let hash = hex::encode(
-        Sha256::new()
-            .chain_update(SCHEME)
-            .chain_update(text)
-            .finalize(),
-    );
+    let hash = hex::encode(Sha256::new().chain_update(SCHEME).chain_update(text).finalize());
     TemplateRevision::new(&hash[..DIGITS])
 }
 
@@ -127,10 +120,7 @@ fn canonical(value: &Value) -> String {
             format!("{{{}}}", parts.join(","))
         }
         Value::Array(items) => {
-            format!(
-                "[{}]",
-                items.iter().map(canonical).collect::<Vec<_>>().join(",")
-            )
+            format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(","))
         }
         other => other.to_string(),
     }
@@ -150,23 +140,14 @@ mod tests {
 
     fn of(template: Value) -> TemplateRevision {
         let template: NodeTemplate = serde_json::from_value(template).expect("a template");
-        revision(
-            &template,
-            &Hidden {
-                user: "root",
-                ..Hidden::default()
-            },
-        )
+        revision(&template, &Hidden { user: "root", ..Hidden::default() })
     }
 
     #[test]
     fn what_needs_a_reset_changes_the_revision_and_nothing_else_does() {
         let base = json!({ "os": "a", "runtime": { "name": "containerd" } });
         let rows = [
-            (
-                json!({ "os": "b", "runtime": { "name": "containerd" } }),
-                true,
-            ),
+            (json!({ "os": "b", "runtime": { "name": "containerd" } }), true),
             (json!({ "os": "a", "runtime": { "name": "docker" } }), true),
             (
                 json!({ "os": "a", "runtime": { "name": "containerd", "runtimeClass": "kata" } }),
@@ -194,10 +175,7 @@ mod tests {
                 json!({ "os": "a", "runtime": { "name": "containerd" }, "k8sTags": { "a": "b" } }),
                 false,
             ),
-            (
-                json!({ "os": "a", "runtime": { "name": "containerd" }, "extendParam": {} }),
-                false,
-            ),
+            (json!({ "os": "a", "runtime": { "name": "containerd" }, "extendParam": {} }), false),
             (
                 json!({ "os": "a", "runtime": { "name": "containerd" }, "waitPostInstallFinish": true }),
                 false,
@@ -206,64 +184,30 @@ mod tests {
                 json!({ "os": "a", "runtime": { "name": "containerd" }, "rootVolume": { "size": 9 } }),
                 false,
             ),
-            (
-                json!({ "runtime": { "name": "containerd" }, "os": "a" }),
-                false,
-            ),
+            (json!({ "runtime": { "name": "containerd" }, "os": "a" }), false),
         ];
         for (template, differs) in rows {
-            assert_eq!(
-                of(template.clone()) != of(base.clone()),
-                differs,
-                "{template}"
-            );
+            assert_eq!(of(template.clone()) != of(base.clone()), differs, "{template}");
         }
     }
 
     #[test]
     fn every_hidden_part_counts() {
         let template = NodeTemplate::default();
-        let base = Hidden {
-            user: "root",
-            ..Hidden::default()
-        };
+        let base = Hidden { user: "root", ..Hidden::default() };
         let rows = [
-            Hidden {
-                pre_install: Some("YQ=="),
-                ..base
-            },
-            Hidden {
-                post_install: Some("YQ=="),
-                ..base
-            },
-            Hidden {
-                user: "admin",
-                ..base
-            },
-            Hidden {
-                ssh_key: Some("kp"),
-                ..base
-            },
-            Hidden {
-                password_hash: Some("$6$a$b"),
-                ..base
-            },
-            Hidden {
-                remove_password: true,
-                ..base
-            },
-            Hidden {
-                remove_keys: true,
-                ..base
-            },
+            Hidden { pre_install: Some("YQ=="), ..base },
+            Hidden { post_install: Some("YQ=="), ..base },
+            Hidden { user: "admin", ..base },
+            Hidden { ssh_key: Some("kp"), ..base },
+            Hidden { password_hash: Some("$6$a$b"), ..base },
+            Hidden { remove_password: true, ..base },
+            Hidden { remove_keys: true, ..base },
         ];
         let mut seen = std::collections::BTreeSet::from([revision(&template, &base)]);
         for hidden in &rows {
             assert!(seen.insert(revision(&template, hidden)), "{hidden:?}");
         }
-        assert!(
-            seen.iter()
-                .all(|revision| revision.as_str().len() == DIGITS)
-        );
+        assert!(seen.iter().all(|revision| revision.as_str().len() == DIGITS));
     }
 }

@@ -86,13 +86,7 @@ pub(super) fn replay(key: &ReplayKey) -> SecretContext<'_> {
 }
 
 fn at<'a>(project: &'a str, kind: &'a str, id: &'a str, field: &'a str) -> SecretContext<'a> {
-    SecretContext {
-        project,
-        kind,
-        id,
-        field,
-        version: VERSION,
-    }
+    SecretContext { project, kind, id, field, version: VERSION }
 }
 
 /// Seals a text for its place.
@@ -129,6 +123,5 @@ pub(super) fn open(
     let bytes = state.secrets.unseal(place, sealed);
     let bytes = bytes.map_err(|error| ApiError::internal("a secret could not be opened", error))?;
     let text = std::str::from_utf8(&bytes);
-    text.map(Secret::new)
-        .map_err(|error| ApiError::internal("a secret is not text", error))
+    text.map(Secret::new).map_err(|error| ApiError::internal("a secret is not text", error))
 }

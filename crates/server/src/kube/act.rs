@@ -44,11 +44,7 @@ pub(super) async fn set_unschedulable(
     value: bool,
 ) -> Result<(), Fault> {
     // Null removes the field, as `kubectl uncordon` leaves a node.
-    let value = if value {
-        Value::Bool(true)
-    } else {
-        Value::Null
-    };
+    let value = if value { Value::Bool(true) } else { Value::Null };
     // The version as well: a request that was held up must not close a node that was given back since.
     let body = json!({
         "metadata": {"uid": node.uid, "resourceVersion": node.resource_version},
@@ -71,11 +67,7 @@ pub(super) async fn release(wire: &Wire, node: &NodeSeen, uncordon: bool) -> Res
 
 /// A merge patch: with a resourceVersion in it the answer to a lost race is 409, with a foreign UID 422.
 async fn patch_node(wire: &Wire, node: &NodeSeen, body: &Value) -> Result<(), Fault> {
-    let call = Call {
-        verb: "patch",
-        resource: "nodes",
-        name: node.name.as_str(),
-    };
+    let call = Call { verb: "patch", resource: "nodes", name: node.name.as_str() };
     let name = segment(&call, node.name.as_str())?;
     let request = http::Request::patch(format!("{}/{name}?fieldManager={MANAGER}", Node::PATH))
         .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
@@ -85,15 +77,8 @@ async fn patch_node(wire: &Wire, node: &NodeSeen, body: &Value) -> Result<(), Fa
 
 pub(super) async fn evict(wire: &Wire, pod: &PodRef) -> Result<EvictAnswer, Fault> {
     let shown = pod.key.to_string();
-    let call = Call {
-        verb: "create",
-        resource: "pods/eviction",
-        name: &shown,
-    };
-    let (namespace, name) = (
-        segment(&call, &pod.key.namespace)?,
-        segment(&call, &pod.key.name)?,
-    );
+    let call = Call { verb: "create", resource: "pods/eviction", name: &shown };
+    let (namespace, name) = (segment(&call, &pod.key.namespace)?, segment(&call, &pod.key.name)?);
     // Built from the API's own type: kube's evict() writes the options under a name the server ignores.
     let eviction = Eviction {
         delete_options: Some(DeleteOptions {
@@ -133,16 +118,12 @@ fn eviction_answer(call: &Call<'_>, answer: &Answer) -> Result<EvictAnswer, Faul
         404 if status.kind == "Status" => Ok(EvictAnswer::Gone),
         409 if lower.contains("uid") || lower.contains("precondition") => Ok(EvictAnswer::Gone),
         429 if cause("DisruptionBudget") || lower.contains("disruption budget") || webhook => {
-            Ok(EvictAnswer::Refused {
-                message,
-                retry_after_s: retry_after(answer, &status),
-            })
+            Ok(EvictAnswer::Refused { message, retry_after_s: retry_after(answer, &status) })
         }
         // The namespace goes, and the pod with it; the eviction is in vain, but not impossible.
-        403 if cause("NamespaceTerminating") => Ok(EvictAnswer::Refused {
-            message,
-            retry_after_s: retry_after(answer, &status),
-        }),
+        403 if cause("NamespaceTerminating") => {
+            Ok(EvictAnswer::Refused { message, retry_after_s: retry_after(answer, &status) })
+        }
         500 if lower.contains("poddisruptionbudget") => Ok(EvictAnswer::Impossible { message }),
         403 if lower.contains("cannot create resource") => Err(answer.fault(call)),
         400 | 403 | 422 if status.kind == "Status" => Ok(EvictAnswer::Impossible { message }),
@@ -158,15 +139,8 @@ fn retry_after(answer: &Answer, status: &Status) -> Option<u32> {
 
 pub(super) async fn delete(wire: &Wire, pod: &PodRef) -> Result<(), Fault> {
     let shown = pod.key.to_string();
-    let call = Call {
-        verb: "delete",
-        resource: "pods",
-        name: &shown,
-    };
-    let (namespace, name) = (
-        segment(&call, &pod.key.namespace)?,
-        segment(&call, &pod.key.name)?,
-    );
+    let call = Call { verb: "delete", resource: "pods", name: &shown };
+    let (namespace, name) = (segment(&call, &pod.key.namespace)?, segment(&call, &pod.key.name)?);
     // No gracePeriodSeconds: the pod's own applies.
     let body = json!({
         "apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": pod.uid},
@@ -182,17 +156,10 @@ pub(super) async fn confirm(
     interner: &Interner,
     name: &NodeName,
 ) -> Result<LiveNode, Fault> {
-    let call = Call {
-        verb: "get",
-        resource: "nodes",
-        name: name.as_str(),
-    };
+    let call = Call { verb: "get", resource: "nodes", name: name.as_str() };
     segment(&call, name.as_str())?;
     // No resourceVersion: the API server answers from etcd's quorum, or proves its cache to be as new.
-    let request = built(
-        &call,
-        Request::new(Node::PATH).get(name.as_str(), &GetParams::default()),
-    )?;
+    let request = built(&call, Request::new(Node::PATH).get(name.as_str(), &GetParams::default()))?;
     let node = match wire.send(&call, request).await?.decode::<Node>(&call) {
         Ok(node) => node.fact(interner),
         Err(Fault::Gone { .. }) => None,
@@ -214,22 +181,12 @@ pub(super) async fn heartbeat(wire: &Wire, node: &NodeName) -> Result<Option<i64
     struct Spec {
         renew_time: Option<jiff::Timestamp>,
     }
-    let call = Call {
-        verb: "get",
-        resource: "leases",
-        name: node.as_str(),
-    };
+    let call = Call { verb: "get", resource: "leases", name: node.as_str() };
     segment(&call, node.as_str())?;
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases");
-    let request = built(
-        &call,
-        Request::new(path).get(node.as_str(), &GetParams::default()),
-    )?;
+    let request = built(&call, Request::new(path).get(node.as_str(), &GetParams::default()))?;
     match wire.send(&call, request).await?.decode::<Lease>(&call) {
-        Ok(lease) => Ok(lease
-            .spec
-            .and_then(|s| s.renew_time)
-            .map(|t| t.as_millisecond())),
+        Ok(lease) => Ok(lease.spec.and_then(|s| s.renew_time).map(|t| t.as_millisecond())),
         Err(Fault::Gone { .. }) => Ok(None),
         Err(other) => Err(other),
     }
@@ -244,15 +201,9 @@ pub(super) async fn event(
 ) -> Result<(), Fault> {
     let message: String = message.chars().take(MAX_EVENT_MESSAGE / 4).collect();
     let name = event_name(node, reason, &message);
-    let call = Call {
-        verb: "create",
-        resource: "events",
-        name: &name,
-    };
+    let call = Call { verb: "create", resource: "events", name: &name };
     segment(&call, &name)?;
-    let now = jiff::Timestamp::now()
-        .strftime("%Y-%m-%dT%H:%M:%SZ")
-        .to_string();
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let body = json!({
         "apiVersion": "v1",
         "kind": "Event",
@@ -275,11 +226,7 @@ pub(super) async fn event(
         return answer.done(&call);
     }
     // Said before: only the time is new.
-    let call = Call {
-        verb: "patch",
-        resource: "events",
-        name: &name,
-    };
+    let call = Call { verb: "patch", resource: "events", name: &name };
     let request = http::Request::patch(format!("{path}/{name}"))
         .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
         .body(json!({"lastTimestamp": now}).to_string().into_bytes());

@@ -105,11 +105,7 @@ impl Access {
             http::header::USER_AGENT,
             http::HeaderValue::from_static(concat!("evenkeel/", env!("CARGO_PKG_VERSION"))),
         ));
-        Ok(Self {
-            server,
-            ca_data,
-            config,
-        })
+        Ok(Self { server, ca_data, config })
     }
 
     /// The server's address.
@@ -129,9 +125,7 @@ impl Access {
 
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access")
-            .field("server", &self.server)
-            .finish_non_exhaustive()
+        f.debug_struct("Access").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
@@ -150,10 +144,7 @@ fn select(
     file: Kubeconfig,
     context: Option<&str>,
 ) -> Result<(String, Cluster, String, AuthInfo), ConfigError> {
-    let missing = |kind, name: &str| ConfigError::Missing {
-        kind,
-        name: name.to_owned(),
-    };
+    let missing = |kind, name: &str| ConfigError::Missing { kind, name: name.to_owned() };
     let wanted = match (context, &file.current_context) {
         (Some(name), _) => name.to_owned(),
         (None, Some(name)) if !name.is_empty() => name.clone(),
@@ -186,10 +177,7 @@ fn select(
 
 fn check_cluster(name: &str, cluster: &Cluster, options: &Options) -> Result<(), ConfigError> {
     let refuse = |field: &str, why| {
-        Err(ConfigError::Refused {
-            path: format!("clusters \"{name}\": {field}"),
-            why,
-        })
+        Err(ConfigError::Refused { path: format!("clusters \"{name}\": {field}"), why })
     };
     if cluster.certificate_authority.is_some() {
         return refuse("certificate-authority", PATH_WHY);
@@ -201,10 +189,7 @@ fn check_cluster(name: &str, cluster: &Cluster, options: &Options) -> Result<(),
         );
     }
     if cluster.proxy_url.is_some() {
-        return refuse(
-            "proxy-url",
-            "proxies are not supported; name an address that is reachable",
-        );
+        return refuse("proxy-url", "proxies are not supported; name an address that is reachable");
     }
     match cluster.other.keys().next() {
         Some(key) => refuse(key, "this version does not know the field"),
@@ -217,10 +202,7 @@ const PATH_WHY: &str = "it names a file of this machine; put the content in the 
 
 fn check_user(name: &str, user: &AuthInfo) -> Result<(), ConfigError> {
     let refuse = |field: &str, why| {
-        Err(ConfigError::Refused {
-            path: format!("users \"{name}\": {field}"),
-            why,
-        })
+        Err(ConfigError::Refused { path: format!("users \"{name}\": {field}"), why })
     };
     if user.exec.is_some() {
         return refuse(
@@ -237,10 +219,7 @@ fn check_user(name: &str, user: &AuthInfo) -> Result<(), ConfigError> {
         );
     }
     if user.token_file.is_some() {
-        return refuse(
-            "tokenFile",
-            "it names a file of this machine; put the content in `token`",
-        );
+        return refuse("tokenFile", "it names a file of this machine; put the content in `token`");
     }
     if user.client_certificate.is_some() {
         return refuse("client-certificate", PATH_WHY);
@@ -271,9 +250,8 @@ fn certificates(data: &str, path: impl Fn() -> String) -> Result<Vec<Vec<u8>>, C
     let pem = base64::engine::general_purpose::STANDARD
         .decode(data.split_whitespace().collect::<String>())
         .map_err(|_| bad("it is not base64"))?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem)
-        .map(|c| c.map(|c| c.to_vec()))
-        .collect();
+    let all: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(&pem).map(|c| c.map(|c| c.to_vec())).collect();
     match all {
         Ok(list) if !list.is_empty() => Ok(list),
         _ => Err(bad("it holds no certificate in PEM")),
@@ -281,12 +259,7 @@ fn certificates(data: &str, path: impl Fn() -> String) -> Result<Vec<Vec<u8>>, C
 }
 
 fn check_server(server: &str, options: &Options) -> Result<http::Uri, ConfigError> {
-    let refuse = |why| {
-        Err(ConfigError::Server {
-            server: server.to_owned(),
-            why,
-        })
-    };
+    let refuse = |why| Err(ConfigError::Server { server: server.to_owned(), why });
     let Ok(uri) = server.parse::<http::Uri>() else {
         return refuse("it is not an address like https://host:6443");
     };
@@ -321,10 +294,7 @@ const LOOPBACK_WHY: &str =
 const METADATA_WHY: &str = "it is a link-local or metadata address, which no API server has";
 
 fn literal(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .ok()
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 fn is_metadata_name(host: &str) -> bool {
@@ -356,10 +326,8 @@ fn plain(ip: IpAddr) -> IpAddr {
 pub(super) fn refused_address(ip: IpAddr, allow_loopback: bool) -> Option<&'static str> {
     // Metadata services outside the link-local ranges: EC2 over IPv6, Alibaba Cloud, Oracle Cloud.
     const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    const METADATA_V4: [Ipv4Addr; 2] = [
-        Ipv4Addr::new(100, 100, 100, 200),
-        Ipv4Addr::new(192, 0, 0, 192),
-    ];
+    const METADATA_V4: [Ipv4Addr; 2] =
+        [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
     let (metadata, odd) = match plain(ip) {
         IpAddr::V4(v4) => (
             v4.is_link_local() || METADATA_V4.contains(&v4),

@@ -27,9 +27,8 @@ pub(super) fn client(access: &Access, options: &Options) -> Result<::kube::Clien
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     }
     let config = access.config();
-    let mut tcp = HttpConnector::new_with_resolver(Guarded {
-        allow_loopback: options.allow_loopback,
-    });
+    let mut tcp =
+        HttpConnector::new_with_resolver(Guarded { allow_loopback: options.allow_loopback });
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(options.connect_timeout));
@@ -37,9 +36,7 @@ pub(super) fn client(access: &Access, options: &Options) -> Result<::kube::Clien
     tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
     let bad = |e: ::kube::Error| ConfigError::Client(Box::new(e));
-    let tls = config
-        .rustls_https_connector_with_connector(tcp)
-        .map_err(bad)?;
+    let tls = config.rustls_https_connector_with_connector(tcp).map_err(bad)?;
     let http: hyper_util::client::legacy::Client<_, Body> =
         hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -51,10 +48,7 @@ pub(super) fn client(access: &Access, options: &Options) -> Result<::kube::Clien
         .layer(config.extra_headers_layer().map_err(bad)?)
         .map_err(BoxError::from)
         .service(http);
-    Ok(::kube::Client::new(
-        service,
-        config.default_namespace.clone(),
-    ))
+    Ok(::kube::Client::new(service, config.default_namespace.clone()))
 }
 
 /// A name led to an address that must not be connected to.
@@ -103,29 +97,17 @@ impl Service<Name> for Guarded {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
     use std::str::FromStr as _;
 
     #[tokio::test]
     async fn a_name_that_leads_to_a_refused_address_is_not_connected_to() {
         let name = || Name::from_str("localhost").unwrap();
-        let error = Guarded {
-            allow_loopback: false,
-        }
-        .call(name())
-        .await
-        .unwrap_err();
+        let error = Guarded { allow_loopback: false }.call(name()).await.unwrap_err();
         assert!(error.to_string().contains("this machine"), "{error}");
-        let found: Vec<_> = Guarded {
-            allow_loopback: true,
-        }
-        .call(name())
-        .await
-        .unwrap()
-        .collect();
-        assert!(
-            found.iter().all(|a| a.ip().is_loopback()) && !found.is_empty(),
-            "{found:?}"
-        );
+        let found: Vec<_> = Guarded { allow_loopback: true }.call(name()).await.unwrap().collect();
+        assert!(found.iter().all(|a| a.ip().is_loopback()) && !found.is_empty(), "{found:?}");
     }
 }

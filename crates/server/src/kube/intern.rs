@@ -78,6 +78,8 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
 
     #[test]
@@ -86,10 +88,7 @@ mod tests {
         let labels = || Labels::from([("app".to_owned(), "db".to_owned())]);
         let kept = interner.labels(labels());
         assert!(Arc::ptr_eq(&kept, &interner.labels(labels())));
-        assert!(Arc::ptr_eq(
-            &interner.text("default"),
-            &interner.text("default")
-        ));
+        assert!(Arc::ptr_eq(&interner.text("default"), &interner.text("default")));
         for i in 0..3 * PRUNE_FLOOR {
             interner.text(&format!("passing-{i}"));
         }

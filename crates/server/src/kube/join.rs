@@ -46,11 +46,7 @@ impl Joiner for Api {
                 "auth-extra-groups": TOKEN_GROUP,
             },
         });
-        let call = Call {
-            verb: "create",
-            resource: "secrets",
-            name: "bootstrap-token",
-        };
+        let call = Call { verb: "create", resource: "secrets", name: "bootstrap-token" };
         let bytes = serde_json::to_vec(&body).unwrap_or_default();
         let request = Request::new(TOKEN_PATH).create(&PostParams::default(), bytes);
         send(&self.wire, &call, built(&call, request)?).await?;
@@ -63,11 +59,7 @@ impl Joiner for Api {
     }
 
     async fn withdraw(&self, token_id: &str) -> Result<(), Fault> {
-        let call = Call {
-            verb: "delete",
-            resource: "secrets",
-            name: "bootstrap-token",
-        };
+        let call = Call { verb: "delete", resource: "secrets", name: "bootstrap-token" };
         let id = segment(&call, token_id)?;
         let request = http::Request::delete(format!("{TOKEN_PATH}/bootstrap-token-{id}"));
         match send(&self.wire, &call, built(&call, request.body(Vec::new()))?).await {
@@ -77,11 +69,7 @@ impl Joiner for Api {
     }
 
     async fn kubelet_stopped(&self, node: &NodeName) -> Result<(), Fault> {
-        let call = Call {
-            verb: "patch",
-            resource: "nodes/status",
-            name: node.as_str(),
-        };
+        let call = Call { verb: "patch", resource: "nodes/status", name: node.as_str() };
         let name = segment(&call, node.as_str())?;
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let body = json!({"status": {"conditions": [{
@@ -93,10 +81,7 @@ impl Joiner for Api {
             "lastTransitionTime": now,
         }]}});
         let request = http::Request::patch(format!("/api/v1/nodes/{name}/status"))
-            .header(
-                http::header::CONTENT_TYPE,
-                "application/strategic-merge-patch+json",
-            )
+            .header(http::header::CONTENT_TYPE, "application/strategic-merge-patch+json")
             .body(serde_json::to_vec(&body).unwrap_or_default());
         match send(&self.wire, &call, built(&call, request)?).await {
             Ok(()) | Err(Fault::Gone { .. }) => Ok(()),

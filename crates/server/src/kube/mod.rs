@@ -132,10 +132,7 @@ pub(crate) struct Trouble(Mutex<Option<String>>);
 
 impl Trouble {
     fn get(&self) -> Option<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sets it; whether it is new.

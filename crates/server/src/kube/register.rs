@@ -28,18 +28,8 @@ pub const RIGHTS: &[Right] = &[
         verbs: &["get", "list", "watch", "patch"],
         namespace: None,
     },
-    Right {
-        group: "",
-        resource: "pods",
-        verbs: &["list", "watch", "delete"],
-        namespace: None,
-    },
-    Right {
-        group: "",
-        resource: "pods/eviction",
-        verbs: &["create"],
-        namespace: None,
-    },
+    Right { group: "", resource: "pods", verbs: &["list", "watch", "delete"], namespace: None },
+    Right { group: "", resource: "pods/eviction", verbs: &["create"], namespace: None },
     Right {
         group: "policy",
         resource: "poddisruptionbudgets",
@@ -78,11 +68,7 @@ pub(super) async fn version(wire: &Wire) -> Result<String, Fault> {
     struct Version {
         git_version: String,
     }
-    let call = Call {
-        verb: "get",
-        resource: "/version",
-        name: "",
-    };
+    let call = Call { verb: "get", resource: "/version", name: "" };
     let request = built(&call, http::Request::get("/version").body(Vec::new()))?;
     let version: Version = wire.send(&call, request).await?.decode(&call)?;
     Ok(version.git_version)
@@ -99,11 +85,7 @@ pub(super) async fn check(wire: &Wire) -> Result<Registered, Fault> {
             }
         }
     }
-    Ok(Registered {
-        version,
-        server: wire.server().to_owned(),
-        missing_rights,
-    })
+    Ok(Registered { version, server: wire.server().to_owned(), missing_rights })
 }
 
 /// One SelfSubjectAccessReview: every authenticated user may ask about itself.
@@ -118,15 +100,8 @@ async fn allowed(wire: &Wire, right: &Right, verb: &str) -> Result<bool, Fault> 
         allowed: bool,
         denied: bool,
     }
-    let call = Call {
-        verb: "create",
-        resource: "selfsubjectaccessreviews",
-        name: "",
-    };
-    let (resource, subresource) = right
-        .resource
-        .split_once('/')
-        .unwrap_or((right.resource, ""));
+    let call = Call { verb: "create", resource: "selfsubjectaccessreviews", name: "" };
+    let (resource, subresource) = right.resource.split_once('/').unwrap_or((right.resource, ""));
     let body = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -140,15 +115,14 @@ async fn allowed(wire: &Wire, right: &Right, verb: &str) -> Result<bool, Fault> 
     });
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let request = Request::new(path).create(&PostParams::default(), body.to_string().into_bytes());
-    let review: Review = wire
-        .send(&call, built(&call, request)?)
-        .await?
-        .decode(&call)?;
+    let review: Review = wire.send(&call, built(&call, request)?).await?.decode(&call)?;
     Ok(review.status.is_some_and(|v| v.allowed && !v.denied))
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
     use std::collections::BTreeSet;
 
@@ -176,11 +150,7 @@ mod tests {
             "rights stand in the ClusterRole alone"
         );
         let mut granted = BTreeSet::new();
-        for rule in documents
-            .iter()
-            .filter(|d| d.kind == "ClusterRole")
-            .flat_map(|d| &d.rules)
-        {
+        for rule in documents.iter().filter(|d| d.kind == "ClusterRole").flat_map(|d| &d.rules) {
             for group in &rule.api_groups {
                 for resource in &rule.resources {
                     for verb in &rule.verbs {
@@ -189,10 +159,8 @@ mod tests {
                 }
             }
         }
-        let checked: BTreeSet<_> = RIGHTS
-            .iter()
-            .flat_map(|r| r.verbs.iter().map(|v| (r.group, r.resource, *v)))
-            .collect();
+        let checked: BTreeSet<_> =
+            RIGHTS.iter().flat_map(|r| r.verbs.iter().map(|v| (r.group, r.resource, *v))).collect();
         assert_eq!(granted, checked);
     }
 }

@@ -176,9 +176,7 @@ impl Slim for Node {
             unschedulable: spec.unschedulable.unwrap_or(false),
             ready: readiness(&status.conditions.unwrap_or_default()),
             hold: notes.hold.is_some(),
-            zone: labels
-                .get("topology.kubernetes.io/zone")
-                .map(|z| interner.text(z)),
+            zone: labels.get("topology.kubernetes.io/zone").map(|z| interner.text(z)),
             control_plane: labels.contains_key("node-role.kubernetes.io/control-plane")
                 || labels.contains_key("node-role.kubernetes.io/master"),
             machine_id: text(info.machine_id),
@@ -212,20 +210,13 @@ impl Slim for Node {
 fn mark(node: &str, claim: &str) -> Option<Mark> {
     serde_json::from_str(claim)
         .inspect_err(|_| {
-            tracing::warn!(
-                node,
-                "the node's evenkeel.io/claim annotation is unreadable"
-            );
+            tracing::warn!(node, "the node's evenkeel.io/claim annotation is unreadable");
         })
         .ok()
 }
 
 fn readiness(conditions: &[Condition]) -> Readiness {
-    match conditions
-        .iter()
-        .find(|c| c.kind == "Ready")
-        .map(|c| c.status.as_str())
-    {
+    match conditions.iter().find(|c| c.kind == "Ready").map(|c| c.status.as_str()) {
         Some("True") => Readiness::Ready,
         Some("False") => Readiness::NotReady,
         _ => Readiness::Unknown,
@@ -282,23 +273,15 @@ impl Slim for Pod {
         let notes = meta.annotations.unwrap_or_default();
         let owners = meta.owner_references.unwrap_or_default();
         let deleting = meta.deletion_timestamp.is_some();
-        let own = spec
-            .termination_grace_period_seconds
-            .unwrap_or(DEFAULT_GRACE_S);
+        let own = spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_S);
         let grace = match meta.deletion_grace_period_seconds {
             Some(given) if deleting => given,
             _ => own,
         };
         Some(PodSeen {
             uid: Uid::from(meta.uid),
-            key: ObjectKey {
-                namespace: interner.text(&meta.namespace),
-                name: meta.name.into(),
-            },
-            node: spec
-                .node_name
-                .filter(|n| !n.is_empty())
-                .map(|n| interner.node(&n)),
+            key: ObjectKey { namespace: interner.text(&meta.namespace), name: meta.name.into() },
+            node: spec.node_name.filter(|n| !n.is_empty()).map(|n| interner.node(&n)),
             labels: interner.labels(meta.labels.unwrap_or_default()),
             owner: owner(notes.mirror.is_some(), &owners, interner),
             phase: match status.phase.as_deref() {
@@ -310,11 +293,7 @@ impl Slim for Pod {
             ready: readiness(&status.conditions.unwrap_or_default()) == Readiness::Ready,
             deleting,
             grace_s: u32::try_from(grace.max(0)).unwrap_or(u32::MAX),
-            local_data: spec
-                .volumes
-                .unwrap_or_default()
-                .iter()
-                .any(|v| v.empty_dir.is_some()),
+            local_data: spec.volumes.unwrap_or_default().iter().any(|v| v.empty_dir.is_some()),
             protected: notes.do_not_disrupt.as_deref() == Some("true")
                 || notes.safe_to_evict.as_deref() == Some("false"),
         })
@@ -410,10 +389,7 @@ impl Slim for Budget {
         let spec = self.spec.unwrap_or_default();
         let status = self.status.unwrap_or_default();
         Some(BudgetSeen {
-            key: ObjectKey {
-                namespace: interner.text(&meta.namespace),
-                name: meta.name.into(),
-            },
+            key: ObjectKey { namespace: interner.text(&meta.namespace), name: meta.name.into() },
             selector: spec.selector.map_or(Selector::Nothing, selector),
             resource_version: meta.resource_version.into(),
             allowed: status.disruptions_allowed,
@@ -447,22 +423,16 @@ fn selector(given: LabelSelector) -> Selector {
         .into_iter()
         .map(|(key, value)| Requirement::In(key, vec![value]))
         .collect();
-    all.extend(
-        given
-            .match_expressions
-            .unwrap_or_default()
-            .into_iter()
-            .map(|e| {
-                let values = e.values.unwrap_or_default();
-                match e.operator.as_str() {
-                    "In" => Requirement::In(e.key, values),
-                    "NotIn" => Requirement::NotIn(e.key, values),
-                    "Exists" => Requirement::Exists(e.key),
-                    "DoesNotExist" => Requirement::Absent(e.key),
-                    _ => Requirement::Unknown(e.operator),
-                }
-            }),
-    );
+    all.extend(given.match_expressions.unwrap_or_default().into_iter().map(|e| {
+        let values = e.values.unwrap_or_default();
+        match e.operator.as_str() {
+            "In" => Requirement::In(e.key, values),
+            "NotIn" => Requirement::NotIn(e.key, values),
+            "Exists" => Requirement::Exists(e.key),
+            "DoesNotExist" => Requirement::Absent(e.key),
+            _ => Requirement::Unknown(e.operator),
+        }
+    }));
     Selector::All(all)
 }
 

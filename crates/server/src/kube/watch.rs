@@ -48,10 +48,7 @@ pub(super) async fn start(
     let (tx, rx) = mpsc::channel(CAPACITY);
     let view = Arc::new(View {
         tx: tx.clone(),
-        state: Mutex::new(ViewState {
-            up: [false; 3],
-            live: false,
-        }),
+        state: Mutex::new(ViewState { up: [false; 3], live: false }),
         trouble: trouble.clone(),
     });
     let follower = |slot| Follower {
@@ -70,15 +67,8 @@ pub(super) async fn start(
 
 /// Lists one object, to say at once what no retry will mend.
 async fn may_list<K: Slim>(wire: &Wire) -> Result<(), Fault> {
-    let call = Call {
-        verb: "list",
-        resource: K::RESOURCE,
-        name: "",
-    };
-    let request = built(
-        &call,
-        Request::new(K::PATH).list(&ListParams::default().limit(1)),
-    )?;
+    let call = Call { verb: "list", resource: K::RESOURCE, name: "" };
+    let request = built(&call, Request::new(K::PATH).list(&ListParams::default().limit(1)))?;
     match wire.send(&call, request).await.and_then(|a| a.done(&call)) {
         Err(fault @ Fault::Permanent { .. }) => Err(fault),
         _ => Ok(()),
@@ -92,11 +82,7 @@ pub(super) async fn list<K: Slim>(
     interner: &Interner,
     fields: Option<&str>,
 ) -> Result<(Vec<K::Fact>, String), Fault> {
-    let call = Call {
-        verb: "list",
-        resource: K::RESOURCE,
-        name: "",
-    };
+    let call = Call { verb: "list", resource: K::RESOURCE, name: "" };
     let mut facts = Vec::new();
     let mut token: Option<String> = None;
     let mut paged = true;
@@ -116,12 +102,7 @@ pub(super) async fn list<K: Slim>(
             continue;
         }
         let page: Page<K> = answer.decode(&call)?;
-        facts.extend(
-            page.items
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|k| k.fact(interner)),
-        );
+        facts.extend(page.items.unwrap_or_default().into_iter().filter_map(|k| k.fact(interner)));
         token = page.metadata.token.filter(|t| !t.is_empty());
         if token.is_none() {
             return Ok((facts, page.metadata.resource_version));
@@ -196,12 +177,7 @@ impl Follower {
         loop {
             match list::<K>(&self.wire, &self.interner, K::FIELDS).await {
                 Ok((facts, version)) => {
-                    if self
-                        .tx
-                        .send(vec![Seen::Relisted(K::listed(facts))])
-                        .await
-                        .is_err()
-                    {
+                    if self.tx.send(vec![Seen::Relisted(K::listed(facts))]).await.is_err() {
                         return;
                     }
                     let since = Instant::now();
@@ -291,28 +267,16 @@ impl Follower {
     }
 
     async fn open<K: Slim>(&self, version: &str) -> Result<Body, NotOpened> {
-        let call = Call {
-            verb: "watch",
-            resource: K::RESOURCE,
-            name: "",
-        };
+        let call = Call { verb: "watch", resource: K::RESOURCE, name: "" };
         let mut params = WatchParams::default().timeout(self.limits.server_s);
         params.field_selector = K::FIELDS.map(str::to_owned);
         let request = built(&call, Request::new(K::PATH).watch(&params, version))
             .map_err(NotOpened::Fault)?;
-        let response = self
-            .wire
-            .open(&call, request)
-            .await
-            .map_err(NotOpened::Fault)?;
+        let response = self.wire.open(&call, request).await.map_err(NotOpened::Fault)?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }
-        let answer: Answer = self
-            .wire
-            .finish(&call, response)
-            .await
-            .map_err(NotOpened::Fault)?;
+        let answer: Answer = self.wire.finish(&call, response).await.map_err(NotOpened::Fault)?;
         let fault = answer.fault(&call);
         Err(match answer.status.as_u16() {
             401 | 403 | 429 => NotOpened::Fault(fault),
@@ -325,11 +289,7 @@ impl Follower {
 
     /// Passes on what a stream brings until it ends.
     async fn drain<K: Slim>(&self, body: Body, version: &mut String) -> End {
-        let mut lines = Lines {
-            body,
-            rest: BytesMut::new(),
-            searched: 0,
-        };
+        let mut lines = Lines { body, rest: BytesMut::new(), searched: 0 };
         let last = Instant::now() + Duration::from_secs(self.limits.server_s.into()) + MARGIN;
         loop {
             let until = last.min(Instant::now() + self.limits.idle);
@@ -435,9 +395,7 @@ impl Lines {
             }
             self.searched = self.rest.len();
             if self.rest.len() > MAX_LINE {
-                return Err(End::Relist(
-                    "an event is longer than any object can be".to_owned(),
-                ));
+                return Err(End::Relist("an event is longer than any object can be".to_owned()));
             }
             match self.body.frame().await {
                 None => return Err(End::Resume("the stream ended".to_owned())),
@@ -460,10 +418,7 @@ struct Pause {
 
 impl Pause {
     fn new(limits: WatchLimits) -> Self {
-        Self {
-            limits,
-            next: limits.backoff,
-        }
+        Self { limits, next: limits.backoff }
     }
 
     fn next(&mut self) -> Duration {
@@ -495,6 +450,8 @@ fn with_causes(fault: &Fault) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
 
     #[test]
@@ -509,11 +466,7 @@ mod tests {
     #[tokio::test]
     async fn lines_are_cut_wherever_the_chunks_end() {
         let body = Body::from(b"one\ntw".to_vec());
-        let mut lines = Lines {
-            body,
-            rest: BytesMut::new(),
-            searched: 0,
-        };
+        let mut lines = Lines { body, rest: BytesMut::new(), searched: 0 };
         let first = lines.batch().await.ok().unwrap();
         assert_eq!(first, [&b"one\n"[..]]);
         lines.body = Body::from(b"o\n\nthree\nfo".to_vec());

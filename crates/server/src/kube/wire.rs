@@ -33,11 +33,7 @@ pub(super) struct Call<'a> {
 impl fmt::Display for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.verb, self.resource)?;
-        if self.name.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " {}", self.name)
-        }
+        if self.name.is_empty() { Ok(()) } else { write!(f, " {}", self.name) }
     }
 }
 
@@ -77,10 +73,7 @@ pub(super) struct Cause {
 
 impl Status {
     pub fn causes(&self) -> &[Cause] {
-        self.details
-            .as_ref()
-            .and_then(|d| d.causes.as_deref())
-            .unwrap_or_default()
+        self.details.as_ref().and_then(|d| d.causes.as_deref()).unwrap_or_default()
     }
 
     /// The message and what its causes add to it, bounded.
@@ -99,9 +92,7 @@ impl Status {
 impl Answer {
     /// The Status object, if the answer is one.
     pub fn api_status(&self) -> Option<Status> {
-        serde_json::from_slice::<Status>(&self.body)
-            .ok()
-            .filter(|s| s.kind == "Status")
+        serde_json::from_slice::<Status>(&self.body).ok().filter(|s| s.kind == "Status")
     }
 
     /// Decodes a good answer, or says what a bad one means.
@@ -118,11 +109,7 @@ impl Answer {
 
     /// A good answer whose content does not matter, or what a bad one means.
     pub fn done(&self, call: &Call<'_>) -> Result<(), Fault> {
-        if self.status.is_success() {
-            Ok(())
-        } else {
-            Err(self.fault(call))
-        }
+        if self.status.is_success() { Ok(()) } else { Err(self.fault(call)) }
     }
 
     /// What an answer that is not 2xx means.
@@ -142,17 +129,13 @@ impl Answer {
                 "not allowed to {} {} (403); apply deploy/rbac.yaml to the cluster{said}",
                 call.verb, call.resource
             )),
-            404 if status.is_some() => Fault::Gone {
-                what: format!("{call}: not found{said}"),
-            },
+            404 if status.is_some() => Fault::Gone { what: format!("{call}: not found{said}") },
             // Anything that stands in between may say 404; only the API server can say that an object is gone.
             404 => Fault::transient(format!("{call}: 404, but not from a Kubernetes API server")),
-            409 => Fault::Conflict {
-                what: format!("{call}{said}"),
-            },
-            422 if names_uid(status.as_ref()) => Fault::Conflict {
-                what: format!("{call}: another object has this name now{said}"),
-            },
+            409 => Fault::Conflict { what: format!("{call}{said}") },
+            422 if names_uid(status.as_ref()) => {
+                Fault::Conflict { what: format!("{call}: another object has this name now{said}") }
+            }
             408 | 410 | 429 | 500..=599 => {
                 Fault::transient(format!("{call}: the API server answered {code}{said}"))
             }
@@ -176,11 +159,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub fn new(client: ::kube::Client, server: String, limit: Duration) -> Self {
-        Self {
-            client,
-            server,
-            limit,
-        }
+        Self { client, server, limit }
     }
 
     pub fn server(&self) -> &str {
@@ -193,9 +172,7 @@ impl Wire {
             let response = self.begin(call, request).await?;
             read(call, response).await
         };
-        timeout(self.limit, exchange)
-            .await
-            .unwrap_or_else(|_| Err(self.late(call)))
+        timeout(self.limit, exchange).await.unwrap_or_else(|_| Err(self.late(call)))
     }
 
     /// Sends a request; the answer's body is still to come.
@@ -212,9 +189,7 @@ impl Wire {
 
     /// Reads the rest of an answer that turned out to be none we can stream.
     pub async fn finish(&self, call: &Call<'_>, response: Response<Body>) -> Result<Answer, Fault> {
-        timeout(self.limit, read(call, response))
-            .await
-            .unwrap_or_else(|_| Err(self.late(call)))
+        timeout(self.limit, read(call, response)).await.unwrap_or_else(|_| Err(self.late(call)))
     }
 
     async fn begin(
@@ -222,10 +197,7 @@ impl Wire {
         call: &Call<'_>,
         request: Request<Vec<u8>>,
     ) -> Result<Response<Body>, Fault> {
-        self.client
-            .send(request.map(Body::from))
-            .await
-            .map_err(|e| self.failed(call, e))
+        self.client.send(request.map(Body::from)).await.map_err(|e| self.failed(call, e))
     }
 
     fn late(&self, call: &Call<'_>) -> Fault {
@@ -258,18 +230,11 @@ async fn read(call: &Call<'_>, response: Response<Body>) -> Result<Answer, Fault
         .get(http::header::RETRY_AFTER)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.trim().parse().ok());
-    let body = Limited::new(body, MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|e| Fault::Transient {
-            what: format!("{call}: the answer broke off"),
-            source: Some(e),
-        })?;
-    Ok(Answer {
-        status: head.status,
-        retry_after_s,
-        body: body.to_bytes(),
-    })
+    let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| Fault::Transient {
+        what: format!("{call}: the answer broke off"),
+        source: Some(e),
+    })?;
+    Ok(Answer { status: head.status, retry_after_s, body: body.to_bytes() })
 }
 
 /// A cause that no retry removes, with the way out.

@@ -132,11 +132,7 @@ fn host_port(text: &str, default: u16) -> Option<(String, u16)> {
 
 /// `address:port`, with brackets around an IPv6 address.
 pub(super) fn ssh_peer(address: &str, port: u16) -> String {
-    if address.contains(':') {
-        format!("[{address}]:{port}")
-    } else {
-        format!("{address}:{port}")
-    }
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
 /// Login and scripts in clear.

@@ -69,9 +69,7 @@ impl Follower<'_> {
     }
 
     async fn give(&self, host: &Host, order: &Order) -> Result<Progress, NoAnswer> {
-        let status = Verb::Status {
-            order: order.id.clone(),
-        };
+        let status = Verb::Status { order: order.id.clone() };
         if self.given.holds(&order.id) {
             let known: Progress = host.try_verb(status, b"").await?;
             if known.state != State::Accepted {
@@ -91,11 +89,7 @@ impl Follower<'_> {
         order: &Order,
         mut progress: Progress,
     ) -> Result<HostState, NoAnswer> {
-        let steps: u64 = order
-            .steps
-            .iter()
-            .filter_map(|step| step.time_limit_s())
-            .sum();
+        let steps: u64 = order.steps.iter().filter_map(|step| step.time_limit_s()).sum();
         let limit = Duration::from_secs(steps) + SLACK;
         let begun = Instant::now();
         let key = OutputKey::of(&order.id);
@@ -108,12 +102,8 @@ impl Follower<'_> {
                 told = Some(progress.step.clone());
                 changed = true;
                 // Nobody may be listening any more; the outcome is still wanted.
-                let _heard = self
-                    .progress
-                    .send(HostState::Running {
-                        step: progress.step.clone(),
-                    })
-                    .await;
+                let _heard =
+                    self.progress.send(HostState::Running { step: progress.step.clone() }).await;
             }
             if sink.next < progress.output_len.min(HEAD_MAX) {
                 progress = sink.pull(host, &order.id).await?;
@@ -134,41 +124,24 @@ impl Follower<'_> {
                     limit.as_secs()
                 ))));
             }
-            pause = if changed {
-                LOOK_FIRST
-            } else {
-                (pause * 2).min(LOOK_LAST)
-            };
+            pause = if changed { LOOK_FIRST } else { (pause * 2).min(LOOK_LAST) };
             sleep(pause).await;
-            progress = host
-                .try_verb(
-                    Verb::Status {
-                        order: order.id.clone(),
-                    },
-                    b"",
-                )
-                .await?;
+            progress = host.try_verb(Verb::Status { order: order.id.clone() }, b"").await?;
         }
     }
 }
 
 fn end_of(progress: Progress) -> HostState {
     match progress.state {
-        State::Succeeded => HostState::Succeeded {
-            ended_host_ms: progress.ended_ms.map(|ms| ms as i64),
-        },
+        State::Succeeded => {
+            HostState::Succeeded { ended_host_ms: progress.ended_ms.map(|ms| ms as i64) }
+        }
         State::Failed { step, reason } => HostState::Failed { step, reason },
         State::Interrupted { step, reason } => HostState::Failed {
-            step: if step.is_empty() {
-                "start".into()
-            } else {
-                step
-            },
+            step: if step.is_empty() { "start".into() } else { step },
             reason: format!("interrupted: {reason}"),
         },
-        State::Accepted | State::Running => HostState::Running {
-            step: progress.step,
-        },
+        State::Accepted | State::Running => HostState::Running { step: progress.step },
     }
 }
 
@@ -182,12 +155,7 @@ struct Keeper<'a> {
 
 impl<'a> Keeper<'a> {
     async fn begin(sink: &'a dyn OutputSink, key: OutputKey) -> Self {
-        let mut keeper = Self {
-            sink,
-            key,
-            next: 0,
-            broken: false,
-        };
+        let mut keeper = Self { sink, key, next: 0, broken: false };
         match keeper.sink.stored(&keeper.key).await {
             Ok(stored) => keeper.next = stored,
             Err(error) => keeper.give_up(&error),
@@ -236,15 +204,7 @@ impl<'a> Keeper<'a> {
 }
 
 async fn read(host: &Host, id: &OrderId, offset: u64) -> Result<(Chunk, Vec<u8>), NoAnswer> {
-    let chunk: Chunk = host
-        .try_verb(
-            Verb::Read {
-                order: id.clone(),
-                offset,
-            },
-            b"",
-        )
-        .await?;
+    let chunk: Chunk = host.try_verb(Verb::Read { order: id.clone(), offset }, b"").await?;
     match chunk.bytes() {
         Some(bytes) => Ok((chunk, bytes)),
         None => Err(NoAnswer::Fault(Fault::transient(format!(
@@ -260,22 +220,14 @@ pub(super) async fn prove(
     binary: &NodeBinary,
     login: &LoginOrder,
 ) -> Result<Option<HostState>, Fault> {
-    let failed = |reason: String| {
-        Some(HostState::Failed {
-            step: "login-proof".into(),
-            reason,
-        })
-    };
+    let failed = |reason: String| Some(HostState::Failed { step: "login-proof".into(), reason });
     let session = match Session::connect(access).await {
         Ok(session) => session,
         Err(Fault::Permanent { what, .. }) => return Ok(failed(what)),
         Err(other) => return Err(other),
     };
     let host = push::ensure(session, access.sudo, binary).await?;
-    let request = ProveRequest {
-        login: login.clone(),
-        addr: host.local_addr(),
-    };
+    let request = ProveRequest { login: login.clone(), addr: host.local_addr() };
     let json =
         Zeroizing::new(serde_json::to_vec(&request).map_err(|source| {
             transient("the proof of a login cannot be asked for".into(), source)
@@ -284,12 +236,7 @@ pub(super) async fn prove(
     let failure = proof
         .first_failure()
         .map(|check| format!("{}: {}", check.name, check.detail))
-        .or_else(|| {
-            proof
-                .checks
-                .is_empty()
-                .then(|| "the host checked nothing".to_owned())
-        });
+        .or_else(|| proof.checks.is_empty().then(|| "the host checked nothing".to_owned()));
     host.close().await;
     Ok(failure.and_then(failed))
 }

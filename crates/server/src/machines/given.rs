@@ -22,10 +22,7 @@ pub(super) struct Given {
 
 impl Given {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self {
-            dir,
-            here: Mutex::default(),
-        }
+        Self { dir, here: Mutex::default() }
     }
 
     fn here(&self) -> MutexGuard<'_, BTreeSet<OrderId>> {
@@ -66,10 +63,7 @@ impl Given {
 }
 
 fn create(dir: &Path, path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true).mode(0o600);
     options.open(path)?.sync_all()?;

@@ -32,11 +32,7 @@ pub(super) enum NoAnswer {
 
 impl Host {
     pub(super) fn new(session: Session, sudo: bool, hash: Sha256Hex) -> Self {
-        Self {
-            session,
-            sudo,
-            hash,
-        }
+        Self { session, sudo, hash }
     }
 
     pub(super) fn peer(&self) -> &str {
@@ -57,9 +53,7 @@ impl Host {
         verb: Verb,
         stdin: &[u8],
     ) -> Result<T, Fault> {
-        self.try_verb(verb, stdin)
-            .await
-            .map_err(|no| self.fault(no))
+        self.try_verb(verb, stdin).await.map_err(|no| self.fault(no))
     }
 
     /// Asks the binary; the caller looks at refusals.
@@ -68,10 +62,7 @@ impl Host {
         verb: Verb,
         stdin: &[u8],
     ) -> Result<T, NoAnswer> {
-        let remote = Remote::Run {
-            hash: self.hash.clone(),
-            verb,
-        };
+        let remote = Remote::Run { hash: self.hash.clone(), verb };
         self.try_ask(&remote, stdin, ASK_LIMIT).await
     }
 
@@ -81,9 +72,7 @@ impl Host {
         stdin: &[u8],
         limit: Duration,
     ) -> Result<T, Fault> {
-        self.try_ask(remote, stdin, limit)
-            .await
-            .map_err(|no| self.fault(no))
+        self.try_ask(remote, stdin, limit).await.map_err(|no| self.fault(no))
     }
 
     /// Which of these commands a script on the host would not find. The names are checked: they become part
@@ -121,11 +110,7 @@ impl Host {
         limit: Duration,
     ) -> Result<T, NoAnswer> {
         let command = remote.to_command(self.sudo);
-        let ended = self
-            .session
-            .exec(&command, stdin, limit)
-            .await
-            .map_err(NoAnswer::Fault)?;
+        let ended = self.session.exec(&command, stdin, limit).await.map_err(NoAnswer::Fault)?;
         let refused = EXIT_REFUSED.unsigned_abs();
         if ended.cut || (ended.status != 0 && ended.status != refused) {
             return Err(NoAnswer::Fault(self.unexpected(&ended)));
@@ -134,10 +119,7 @@ impl Host {
             Ok(answer) => Ok(answer),
             Err(AnswerError::Refused(refusal)) => Err(NoAnswer::Refused(refusal)),
             Err(error @ AnswerError::Malformed(_)) => Err(NoAnswer::Fault(transient(
-                format!(
-                    "host {}: the answer to a command cannot be read",
-                    self.peer()
-                ),
+                format!("host {}: the answer to a command cannot be read", self.peer()),
                 error,
             ))),
         }
@@ -188,9 +170,6 @@ impl Host {
             }
             _ => "refused the order",
         };
-        Fault::Permanent {
-            what: format!("host {peer} {why}"),
-            source: Some(Box::new(refusal)),
-        }
+        Fault::Permanent { what: format!("host {peer} {why}"), source: Some(Box::new(refusal)) }
     }
 }

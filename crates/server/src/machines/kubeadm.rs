@@ -69,9 +69,9 @@ pub(super) fn join(
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "cluster", "cluster": cluster}],
-        "contexts": [{"name": "join", "context": {"cluster": "cluster", "user": ""}}],
+        "contexts": [{"name": "join", "context": {"cluster": "cluster", "user": "join"}}],
         "current-context": "join",
-        "users": [],
+        "users": [{"name": "join", "user": {}}],
     });
     let format = match minor(version) {
         Some(minor) if minor < FIRST_V1BETA4 => "kubeadm.k8s.io/v1beta3",
@@ -111,9 +111,7 @@ pub(super) fn join(
 /// The node's kubelet must not be newer than the API server, and at most three minor versions older.
 pub(super) fn skew(kubelet: &str, server: &str) -> Result<(), String> {
     let (Some(ours), Some(theirs)) = (minor(kubelet), minor(server)) else {
-        return Err(format!(
-            "the versions {kubelet:?} and {server:?} cannot be compared"
-        ));
+        return Err(format!("the versions {kubelet:?} and {server:?} cannot be compared"));
     };
     if ours > theirs {
         return Err(format!(
@@ -136,11 +134,7 @@ fn minor(version: &str) -> Option<u32> {
     if parts.next()? != "1" {
         return None;
     }
-    let digits: String = parts
-        .next()?
-        .chars()
-        .take_while(char::is_ascii_digit)
-        .collect();
+    let digits: String = parts.next()?.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
 
@@ -159,12 +153,7 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings<'static> {
-        Settings {
-            endpoint: None,
-            cri_socket: None,
-            ignore_preflight: &[],
-            data_dirs: &[],
-        }
+        Settings { endpoint: None, cri_socket: None, ignore_preflight: &[], data_dirs: &[] }
     }
 
     fn ticket() -> Ticket {
@@ -192,10 +181,7 @@ mod tests {
         ] {
             assert!(script.contains(part), "{part} is missing");
         }
-        let endpoint = Settings {
-            endpoint: Some("cp.example:6443"),
-            ..settings()
-        };
+        let endpoint = Settings { endpoint: Some("cp.example:6443"), ..settings() };
         let script = join(endpoint, &node, &ticket(), "v1.30.1", &Map::new());
         assert!(script.expose_secret().contains("https://cp.example:6443"));
         assert!(script.expose_secret().contains("v1beta3"));
@@ -205,16 +191,10 @@ mod tests {
     #[test]
     fn the_teardown_empties_data_directories_unless_they_are_retained() {
         let dirs = ["/data/it's".to_owned()];
-        let with = Settings {
-            data_dirs: &dirs,
-            cri_socket: Some("unix:///run/x.sock"),
-            ..settings()
-        };
+        let with =
+            Settings { data_dirs: &dirs, cri_socket: Some("unix:///run/x.sock"), ..settings() };
         let script = teardown(with, false);
-        assert!(
-            script.contains(r"find '/data/it'\''s' -xdev -mindepth 1 -delete"),
-            "{script}"
-        );
+        assert!(script.contains(r"find '/data/it'\''s' -xdev -mindepth 1 -delete"), "{script}");
         assert!(script.contains("--cri-socket 'unix:///run/x.sock'"));
         assert!(!teardown(with, true).contains("/data"));
     }

@@ -19,16 +19,12 @@ pub(super) fn id(order: &HostOrder) -> Result<OrderId, Fault> {
 
 /// The name of a part of an attempt.
 pub(super) fn id_at(order: &HostOrder, stage: protocol::Stage) -> Result<OrderId, Fault> {
-    OrderId::new(
-        order.job.as_str(),
-        order.target.node_id.as_str(),
-        order.attempt,
-        stage,
+    OrderId::new(order.job.as_str(), order.target.node_id.as_str(), order.attempt, stage).map_err(
+        |source| Fault::Permanent {
+            what: "the order cannot be named".into(),
+            source: Some(Box::new(source)),
+        },
     )
-    .map_err(|source| Fault::Permanent {
-        what: "the order cannot be named".into(),
-        source: Some(Box::new(source)),
-    })
 }
 
 /// What of the stage runs on the host over SSH. Blank commands and absent scripts are no steps.
@@ -43,12 +39,9 @@ pub(super) fn steps(brief: &Brief, stage: Stage) -> Result<Vec<Step>, Fault> {
     }
     let mut steps = Vec::new();
     let around = match &brief.recipe {
-        Recipe::Script {
-            teardown,
-            install,
-            limit_s,
-            ..
-        } => Some((teardown, install, u64::from(*limit_s))),
+        Recipe::Script { teardown, install, limit_s, .. } => {
+            Some((teardown, install, u64::from(*limit_s)))
+        }
         Recipe::Kubeadm { .. } | Recipe::Command { .. } | Recipe::None => None,
     };
     if let Some((teardown, _, limit_s)) = around
@@ -73,11 +66,7 @@ pub(super) fn steps(brief: &Brief, stage: Stage) -> Result<Vec<Step>, Fault> {
 /// The order for a host.
 pub(super) fn build(order: &HostOrder, id: &OrderId, steps: Vec<Step>) -> Result<Order, Fault> {
     let target = &order.target;
-    let Some(machine_id) = target
-        .machine_id
-        .as_deref()
-        .filter(|id| !id.trim().is_empty())
-    else {
+    let Some(machine_id) = target.machine_id.as_deref().filter(|id| !id.trim().is_empty()) else {
         return Err(Fault::permanent(format!(
             "node {}: its status reports no machineID, so its machine cannot be told from another; \
              nothing was run",
@@ -100,10 +89,7 @@ pub(super) fn build(order: &HostOrder, id: &OrderId, steps: Vec<Step>) -> Result
         steps,
     };
     built.check().map_err(|source| Fault::Permanent {
-        what: format!(
-            "node {}: the order makes no sense, nothing was run",
-            target.node
-        ),
+        what: format!("node {}: the order makes no sense, nothing was run", target.node),
         source: Some(Box::new(source)),
     })?;
     Ok(built)
@@ -188,11 +174,7 @@ mod tests {
     }
 
     fn names(brief: &Brief, stage: Stage) -> Vec<&'static str> {
-        steps(brief, stage)
-            .unwrap()
-            .iter()
-            .map(Step::name)
-            .collect()
+        steps(brief, stage).unwrap().iter().map(Step::name).collect()
     }
 
     #[test]
@@ -201,14 +183,8 @@ mod tests {
         assert_eq!(names(&brief(script("down")), Stage::Reset), full);
         assert_eq!(names(&brief(script(" \n")), Stage::Reset), full[1..]);
         assert_eq!(names(&brief(script("down")), Stage::Post), ["post_install"]);
-        let command = Recipe::Command {
-            argv: vec![],
-            limit_s: 5,
-        };
-        assert_eq!(
-            names(&brief(command), Stage::Reset),
-            ["login", "pre_install"]
-        );
+        let command = Recipe::Command { argv: vec![], limit_s: 5 };
+        assert_eq!(names(&brief(command), Stage::Reset), ["login", "pre_install"]);
         let mut bare = brief(script("down"));
         bare.template = ClearTemplate::default();
         assert_eq!(names(&bare, Stage::Reset), ["teardown", "install"]);
@@ -218,9 +194,7 @@ mod tests {
     #[test]
     fn the_controllers_own_key_is_always_kept() {
         let steps = steps(&brief(script("down")), Stage::Reset).unwrap();
-        let Step::Login(login) = &steps[1] else {
-            panic!("{steps:?}")
-        };
+        let Step::Login(login) = &steps[1] else { panic!("{steps:?}") };
         assert_eq!(login.keep_key, "ssh-ed25519 AAAA c");
     }
 
@@ -240,13 +214,8 @@ mod tests {
             machine_id: Some(" ".into()),
             system_uuid: None,
         };
-        let mut order = HostOrder {
-            job: "j".into(),
-            target,
-            attempt: 1,
-            stage: Stage::Reset,
-            epoch: 1,
-        };
+        let mut order =
+            HostOrder { job: "j".into(), target, attempt: 1, stage: Stage::Reset, epoch: 1 };
         let id = id(&order).unwrap();
         let step = || vec![Step::install("true", 5)];
         assert!(build(&order, &id, step()).is_err());

@@ -39,12 +39,7 @@ impl OutputKey {
             protocol::Stage::Teardown | protocol::Stage::Reset => Stage::Reset,
             protocol::Stage::Post => Stage::Post,
         };
-        Self {
-            job: id.job().into(),
-            node: id.node().into(),
-            attempt: id.attempt(),
-            stage,
-        }
+        Self { job: id.job().into(), node: id.node().into(), attempt: id.attempt(), stage }
     }
 }
 
@@ -103,9 +98,7 @@ pub struct FileOutput {
 impl FileOutput {
     /// `data_dir`: the server's data directory; created at the first write.
     pub fn new(data_dir: &Path) -> Self {
-        Self {
-            dir: data_dir.join("outputs"),
-        }
+        Self { dir: data_dir.join("outputs") }
     }
 
     /// Ids become file names, so they are checked like an order's.
@@ -136,12 +129,8 @@ impl OutputSink for FileOutput {
         let fresh = &bytes[(stored - offset) as usize..(end - offset) as usize];
         let path = self.path(of)?;
         private_dirs(&self.dir, path.parent()).await?;
-        let mut file = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .await?;
+        let mut file =
+            fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).await?;
         file.write_all(fresh).await?;
         file.flush().await
     }
@@ -154,13 +143,8 @@ impl OutputSink for FileOutput {
         content.extend_from_slice(&bytes[over..]);
         let new = path.with_added_extension("tail.new");
         let mut options = fs::OpenOptions::new();
-        let mut file = options
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&new)
-            .await?;
+        let mut file =
+            options.create(true).truncate(true).write(true).mode(0o600).open(&new).await?;
         file.write_all(&content).await?;
         file.flush().await?;
         fs::rename(&new, path.with_added_extension("tail")).await
@@ -173,10 +157,7 @@ impl OutputSink for FileOutput {
         if head.is_none() && tail.is_none() {
             return Ok(None);
         }
-        let mut output = Output {
-            head: head.unwrap_or_default(),
-            ..Output::default()
-        };
+        let mut output = Output { head: head.unwrap_or_default(), ..Output::default() };
         if let Some((offset, bytes)) = tail.as_deref().and_then(|t| t.split_first_chunk::<8>()) {
             let (offset, kept) = (u64::from_be_bytes(*offset), output.head.len() as u64);
             output.left_out = offset.saturating_sub(kept);
@@ -188,12 +169,8 @@ impl OutputSink for FileOutput {
     }
 
     async fn forget(&self, job: &JobId) -> io::Result<()> {
-        let key = OutputKey {
-            job: job.clone(),
-            node: NodeId::new("x"),
-            attempt: 0,
-            stage: Stage::Reset,
-        };
+        let key =
+            OutputKey { job: job.clone(), node: NodeId::new("x"), attempt: 0, stage: Stage::Reset };
         match self.path(&key)?.parent() {
             Some(dir) => absent_ok(fs::remove_dir_all(dir).await).map(|_| ()),
             None => Ok(()),
@@ -212,11 +189,7 @@ pub(super) fn absent_ok<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 async fn private_dirs(top: &Path, dir: Option<&Path>) -> io::Result<()> {
     for dir in [Some(top), dir].into_iter().flatten() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .await?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).await?;
     }
     Ok(())
 }
@@ -228,12 +201,7 @@ mod tests {
     use super::*;
 
     fn key() -> OutputKey {
-        OutputKey {
-            job: "job-1".into(),
-            node: "node-1".into(),
-            attempt: 1,
-            stage: Stage::Reset,
-        }
+        OutputKey { job: "job-1".into(), node: "node-1".into(), attempt: 1, stage: Stage::Reset }
     }
 
     #[tokio::test]
@@ -246,10 +214,7 @@ mod tests {
         sink.append(&key(), 9, b"zzz").await.unwrap();
         assert_eq!(sink.stored(&key()).await.unwrap(), 4);
         let growing = sink.load(&key()).await.unwrap().unwrap();
-        assert_eq!(
-            (growing.to_text().as_str(), growing.complete),
-            ("abcd", false)
-        );
+        assert_eq!((growing.to_text().as_str(), growing.complete), ("abcd", false));
         sink.tail(&key(), 4, b"").await.unwrap();
         let whole = sink.load(&key()).await.unwrap().unwrap();
         assert_eq!((whole.to_text().as_str(), whole.complete), ("abcd", true));
@@ -261,32 +226,18 @@ mod tests {
     async fn long_output_keeps_both_ends_and_says_what_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let sink = FileOutput::new(dir.path());
-        sink.append(&key(), 0, &vec![b'a'; KEPT_MAX as usize * 2])
-            .await
-            .unwrap();
+        sink.append(&key(), 0, &vec![b'a'; KEPT_MAX as usize * 2]).await.unwrap();
         assert_eq!(sink.stored(&key()).await.unwrap(), HEAD_MAX);
-        sink.tail(&key(), HEAD_MAX + 10, b"the error")
-            .await
-            .unwrap();
+        sink.tail(&key(), HEAD_MAX + 10, b"the error").await.unwrap();
         let output = sink.load(&key()).await.unwrap().unwrap();
-        assert_eq!(
-            (output.left_out, output.tail.as_slice()),
-            (10, &b"the error"[..])
-        );
-        assert!(
-            output
-                .to_text()
-                .ends_with("[evenkeel: 10 bytes of output left out]\nthe error")
-        );
+        assert_eq!((output.left_out, output.tail.as_slice()), (10, &b"the error"[..]));
+        assert!(output.to_text().ends_with("[evenkeel: 10 bytes of output left out]\nthe error"));
     }
 
     #[tokio::test]
     async fn ids_are_never_paths() {
         let sink = FileOutput::new(Path::new("/nonexistent"));
-        let bad = OutputKey {
-            job: "../x".into(),
-            ..key()
-        };
+        let bad = OutputKey { job: "../x".into(), ..key() };
         assert!(sink.append(&bad, 0, b"x").await.is_err());
         assert!(sink.forget(&"..".into()).await.is_err());
     }

@@ -34,16 +34,11 @@ pub fn hash(clear: &SecretString) -> Result<SecretString, PasswordError> {
 /// Whether `clear` is the password of `hash`. Anything that is not a crypt hash is not, nor is one with more rounds
 /// than a host accepts: computing it would take minutes.
 pub fn verify(clear: &SecretString, hash: &SecretString) -> bool {
-    let rounds = hash
-        .expose_secret()
-        .split('$')
-        .find_map(|part| part.strip_prefix("rounds="));
+    let rounds = hash.expose_secret().split('$').find_map(|part| part.strip_prefix("rounds="));
     if rounds.is_some_and(|n| n.parse::<u32>().map_or(true, |n| n > ROUNDS_MAX)) {
         return false;
     }
-    ShaCrypt::SHA512
-        .verify_password(clear.expose_secret().as_bytes(), hash.expose_secret())
-        .is_ok()
+    ShaCrypt::SHA512.verify_password(clear.expose_secret().as_bytes(), hash.expose_secret()).is_ok()
 }
 
 #[cfg(test)]
@@ -61,10 +56,7 @@ mod tests {
         assert_eq!((parts[3].len(), parts[4].len()), (16, 86));
         assert!(verify(&clear, &hashed));
         assert!(!verify(&SecretString::from("Canary-Pass2"), &hashed));
-        assert_ne!(
-            hash(&clear).unwrap().expose_secret(),
-            hashed.expose_secret()
-        );
+        assert_ne!(hash(&clear).unwrap().expose_secret(), hashed.expose_secret());
         assert!(!format!("{hashed:?}").contains("rounds"));
     }
 
@@ -76,9 +68,6 @@ mod tests {
         );
         assert!(verify(&SecretString::from("Hello world!"), &libc));
         assert!(!verify(&SecretString::from("Hello world?"), &libc));
-        assert!(!verify(
-            &SecretString::from("x"),
-            &SecretString::from("plain")
-        ));
+        assert!(!verify(&SecretString::from("x"), &SecretString::from("plain")));
     }
 }

@@ -23,11 +23,7 @@ pub(super) async fn over_ssh(
     needs: &[String],
     epoch: Option<u64>,
 ) -> Result<(), Fault> {
-    let user = if login.is_wanted() {
-        Some(order::login_user(&login.user)?)
-    } else {
-        None
-    };
+    let user = if login.is_wanted() { Some(order::login_user(&login.user)?) } else { None };
     let session = Session::connect(access).await?;
     let host = push::ensure(session, access.sudo, binary).await?;
     let facts: Facts = host.verb(Verb::Probe { user }, b"").await?;
@@ -49,9 +45,7 @@ pub(super) async fn over_ssh(
 /// `kubelet --version`, as `Kubernetes v1.36.3`.
 pub(super) async fn kubelet_version(access: &SshAccess) -> Result<String, Fault> {
     let session = Session::connect(access).await?;
-    let ended = session
-        .exec("kubelet --version", b"", VERSION_LIMIT)
-        .await?;
+    let ended = session.exec("kubelet --version", b"", VERSION_LIMIT).await?;
     let text = String::from_utf8_lossy(&ended.stdout).trim().to_owned();
     session.close().await;
     if ended.status != 0 || text.is_empty() {
@@ -118,20 +112,13 @@ fn same_machine(peer: &str, target: &Target, facts: &Facts) -> Result<(), Fault>
             target.node
         )))
     };
-    let Some(machine_id) = target
-        .machine_id
-        .as_deref()
-        .filter(|id| !id.trim().is_empty())
-    else {
+    let Some(machine_id) = target.machine_id.as_deref().filter(|id| !id.trim().is_empty()) else {
         return Err(Fault::permanent(format!(
             "node {}: its status reports no machineID, so its machine cannot be told from another",
             target.node
         )));
     };
-    if !machine_id
-        .trim()
-        .eq_ignore_ascii_case(facts.machine_id.trim())
-    {
+    if !machine_id.trim().eq_ignore_ascii_case(facts.machine_id.trim()) {
         return wrong("machine id", machine_id, &facts.machine_id);
     }
     // A host without DMI has none to compare.
@@ -152,14 +139,10 @@ async fn missing_commands(
     facts: &Facts,
 ) -> Result<Vec<String>, Fault> {
     let mut wanted: Vec<&str> = needs.iter().map(String::as_str).collect();
-    let own = [
-        ("chpasswd", login.password_hash.is_some()),
-        ("passwd", login.remove_password),
-    ];
+    let own = [("chpasswd", login.password_hash.is_some()), ("passwd", login.remove_password)];
     wanted.extend(own.iter().filter(|(_, used)| *used).map(|(name, _)| *name));
-    let (known, unknown): (Vec<&str>, Vec<&str>) = wanted
-        .into_iter()
-        .partition(|name| facts.commands.contains_key(*name));
+    let (known, unknown): (Vec<&str>, Vec<&str>) =
+        wanted.into_iter().partition(|name| facts.commands.contains_key(*name));
     let mut missing: Vec<String> = known
         .into_iter()
         .filter(|name| facts.commands.get(*name) == Some(&false))

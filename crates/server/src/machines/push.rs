@@ -66,18 +66,12 @@ impl BinarySource {
                 .and_then(|exe| exe.parent().map(|dir| dir.join(FILE_NAME)))
                 .unwrap_or_else(|| PathBuf::from(FILE_NAME))
         };
-        Self {
-            path: path.map_or_else(beside, Path::to_owned),
-            loaded: OnceCell::new(),
-        }
+        Self { path: path.map_or_else(beside, Path::to_owned), loaded: OnceCell::new() }
     }
 
     /// A binary that is in memory already.
     pub fn loaded(binary: NodeBinary) -> Self {
-        Self {
-            path: PathBuf::new(),
-            loaded: OnceCell::new_with(Some(binary)),
-        }
+        Self { path: PathBuf::new(), loaded: OnceCell::new_with(Some(binary)) }
     }
 
     /// The binary.
@@ -85,10 +79,7 @@ impl BinarySource {
         let read = || async {
             let bytes = tokio::fs::read(&self.path)
                 .await
-                .map_err(|source| BinaryError {
-                    path: self.path.clone(),
-                    source,
-                })?;
+                .map_err(|source| BinaryError { path: self.path.clone(), source })?;
             Ok(NodeBinary::new(bytes))
         };
         self.loaded.get_or_try_init(read).await.cloned()
@@ -110,17 +101,10 @@ pub(super) async fn ensure(
 ) -> Result<Host, Fault> {
     let hash = binary.sha256.clone();
     let host = Host::new(session, sudo, hash.clone());
-    let have: Have = host
-        .ask(&Remote::Have { hash: hash.clone() }, b"", HAVE_LIMIT)
-        .await?;
+    let have: Have = host.ask(&Remote::Have { hash: hash.clone() }, b"", HAVE_LIMIT).await?;
     if !have.have {
-        let put: Have = host
-            .ask(
-                &Remote::Upload { hash: hash.clone() },
-                &binary.bytes,
-                UPLOAD_LIMIT,
-            )
-            .await?;
+        let put: Have =
+            host.ask(&Remote::Upload { hash: hash.clone() }, &binary.bytes, UPLOAD_LIMIT).await?;
         if !put.have {
             return Err(Fault::transient(format!(
                 "host {}: evenkeel-node is not there after the upload",

@@ -63,10 +63,7 @@ impl client::Handler for Watcher {
         server_key: &PublicKeyOrCertificate,
     ) -> Result<bool, Self::Error> {
         let key = server_key.public_key();
-        let fits = self
-            .pinned
-            .as_ref()
-            .is_some_and(|pinned| pinned.key_data() == key.key_data());
+        let fits = self.pinned.as_ref().is_some_and(|pinned| pinned.key_data() == key.key_data());
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
         Ok(fits)
     }
@@ -87,10 +84,7 @@ impl Session {
             .map_err(|source| transient(format!("host {peer}: the connection is lost"), source))?
             .ip();
         let seen = Arc::new(Mutex::new(None));
-        let watcher = Watcher {
-            pinned: Some(pinned.clone()),
-            seen: Arc::clone(&seen),
-        };
+        let watcher = Watcher { pinned: Some(pinned.clone()), seen: Arc::clone(&seen) };
         let config = config(Some(&pinned));
         let login = async {
             let mut handle = client::connect_stream(config, tcp, watcher)
@@ -105,11 +99,7 @@ impl Session {
                 LOGIN_LIMIT.as_secs()
             ))
         })??;
-        Ok(Self {
-            handle,
-            peer,
-            local,
-        })
+        Ok(Self { handle, peer, local })
     }
 
     /// Our own address as the socket has it.
@@ -140,10 +130,7 @@ impl Session {
     async fn exec_unlimited(&self, command: &str, stdin: &[u8]) -> Result<Ended, Fault> {
         let lost = |source| {
             transient(
-                format!(
-                    "host {}: the SSH connection broke; the outcome is unknown",
-                    self.peer
-                ),
+                format!("host {}: the SSH connection broke; the outcome is unknown", self.peer),
                 source,
             )
         };
@@ -199,12 +186,7 @@ enum NoStatus {
 }
 
 async fn collect(read: &mut ChannelReadHalf) -> Result<Ended, NoStatus> {
-    let mut ended = Ended {
-        status: 0,
-        stdout: Vec::new(),
-        stderr: Vec::new(),
-        cut: false,
-    };
+    let mut ended = Ended { status: 0, stdout: Vec::new(), stderr: Vec::new(), cut: false };
     let mut status = None;
     while let Some(message) = read.wait().await {
         match message {
@@ -240,15 +222,8 @@ pub async fn scan(address: &str, port: u16) -> Result<String, Fault> {
     let peer = ssh_peer(address, port);
     let tcp = tcp(address, port).await?;
     let seen = Arc::new(Mutex::new(None));
-    let watcher = Watcher {
-        pinned: None,
-        seen: Arc::clone(&seen),
-    };
-    let shaken = timeout(
-        LOGIN_LIMIT,
-        client::connect_stream(config(None), tcp, watcher),
-    )
-    .await;
+    let watcher = Watcher { pinned: None, seen: Arc::clone(&seen) };
+    let shaken = timeout(LOGIN_LIMIT, client::connect_stream(config(None), tcp, watcher)).await;
     let key = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (key, shaken) {
         (Some(key), _) => key.to_openssh().map_err(|source| Fault::Permanent {
@@ -265,9 +240,7 @@ pub async fn scan(address: &str, port: u16) -> Result<String, Fault> {
 
 /// The SHA-256 fingerprint of a public key line, for people; `None` if it is not one.
 pub fn fingerprint(line: &str) -> Option<String> {
-    PublicKey::from_openssh(line)
-        .ok()
-        .map(|key| key.fingerprint(HashAlg::Sha256).to_string())
+    PublicKey::from_openssh(line).ok().map(|key| key.fingerprint(HashAlg::Sha256).to_string())
 }
 
 fn config(pinned: Option<&PublicKey>) -> Arc<client::Config> {
@@ -276,12 +249,8 @@ fn config(pinned: Option<&PublicKey>) -> Arc<client::Config> {
         // A host with several keys shows the one we ask for: ask for the pinned one's type only.
         preferred.key = Cow::Owned(match pinned.algorithm() {
             Algorithm::Rsa { .. } => vec![
-                Algorithm::Rsa {
-                    hash: Some(HashAlg::Sha512),
-                },
-                Algorithm::Rsa {
-                    hash: Some(HashAlg::Sha256),
-                },
+                Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+                Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
             ],
             other => vec![other],
         });
@@ -355,18 +324,13 @@ fn handshake_fault(
             seen.algorithm(),
             seen.fingerprint(HashAlg::Sha256)
         )),
-        (
-            russh::Error::NoCommonAlgo {
-                kind: russh::AlgorithmKind::Key,
-                theirs,
-                ..
-            },
-            _,
-        ) => Fault::permanent(format!(
-            "host {peer} shows another SSH host key: expected {kind} {expected}, \
+        (russh::Error::NoCommonAlgo { kind: russh::AlgorithmKind::Key, theirs, .. }, _) => {
+            Fault::permanent(format!(
+                "host {peer} shows another SSH host key: expected {kind} {expected}, \
                  but it has only keys of type {}; {way_out}",
-            theirs.join(", ")
-        )),
+                theirs.join(", ")
+            ))
+        }
         (source, _) => transient(format!("host {peer}: the SSH handshake failed"), source),
     }
 }
@@ -380,25 +344,15 @@ async fn authenticate(
     let broke = |source| transient(format!("host {peer}: the SSH login broke off"), source);
     let hash = if key.algorithm().is_rsa() {
         // SHA-1 signatures are refused by every current sshd, so SHA-256 is the least we try.
-        let best = handle
-            .best_supported_rsa_hash()
-            .await
-            .map_err(broke)?
-            .flatten();
+        let best = handle.best_supported_rsa_hash().await.map_err(broke)?.flatten();
         Some(best.unwrap_or(HashAlg::Sha256))
     } else {
         None
     };
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
-    match handle
-        .authenticate_publickey(access.user.as_str(), key)
-        .await
-        .map_err(broke)?
-    {
+    match handle.authenticate_publickey(access.user.as_str(), key).await.map_err(broke)? {
         AuthResult::Success => Ok(()),
-        AuthResult::Failure {
-            remaining_methods, ..
-        } => {
+        AuthResult::Failure { remaining_methods, .. } => {
             // russh reports a connection that broke during the login as a refusal that allows no other method;
             // the moment lets the session's task end.
             if remaining_methods.is_empty() {
@@ -422,8 +376,5 @@ pub(super) fn transient<E: std::error::Error + Send + Sync + 'static>(
     what: String,
     source: E,
 ) -> Fault {
-    Fault::Transient {
-        what,
-        source: Some(Box::new(source)),
-    }
+    Fault::Transient { what, source: Some(Box::new(source)) }
 }

@@ -58,13 +58,8 @@ struct Lease {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        let shared = Shared {
-            state: Mutex::default(),
-            changed: watch::Sender::new(0),
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
+        let shared = Shared { state: Mutex::default(), changed: watch::Sender::new(0) };
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -82,8 +77,7 @@ impl Shared {
         let result = f(&mut state);
         let revision = state.revision;
         drop(state);
-        self.changed
-            .send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
+        self.changed.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);
         result
     }
 
@@ -96,12 +90,7 @@ impl Shared {
 impl State {
     fn at(&self, key: &str, revision: Revision) -> Option<&KeyValue> {
         let versions = self.keys.get(key)?;
-        versions
-            .iter()
-            .rev()
-            .find(|v| v.revision <= revision)?
-            .kv
-            .as_ref()
+        versions.iter().rev().find(|v| v.revision <= revision)?.kv.as_ref()
     }
 
     fn now(&self, key: &str) -> Option<&KeyValue> {
@@ -145,9 +134,8 @@ impl State {
     }
 
     fn put(&mut self, key: &str, value: &bytes::Bytes, lease: Option<LeaseId>, revision: Revision) {
-        let (create_revision, version) = self
-            .now(key)
-            .map_or((revision, 1), |old| (old.create_revision, old.version + 1));
+        let (create_revision, version) =
+            self.now(key).map_or((revision, 1), |old| (old.create_revision, old.version + 1));
         let kv = KeyValue {
             key: key.to_owned(),
             value: value.clone(),
@@ -156,25 +144,14 @@ impl State {
             version,
             lease,
         };
-        self.log
-            .entry(revision)
-            .or_default()
-            .push(Event::Put(kv.clone()));
-        self.keys.entry(key.to_owned()).or_default().push(Version {
-            revision,
-            kv: Some(kv),
-        });
+        self.log.entry(revision).or_default().push(Event::Put(kv.clone()));
+        self.keys.entry(key.to_owned()).or_default().push(Version { revision, kv: Some(kv) });
     }
 
     fn delete(&mut self, key: &str, revision: Revision) {
         if self.now(key).is_some() {
-            self.log.entry(revision).or_default().push(Event::Delete {
-                key: key.to_owned(),
-            });
-            self.keys
-                .entry(key.to_owned())
-                .or_default()
-                .push(Version { revision, kv: None });
+            self.log.entry(revision).or_default().push(Event::Delete { key: key.to_owned() });
+            self.keys.entry(key.to_owned()).or_default().push(Version { revision, kv: None });
         }
     }
 
@@ -186,15 +163,10 @@ impl State {
     }
 
     fn txn(&mut self, txn: &Txn) -> Result<TxnResult, StoreError> {
-        let succeeded = txn
-            .compares
-            .iter()
-            .all(|compare| compare.holds(self.now(compare.key())));
+        let succeeded = txn.compares.iter().all(|compare| compare.holds(self.now(compare.key())));
         let ops = if succeeded { &txn.then } else { &txn.otherwise };
         for op in ops {
-            if let Op::Put {
-                lease: Some(lease), ..
-            } = op
+            if let Op::Put { lease: Some(lease), .. } = op
                 && !self.leases.contains_key(lease)
             {
                 return Err(StoreError::LeaseNotFound(*lease));
@@ -215,11 +187,7 @@ impl State {
             }
         }
         self.settle(revision);
-        Ok(TxnResult {
-            succeeded,
-            revision: self.revision,
-            reads,
-        })
+        Ok(TxnResult { succeeded, revision: self.revision, reads })
     }
 
     fn list(&self, prefix: &str, page: &Page) -> Result<Listing, StoreError> {
@@ -235,42 +203,26 @@ impl State {
             .filter_map(|(key, _)| self.at(key, revision));
         let items: Vec<_> = found.by_ref().take(page.limit).cloned().collect();
         let more = found.next().is_some();
-        Ok(Listing {
-            items,
-            revision,
-            more,
-        })
+        Ok(Listing { items, revision, more })
     }
 
     fn tail(&self, prefix: &str, from: Revision) -> Result<TailRead, StoreError> {
         if from < self.compacted {
             let compact_revision = self.compacted;
-            return Err(StoreError::Compacted {
-                requested: from,
-                compact_revision,
-            });
+            return Err(StoreError::Compacted { requested: from, compact_revision });
         }
         let mut batches = Vec::new();
         for (&revision, events) in self.log.range(from..) {
-            let events: Vec<_> = events
-                .iter()
-                .filter(|e| e.key().starts_with(prefix))
-                .cloned()
-                .collect();
+            let events: Vec<_> =
+                events.iter().filter(|e| e.key().starts_with(prefix)).cloned().collect();
             if !events.is_empty() {
                 batches.push(Batch { revision, events });
                 if batches.len() == TAIL_BATCHES {
-                    return Ok(TailRead {
-                        batches,
-                        next: revision + 1,
-                    });
+                    return Ok(TailRead { batches, next: revision + 1 });
                 }
             }
         }
-        Ok(TailRead {
-            batches,
-            next: from.max(self.revision + 1),
-        })
+        Ok(TailRead { batches, next: from.max(self.revision + 1) })
     }
 
     fn compact(&mut self, to: Revision) -> Result<(), StoreError> {
@@ -310,9 +262,7 @@ impl Store for MemoryStore {
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {
         let changed = self.shared.changed.subscribe();
-        TailWatch::start(Arc::clone(&self.shared), changed, prefix, from)
-            .await
-            .map(Watch::new)
+        TailWatch::start(Arc::clone(&self.shared), changed, prefix, from).await.map(Watch::new)
     }
 
     async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
@@ -320,23 +270,14 @@ impl Store for MemoryStore {
         Ok(self.shared.with(|state| {
             state.last_lease += 1;
             let id = LeaseId(state.last_lease);
-            state.leases.insert(
-                id,
-                Lease {
-                    ttl,
-                    deadline: Instant::now() + ttl,
-                },
-            );
+            state.leases.insert(id, Lease { ttl, deadline: Instant::now() + ttl });
             id
         }))
     }
 
     async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
         self.shared.with(|state| {
-            let known = state
-                .leases
-                .get_mut(&lease)
-                .ok_or(StoreError::LeaseNotFound(lease))?;
+            let known = state.leases.get_mut(&lease).ok_or(StoreError::LeaseNotFound(lease))?;
             known.deadline = Instant::now() + known.ttl;
             Ok(())
         })
@@ -368,10 +309,6 @@ impl Tail for Shared {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        self.lock()
-            .leases
-            .values()
-            .map(|lease| lease.deadline)
-            .min()
+        self.lock().leases.values().map(|lease| lease.deadline).min()
     }
 }

@@ -48,13 +48,8 @@ impl<T: Tail> TailWatch<T> {
         prefix: &str,
         from: Revision,
     ) -> Result<Self, StoreError> {
-        let mut this = Self {
-            tail,
-            changed,
-            prefix: prefix.to_owned(),
-            next: from,
-            ready: VecDeque::new(),
-        };
+        let mut this =
+            Self { tail, changed, prefix: prefix.to_owned(), next: from, ready: VecDeque::new() };
         this.fill().await?;
         Ok(this)
     }

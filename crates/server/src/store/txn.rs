@@ -164,11 +164,7 @@ impl Txn {
 
     /// Step: put without a lease.
     pub fn put(self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
-        self.then(Op::Put {
-            key: key.into(),
-            value: value.into(),
-            lease: None,
-        })
+        self.then(Op::Put { key: key.into(), value: value.into(), lease: None })
     }
 
     /// Step: put attached to a lease.
@@ -178,11 +174,7 @@ impl Txn {
         value: impl Into<Bytes>,
         lease: LeaseId,
     ) -> Self {
-        self.then(Op::Put {
-            key: key.into(),
-            value: value.into(),
-            lease: Some(lease),
-        })
+        self.then(Op::Put { key: key.into(), value: value.into(), lease: Some(lease) })
     }
 
     /// Step: delete one key.
@@ -192,9 +184,7 @@ impl Txn {
 
     /// Step: delete all keys under a prefix.
     pub fn delete_prefix(self, prefix: impl Into<String>) -> Self {
-        self.then(Op::DeletePrefix {
-            prefix: prefix.into(),
-        })
+        self.then(Op::DeletePrefix { prefix: prefix.into() })
     }
 
     /// Step: read a key, whichever way the conditions turn out.
@@ -219,9 +209,7 @@ impl Txn {
             check_key(compare.key())?;
             bytes += compare.key().len();
             if let Compare::Value(key, value) = compare {
-                within(value.len(), MAX_VALUE_BYTES, || {
-                    format!("the value of {key:?}")
-                })?;
+                within(value.len(), MAX_VALUE_BYTES, || format!("the value of {key:?}"))?;
                 bytes += value.len();
             }
         }
@@ -234,11 +222,7 @@ impl Txn {
 
 fn within(size: usize, limit: usize, what: impl FnOnce() -> String) -> Result<(), StoreError> {
     if size > limit {
-        return Err(StoreError::TooLarge {
-            what: what(),
-            size,
-            limit,
-        });
+        return Err(StoreError::TooLarge { what: what(), size, limit });
     }
     Ok(())
 }
@@ -246,14 +230,10 @@ fn within(size: usize, limit: usize, what: impl FnOnce() -> String) -> Result<()
 /// Checks a key: not empty, no NUL, within [`MAX_KEY_BYTES`].
 pub(super) fn check_key(key: &str) -> Result<(), StoreError> {
     if key.is_empty() {
-        return Err(StoreError::Invalid(
-            "a key or prefix to write must not be empty".to_owned(),
-        ));
+        return Err(StoreError::Invalid("a key or prefix to write must not be empty".to_owned()));
     }
     if key.contains('\0') {
-        return Err(StoreError::Invalid(format!(
-            "the key {key:?} contains a NUL character"
-        )));
+        return Err(StoreError::Invalid(format!("the key {key:?} contains a NUL character")));
     }
     within(key.len(), MAX_KEY_BYTES, || {
         format!("the key {:?}...", key.chars().take(32).collect::<String>())
@@ -268,9 +248,7 @@ fn check_branch(ops: &[Op]) -> Result<usize, StoreError> {
         match op {
             Op::Put { key, value, .. } => {
                 check_key(key)?;
-                within(value.len(), MAX_VALUE_BYTES, || {
-                    format!("the value of {key:?}")
-                })?;
+                within(value.len(), MAX_VALUE_BYTES, || format!("the value of {key:?}"))?;
                 bytes += key.len() + value.len();
                 if !puts.insert(key.as_str()) {
                     return Err(twice(key));
@@ -285,10 +263,9 @@ fn check_branch(ops: &[Op]) -> Result<usize, StoreError> {
     for op in ops {
         let clash = match op {
             Op::Delete { key } => puts.get(key.as_str()),
-            Op::DeletePrefix { prefix } => puts
-                .range(prefix.as_str()..)
-                .next()
-                .filter(|key| key.starts_with(prefix.as_str())),
+            Op::DeletePrefix { prefix } => {
+                puts.range(prefix.as_str()..).next().filter(|key| key.starts_with(prefix.as_str()))
+            }
             Op::Put { .. } | Op::Get { .. } => None,
         };
         if let Some(key) = clash {
@@ -299,7 +276,5 @@ fn check_branch(ops: &[Op]) -> Result<usize, StoreError> {
 }
 
 fn twice(key: &str) -> StoreError {
-    StoreError::Invalid(format!(
-        "the key {key:?} is written twice in one transaction"
-    ))
+    StoreError::Invalid(format!("the key {key:?} is written twice in one transaction"))
 }

@@ -78,20 +78,12 @@ pub struct Page {
 impl Page {
     /// Everything in one page.
     pub fn all() -> Self {
-        Self {
-            after: None,
-            limit: usize::MAX,
-            at: None,
-        }
+        Self { after: None, limit: usize::MAX, at: None }
     }
 
     /// The first `limit` items.
     pub fn first(limit: usize) -> Self {
-        Self {
-            after: None,
-            limit,
-            at: None,
-        }
+        Self { after: None, limit, at: None }
     }
 }
 
@@ -158,9 +150,7 @@ pub struct Watch {
 impl Watch {
     /// Wraps a backend's source.
     pub fn new(source: impl WatchSource + 'static) -> Self {
-        Self {
-            source: Box::new(source),
-        }
+        Self { source: Box::new(source) }
     }
 
     /// Waits for the next batch; cancel-safe. After an error the watch is of no further use.
@@ -200,14 +190,12 @@ pub(super) fn check_readable(
 ) -> Result<Revision, StoreError> {
     match at {
         None => Ok(revision),
-        Some(requested) if requested < compacted => Err(StoreError::Compacted {
-            requested,
-            compact_revision: compacted,
-        }),
-        Some(requested) if requested > revision => Err(StoreError::FutureRevision {
-            requested,
-            revision,
-        }),
+        Some(requested) if requested < compacted => {
+            Err(StoreError::Compacted { requested, compact_revision: compacted })
+        }
+        Some(requested) if requested > revision => {
+            Err(StoreError::FutureRevision { requested, revision })
+        }
         Some(requested) => Ok(requested),
     }
 }

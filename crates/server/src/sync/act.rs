@@ -56,9 +56,7 @@ pub async fn run(hands: Hands, action: Action, about: About, news: mpsc::Sender<
     let result = perform(&hands, &action, &about, &news).await;
     hands.points.pass(verb, "after").await;
     // The actor has gone: whoever comes next asks again.
-    let _ = news
-        .send(News::Ended(action, result.map_err(to_seen)))
-        .await;
+    let _ = news.send(News::Ended(action, result.map_err(to_seen))).await;
 }
 
 fn to_seen(fault: Fault) -> FaultSeen {
@@ -76,10 +74,7 @@ async fn limited<T>(
     call: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
     tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-        Err(Fault::transient(format!(
-            "{what}: no answer within {} s",
-            limit.as_secs()
-        )))
+        Err(Fault::transient(format!("{what}: no answer within {} s", limit.as_secs())))
     })
 }
 
@@ -91,16 +86,10 @@ async fn perform(
 ) -> Result<Answer, Fault> {
     let cluster = &hands.cluster;
     let seen = |node: &NodeName| {
-        about.seen.as_ref().ok_or_else(|| Fault::Gone {
-            what: format!("node {node} is not there"),
-        })
+        about.seen.as_ref().ok_or_else(|| Fault::Gone { what: format!("node {node} is not there") })
     };
     match action {
-        Action::Claim {
-            node,
-            job,
-            was_unschedulable,
-        } => {
+        Action::Claim { node, job, was_unschedulable } => {
             let mark = Mark {
                 job: job.clone(),
                 epoch: hands.epoch,
@@ -111,36 +100,22 @@ async fn perform(
         }
         Action::Cordon { node } => {
             let call = cluster.set_unschedulable(seen(node)?, true);
-            limited(API_LIMIT, "cordon", call)
-                .await
-                .map(|()| Answer::Written)
+            limited(API_LIMIT, "cordon", call).await.map(|()| Answer::Written)
         }
         Action::Lift { node } => {
             let call = cluster.set_unschedulable(seen(node)?, false);
-            limited(API_LIMIT, "uncordon", call)
-                .await
-                .map(|()| Answer::Written)
+            limited(API_LIMIT, "uncordon", call).await.map(|()| Answer::Written)
         }
         Action::Release { node, uncordon } => {
             let call = cluster.release(seen(node)?, *uncordon);
-            limited(API_LIMIT, "release", call)
-                .await
-                .map(|()| Answer::Written)
+            limited(API_LIMIT, "release", call).await.map(|()| Answer::Written)
         }
         Action::Evict { pod, uid, .. } => {
-            let pod = PodRef {
-                key: pod.clone(),
-                uid: uid.clone(),
-            };
-            limited(API_LIMIT, "evict", cluster.evict(&pod))
-                .await
-                .map(Answer::Eviction)
+            let pod = PodRef { key: pod.clone(), uid: uid.clone() };
+            limited(API_LIMIT, "evict", cluster.evict(&pod)).await.map(Answer::Eviction)
         }
         Action::Delete { pod, uid } => {
-            let pod = PodRef {
-                key: pod.clone(),
-                uid: uid.clone(),
-            };
+            let pod = PodRef { key: pod.clone(), uid: uid.clone() };
             match limited(API_LIMIT, "delete", cluster.delete(&pod)).await {
                 Ok(()) | Err(Fault::Gone { .. }) => Ok(Answer::Written),
                 Err(fault) => Err(fault),
@@ -148,31 +123,18 @@ async fn perform(
         }
         Action::Confirm { node } => {
             let live = limited(API_LIMIT, "fresh read", cluster.confirm(node)).await?;
-            Ok(Answer::Confirmed {
-                node: live.node,
-                pods: live.pods,
-            })
+            Ok(Answer::Confirmed { node: live.node, pods: live.pods })
         }
         Action::Heartbeat { node } => {
             let call = cluster.heartbeat(node);
-            limited(API_LIMIT, "heartbeat", call)
-                .await
-                .map(Answer::Renewed)
+            limited(API_LIMIT, "heartbeat", call).await.map(Answer::Renewed)
         }
         Action::Probe { node, id, job } => {
             let target = target(node, id, about);
             let call = hands.machines.probe(job, &target);
-            limited(PROBE_LIMIT, "probe", call)
-                .await
-                .map(|()| Answer::Fit)
+            limited(PROBE_LIMIT, "probe", call).await.map(|()| Answer::Fit)
         }
-        Action::Host {
-            node,
-            id,
-            job,
-            attempt,
-            stage,
-        } => {
+        Action::Host { node, id, job, attempt, stage } => {
             let order = HostOrder {
                 job: job.clone(),
                 target: target(node, id, about),
@@ -189,8 +151,7 @@ fn target(node: &NodeName, id: &NodeId, about: &About) -> Target {
     let seen = about.seen.as_ref();
     let record = about.record.as_ref();
     let either = |now: Option<&Arc<str>>, kept: Option<&String>| {
-        now.cloned()
-            .or_else(|| kept.map(|text| Arc::from(text.as_str())))
+        now.cloned().or_else(|| kept.map(|text| Arc::from(text.as_str())))
     };
     Target {
         node_id: id.clone(),

@@ -96,23 +96,12 @@ pub async fn run(setup: Setup) {
         tracing::warn!(cluster.id = %setup.cluster, error = chain(&error), "actor starts over");
         if let Some(last) = setup.board.get(&setup.cluster) {
             let trouble = Some(chain(&error));
-            setup.board.publish(
-                &setup.cluster,
-                Snapshot {
-                    live: false,
-                    trouble,
-                    ..(*last).clone()
-                },
-            );
+            setup
+                .board
+                .publish(&setup.cluster, Snapshot { live: false, trouble, ..(*last).clone() });
         } else {
             let trouble = Some(chain(&error));
-            setup.board.publish(
-                &setup.cluster,
-                Snapshot {
-                    trouble,
-                    ..Snapshot::default()
-                },
-            );
+            setup.board.publish(&setup.cluster, Snapshot { trouble, ..Snapshot::default() });
         }
         tokio::time::sleep(RESTART_PAUSE).await;
     }
@@ -126,11 +115,7 @@ async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
         .map_err(ActorError::State)?;
     let seen = setup.kube.watch().await.map_err(ActorError::Watch)?;
     let prefix = keys::inside(&setup.project, &setup.cluster);
-    let stored = setup
-        .store
-        .watch(&prefix, state.revision + 1)
-        .await
-        .map_err(ActorError::Store)?;
+    let stored = setup.store.watch(&prefix, state.revision + 1).await.map_err(ActorError::Store)?;
     let (news_tx, news) = mpsc::channel(NEWS_QUEUE);
     let clock = ClusterClock::resume(state.clock.as_ref(), (setup.wall)());
     let mut actor = Actor {
@@ -236,11 +221,7 @@ impl Actor<'_> {
         let decided = loop {
             let now = self.clock.now();
             let decided = {
-                let ctx = Ctx {
-                    index: &self.state.index,
-                    ledger: &self.state.ledger,
-                    now,
-                };
+                let ctx = Ctx { index: &self.state.index, ledger: &self.state.ledger, now };
                 plan(&ctx, self.state.syncs.values())
             };
             if let Err(broken) = check::plan(self.state.syncs.values(), &decided) {
@@ -277,23 +258,13 @@ impl Actor<'_> {
 
     fn start(&mut self, action: Action, now: Time) {
         self.state.ledger.start(&action, now);
-        let about = act::node_of(&action).map_or(
-            About {
-                seen: None,
-                record: None,
-            },
-            |name| About {
+        let about =
+            act::node_of(&action).map_or(About { seen: None, record: None }, |name| About {
                 seen: self.state.index.node(name).map(|e| e.seen.clone()),
                 record: self.state.nodes.get(name).map(|kept| kept.record.clone()),
-            },
-        );
+            });
         tracing::debug!(cluster.id = %self.setup.cluster, action = %action.key(), "start");
-        self.tasks.spawn(act::run(
-            self.hands.clone(),
-            action,
-            about,
-            self.news_tx.clone(),
-        ));
+        self.tasks.spawn(act::run(self.hands.clone(), action, about, self.news_tx.clone()));
     }
 
     /// Leaves a line for people: in the log, and as an Event on the node.
@@ -312,11 +283,7 @@ impl Actor<'_> {
             let warning = work.phase.word() == "Failed" || work.phase.word() == "Retrying";
             let (kube, seen) = (self.setup.kube.clone(), entry.seen.clone());
             let reason = work.phase.word();
-            let note = if line.note.is_empty() {
-                reason
-            } else {
-                &line.note
-            };
+            let note = if line.note.is_empty() { reason } else { &line.note };
             let message = format!("node pool synchronization {job}: {note}");
             self.tasks.spawn(async move {
                 if let Err(fault) = kube.event(&seen, reason, &message, warning).await {
@@ -334,10 +301,7 @@ impl Actor<'_> {
             match self.state.take_event(event) {
                 Ok(Some(job)) => {
                     let store = self.setup.store.clone();
-                    self.state
-                        .take_job(&*store, &job)
-                        .await
-                        .map_err(ActorError::State)?;
+                    self.state.take_job(&*store, &job).await.map_err(ActorError::State)?;
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -380,9 +344,7 @@ impl Actor<'_> {
                 Seen::Relisted(Listed::Nodes(all)) => {
                     self.enrol.stir();
                     self.nodes = Arc::new(
-                        all.iter()
-                            .map(|n| (n.name.clone(), Arc::new(n.clone())))
-                            .collect(),
+                        all.iter().map(|n| (n.name.clone(), Arc::new(n.clone()))).collect(),
                     );
                     self.state.index.relist_nodes(all, now);
                 }
@@ -413,13 +375,9 @@ impl Actor<'_> {
                     );
                 }
                 let version = match &action {
-                    Action::Evict {
-                        budget: Some(key), ..
-                    } => self
-                        .state
-                        .index
-                        .budget(key)
-                        .map(|b| b.resource_version.clone()),
+                    Action::Evict { budget: Some(key), .. } => {
+                        self.state.index.budget(key).map(|b| b.resource_version.clone())
+                    }
                     _ => None,
                 };
                 let done = result.is_ok();
@@ -463,11 +421,7 @@ impl Actor<'_> {
             live: self.state.index.live(),
             trouble: self.trouble.clone(),
             nodes: self.nodes.clone(),
-            reports: decided
-                .reports
-                .into_iter()
-                .map(|(j, r)| (j, Arc::new(r)))
-                .collect(),
+            reports: decided.reports.into_iter().map(|(j, r)| (j, Arc::new(r))).collect(),
             now: self.clock.now(),
             wall_ms: (self.setup.wall)(),
         };

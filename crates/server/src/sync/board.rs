@@ -40,11 +40,7 @@ pub struct Board(Arc<RwLock<BTreeMap<ClusterId, Arc<Snapshot>>>>);
 impl Board {
     /// The last snapshot of a cluster; `None` until its actor has published one.
     pub fn get(&self, cluster: &ClusterId) -> Option<Arc<Snapshot>> {
-        self.0
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .get(cluster)
-            .cloned()
+        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(cluster).cloned()
     }
 
     /// Replaces the snapshot of a cluster.
@@ -57,9 +53,6 @@ impl Board {
 
     /// Forgets a cluster.
     pub fn remove(&self, cluster: &ClusterId) {
-        self.0
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .remove(cluster);
+        self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(cluster);
     }
 }

@@ -30,10 +30,7 @@ impl ClusterClock {
             let delta = (wall_ms - record.wall_ms).clamp(0, RESTART_DELTA_MAX.0 as i64);
             record.at + Span(delta as u64)
         });
-        Self {
-            base,
-            started: Instant::now(),
-        }
+        Self { base, started: Instant::now() }
     }
 
     /// Now.
@@ -53,10 +50,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_restart_adds_the_wall_delta_clamped_to_an_hour() {
-        let stored = ClockRecord {
-            at: Time(5_000),
-            wall_ms: 1_000_000,
-        };
+        let stored = ClockRecord { at: Time(5_000), wall_ms: 1_000_000 };
         let rows = [
             (1_000_000, 5_000),
             (1_060_000, 65_000),
@@ -64,11 +58,7 @@ mod tests {
             (1_000_000 + 86_400_000, 5_000 + 3_600_000),
         ];
         for (wall, expected) in rows {
-            assert_eq!(
-                ClusterClock::resume(Some(&stored), wall).now(),
-                Time(expected),
-                "{wall}"
-            );
+            assert_eq!(ClusterClock::resume(Some(&stored), wall).now(), Time(expected), "{wall}");
         }
         assert_eq!(ClusterClock::resume(None, 7).now(), Time(0));
     }

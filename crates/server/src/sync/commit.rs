@@ -37,11 +37,8 @@ pub async fn commit(
     let mut txn = Txn::new().when_create_revision(&leader, epoch);
     let works: &[(JobId, Work)] = &plan.works[..plan.works.len().min(WORKS_MAX)];
     // A verdict counts the nodes: it waits for the commit in which all of them are stored.
-    let states: &[(JobId, SyncState)] = if works.len() == plan.works.len() {
-        &plan.states
-    } else {
-        &[]
-    };
+    let states: &[(JobId, SyncState)] =
+        if works.len() == plan.works.len() { &plan.states } else { &[] };
     let mut touched_nodes = Vec::new();
     for (job, work) in works {
         let key = keys::work(&project, &cluster, job, &work.name);
@@ -54,18 +51,13 @@ pub async fn commit(
             record.applied = applied;
             record.updated_ms = wall_ms;
             let key = keys::node(&project, &cluster, &record.id);
-            txn = txn
-                .when_mod_revision(&key, kept.revision)
-                .put(key, records::encode(&record));
+            txn = txn.when_mod_revision(&key, kept.revision).put(key, records::encode(&record));
             touched_nodes.push(work.name.clone());
         }
     }
     let mut touched_pools: Vec<PoolId> = Vec::new();
     for (job, verdict) in states {
-        txn = txn.put(
-            keys::job_state(&project, &cluster, job),
-            records::encode(verdict),
-        );
+        txn = txn.put(keys::job_state(&project, &cluster, job), records::encode(verdict));
         if verdict.status != Status::Running
             && let Some(sync) = state.syncs.get(job)
         {
@@ -77,9 +69,7 @@ pub async fn commit(
                 let mut record = kept.record.clone();
                 record.proven = Some(sync.spec.revision.clone());
                 let key = keys::pool(&project, &cluster, &record.id);
-                txn = txn
-                    .when_mod_revision(&key, kept.revision)
-                    .put(key, records::encode(&record));
+                txn = txn.when_mod_revision(&key, kept.revision).put(key, records::encode(&record));
                 touched_pools.push(record.id);
             }
         }
@@ -90,6 +80,13 @@ pub async fn commit(
     if !done.succeeded {
         return stale(store, state, &leader, epoch, &touched_nodes, &touched_pools).await;
     }
+    apply(state, works, states);
+    reread(store, state, &touched_nodes, &touched_pools).await?;
+    Ok(Committed::Yes)
+}
+
+/// What is durable now becomes what the next plan sees.
+fn apply(state: &mut State, works: &[(JobId, Work)], states: &[(JobId, SyncState)]) {
     for (job, work) in works {
         if work.phase.is_terminal() {
             state.ledger.forget_node(&work.name);
@@ -103,25 +100,17 @@ pub async fn commit(
             sync.state = verdict.clone();
         }
     }
-    reread(store, state, &touched_nodes, &touched_pools).await?;
-    Ok(Committed::Yes)
 }
 
 /// What a node carries after this standing: the job's revision once the reset was carried through, nothing known
 /// once it was begun and not ended, and no change otherwise.
-#[expect(
-    clippy::option_option,
-    reason = "no change, or a new value that may be none"
-)]
+#[expect(clippy::option_option, reason = "no change, or a new value that may be none")]
 fn applied(state: &State, job: &JobId, work: &Work) -> Option<Option<TemplateRevision>> {
     let spec = &state.syncs.get(job)?.spec;
     match &work.phase {
         Phase::Done { .. } => Some(Some(spec.revision.clone())),
         Phase::Resetting { .. } => Some(None),
-        Phase::Failed {
-            left: Left::Cordoned | Left::InServiceHoldingSlot,
-            ..
-        } => Some(None),
+        Phase::Failed { left: Left::Cordoned | Left::InServiceHoldingSlot, .. } => Some(None),
         _ => None,
     }
 }
@@ -163,11 +152,7 @@ async fn reread(
             None => crate::store::Event::Delete { key: key.clone() },
         };
         if let Err(error) = state.take_event(&event) {
-            tracing::error!(
-                key,
-                error = &error as &dyn std::error::Error,
-                "a record is damaged"
-            );
+            tracing::error!(key, error = &error as &dyn std::error::Error, "a record is damaged");
         }
     }
     Ok(())

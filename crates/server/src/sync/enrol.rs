@@ -79,8 +79,7 @@ impl Enrol {
                 txn = txn.when_absent(&key).put(key, records::encode(record));
             }
             store.txn(txn).await?;
-            self.reread(store, state, fresh.iter().map(|r| &r.id))
-                .await?;
+            self.reread(store, state, fresh.iter().map(|r| &r.id)).await?;
             self.stir();
         }
         self.refresh(store, state, wall_ms).await?;
@@ -117,16 +116,14 @@ impl Enrol {
             .collect();
         for (record, revision) in &changed {
             let key = keys::node(&state.project, &state.cluster, &record.id);
-            let txn = Txn::new()
-                .when_mod_revision(&key, *revision)
-                .put(key, records::encode(record));
+            let txn =
+                Txn::new().when_mod_revision(&key, *revision).put(key, records::encode(record));
             store.txn(txn).await?;
         }
         if changed.len() == BATCH {
             self.stir();
         }
-        self.reread(store, state, changed.iter().map(|(r, _)| &r.id))
-            .await
+        self.reread(store, state, changed.iter().map(|(r, _)| &r.id)).await
     }
 
     async fn reread(
@@ -152,13 +149,9 @@ impl Enrol {
         state: &mut State,
         now: Time,
     ) -> Result<(), StoreError> {
-        self.absent
-            .retain(|name, _| state.index.node(name).is_none());
+        self.absent.retain(|name, _| state.index.node(name).is_none());
         let held = |name: &NodeName| {
-            state
-                .syncs
-                .values()
-                .any(|s| s.work(name).is_some_and(|w| w.phase.is_active()))
+            state.syncs.values().any(|s| s.work(name).is_some_and(|w| w.phase.is_active()))
         };
         let gone: Vec<NodeName> = state
             .nodes
@@ -173,9 +166,7 @@ impl Enrol {
             }
             if let Some(kept) = state.nodes.get(&name) {
                 let key = keys::node(&state.project, &state.cluster, &kept.record.id);
-                let txn = Txn::new()
-                    .when_mod_revision(&key, kept.revision)
-                    .delete(&key);
+                let txn = Txn::new().when_mod_revision(&key, kept.revision).delete(&key);
                 if store.txn(txn).await?.succeeded {
                     state.nodes.remove(&name);
                     state.index.set_pool(&name, None);

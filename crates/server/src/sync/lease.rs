@@ -15,19 +15,11 @@ pub(super) async fn take_lease(setup: &Setup) -> Result<(LeaseId, Revision), Act
     let key = keys::leader(&setup.project, &setup.cluster);
     let store = &setup.store;
     if setup.exclusive {
-        store
-            .txn(Txn::new().delete(&key))
-            .await
-            .map_err(ActorError::Store)?;
+        store.txn(Txn::new().delete(&key)).await.map_err(ActorError::Store)?;
     }
     loop {
-        let lease = store
-            .lease_grant(LEASE_TTL)
-            .await
-            .map_err(ActorError::Store)?;
-        let txn = Txn::new()
-            .when_absent(&key)
-            .put_leased(&key, b"actor".to_vec(), lease);
+        let lease = store.lease_grant(LEASE_TTL).await.map_err(ActorError::Store)?;
+        let txn = Txn::new().when_absent(&key).put_leased(&key, b"actor".to_vec(), lease);
         let taken = store.txn(txn).await.map_err(ActorError::Store)?;
         if taken.succeeded {
             return Ok((lease, taken.revision));

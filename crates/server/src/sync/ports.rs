@@ -48,18 +48,12 @@ pub enum Fault {
 impl Fault {
     /// A transient fault without a cause.
     pub fn transient(what: impl Into<String>) -> Self {
-        Self::Transient {
-            what: what.into(),
-            source: None,
-        }
+        Self::Transient { what: what.into(), source: None }
     }
 
     /// A permanent fault without a cause.
     pub fn permanent(what: impl Into<String>) -> Self {
-        Self::Permanent {
-            what: what.into(),
-            source: None,
-        }
+        Self::Permanent { what: what.into(), source: None }
     }
 }
 

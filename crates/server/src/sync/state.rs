@@ -78,10 +78,7 @@ impl State {
         project: &str,
         cluster: &ClusterId,
     ) -> Result<Self, StateError> {
-        let fail = |source| StateError::Store {
-            cluster: cluster.clone(),
-            source,
-        };
+        let fail = |source| StateError::Store { cluster: cluster.clone(), source };
         let prefix = keys::inside(project, cluster);
         let listing = store.list(&prefix, Page::all()).await.map_err(fail)?;
         let mut state = Self {
@@ -95,23 +92,14 @@ impl State {
             revision: listing.revision,
             clock: None,
         };
-        let by_key: BTreeMap<&str, &KeyValue> = listing
-            .items
-            .iter()
-            .map(|kv| (kv.key.as_str(), kv))
-            .collect();
-        let bad = |source| StateError::Record {
-            cluster: cluster.clone(),
-            source,
-        };
+        let by_key: BTreeMap<&str, &KeyValue> =
+            listing.items.iter().map(|kv| (kv.key.as_str(), kv)).collect();
+        let bad = |source| StateError::Record { cluster: cluster.clone(), source };
         for kv in &listing.items {
             state.take_record(kv).map_err(bad)?;
         }
         let jobs = keys::jobs(project, cluster);
-        for (key, kv) in by_key
-            .range(jobs.as_str()..)
-            .take_while(|(k, _)| k.starts_with(&jobs))
-        {
+        for (key, kv) in by_key.range(jobs.as_str()..).take_while(|(k, _)| k.starts_with(&jobs)) {
             let job: JobRecord = records::decode(key, &kv.value).map_err(bad)?;
             let id = job.spec.job.clone();
             let state_key = keys::job_state(project, cluster, &id);
@@ -152,30 +140,17 @@ impl State {
         let (project, cluster) = (self.project.as_str(), &self.cluster);
         if key.starts_with(&keys::pools(project, cluster)) {
             let record: PoolRecord = records::decode(key, &kv.value)?;
-            let kept = Kept {
-                record,
-                revision: kv.mod_revision,
-            };
+            let kept = Kept { record, revision: kv.mod_revision };
             self.pools.insert(kept.record.id.clone(), kept);
         } else if key.starts_with(&keys::nodes(project, cluster)) {
             let record: NodeRecord = records::decode(key, &kv.value)?;
             let name = NodeName::new(&record.name);
             // Our own commits are read back at once; what the watch brings of before is old.
-            if self
-                .nodes
-                .get(&name)
-                .is_some_and(|k| k.revision > kv.mod_revision)
-            {
+            if self.nodes.get(&name).is_some_and(|k| k.revision > kv.mod_revision) {
                 return Ok(None);
             }
             self.index.set_pool(&name, Some(record.pool.clone()));
-            self.nodes.insert(
-                name,
-                Kept {
-                    record,
-                    revision: kv.mod_revision,
-                },
-            );
+            self.nodes.insert(name, Kept { record, revision: kv.mod_revision });
         } else if key.starts_with(&keys::jobs(project, cluster)) {
             let record: JobRecord = records::decode(key, &kv.value)?;
             return Ok(Some(record.spec.job));
@@ -197,11 +172,7 @@ impl State {
             self.pools.remove(&PoolId::new(id));
         } else if let Some(id) = key.strip_prefix(&nodes) {
             let id = NodeId::new(id);
-            let name = self
-                .nodes
-                .iter()
-                .find(|(_, k)| k.record.id == id)
-                .map(|(n, _)| n.clone());
+            let name = self.nodes.iter().find(|(_, k)| k.record.id == id).map(|(n, _)| n.clone());
             if let Some(name) = name {
                 self.nodes.remove(&name);
                 self.index.set_pool(&name, None);
@@ -214,14 +185,8 @@ impl State {
         if self.syncs.contains_key(job) {
             return Ok(());
         }
-        let fail = |source| StateError::Store {
-            cluster: self.cluster.clone(),
-            source,
-        };
-        let bad = |source| StateError::Record {
-            cluster: self.cluster.clone(),
-            source,
-        };
+        let fail = |source| StateError::Store { cluster: self.cluster.clone(), source };
+        let bad = |source| StateError::Record { cluster: self.cluster.clone(), source };
         let header_key = keys::job(&self.project, &self.cluster, job);
         let state_key = keys::job_state(&self.project, &self.cluster, job);
         let header = store.get(&header_key, None).await.map_err(fail)?;

@@ -15,26 +15,15 @@ fn cluster() -> ClusterId {
 }
 
 async fn header(world: &World, job: &str) -> JobRecord {
-    world
-        .record(&keys::job(PROJECT, &cluster(), &JobId::new(job)))
-        .await
-        .unwrap()
+    world.record(&keys::job(PROJECT, &cluster(), &JobId::new(job))).await.unwrap()
 }
 
 async fn verdict(world: &World, job: &str) -> SyncState {
-    world
-        .record(&keys::job_state(PROJECT, &cluster(), &JobId::new(job)))
-        .await
-        .unwrap()
+    world.record(&keys::job_state(PROJECT, &cluster(), &JobId::new(job))).await.unwrap()
 }
 
 fn names(record: &JobRecord) -> Vec<&str> {
-    record
-        .spec
-        .targets
-        .iter()
-        .map(|target| target.name.as_str())
-        .collect()
+    record.spec.targets.iter().map(|target| target.name.as_str()).collect()
 }
 
 fn jobid(answer: &Answer) -> String {
@@ -61,11 +50,7 @@ async fn an_accepted_request_is_a_job_with_a_frozen_list() {
     let record = header(&world, &job).await;
     assert_eq!(names(&record), ["node-a", "node-b"]);
     assert_eq!(
-        (
-            record.spec.max_unavailable,
-            record.spec.retry_times,
-            record.spec.force
-        ),
+        (record.spec.max_unavailable, record.spec.retry_times, record.spec.force),
         (1, 1, false)
     );
     assert!(!record.spec.named && !record.spec.resets);
@@ -73,20 +58,13 @@ async fn an_accepted_request_is_a_job_with_a_frozen_list() {
     let state = verdict(&world, &job).await;
     assert_eq!(state.status, Status::Running);
     assert!(state.accepted >= Time(1_000_000));
-    let active: JobId = world
-        .record(&keys::active(PROJECT, &cluster(), &PoolId::new(POOL)))
-        .await
-        .unwrap();
+    let active: JobId =
+        world.record(&keys::active(PROJECT, &cluster(), &PoolId::new(POOL))).await.unwrap();
     assert_eq!(active.as_str(), job);
-    let shown = world
-        .get(&format!("/clusters/{CLUSTER}/nodepools/{POOL}"))
-        .await;
+    let shown = world.get(&format!("/clusters/{CLUSTER}/nodepools/{POOL}")).await;
     assert_eq!(shown.json["status"]["phase"], "");
     assert_eq!(shown.json["status"]["jobId"], job.as_str());
-    assert_eq!(
-        shown.json["status"]["conditions"][0]["type"],
-        "ConfigurationSynchronizing"
-    );
+    assert_eq!(shown.json["status"]["conditions"][0]["type"], "ConfigurationSynchronizing");
     assert_eq!(shown.json["status"]["conditions"][0]["status"], "True");
     let read = world.get(&format!("/jobs/{job}")).await;
     assert_eq!(read.json["metadata"]["uid"], job.as_str());
@@ -96,20 +74,8 @@ async fn an_accepted_request_is_a_job_with_a_frozen_list() {
 #[tokio::test]
 async fn who_is_meant() {
     let rows: Vec<(&str, Value, Vec<&str>, Vec<&str>, bool)> = vec![
-        (
-            "named, up to date or not",
-            json!({ "nodeIDs": [NODE_A] }),
-            vec!["node-a"],
-            vec![],
-            true,
-        ),
-        (
-            "absent: what is out of date",
-            json!({}),
-            vec!["node-b"],
-            vec![],
-            false,
-        ),
+        ("named, up to date or not", json!({ "nodeIDs": [NODE_A] }), vec!["node-a"], vec![], true),
+        ("absent: what is out of date", json!({}), vec!["node-b"], vec![], false),
         (
             "skipped wins",
             json!({ "nodeIDs": [NODE_A, NODE_B], "skippedNodes": [NODE_B] }),
@@ -117,13 +83,7 @@ async fn who_is_meant() {
             vec!["node-b"],
             true,
         ),
-        (
-            "upper case",
-            json!({ "nodeIDs": [NODE_A.to_uppercase()] }),
-            vec!["node-a"],
-            vec![],
-            true,
-        ),
+        ("upper case", json!({ "nodeIDs": [NODE_A.to_uppercase()] }), vec!["node-a"], vec![], true),
     ];
     for (what, extra, targets, skipped, named) in rows {
         let world = World::new().await;
@@ -131,24 +91,12 @@ async fn who_is_meant() {
         let key = keys::node(PROJECT, &cluster(), &NodeId::new(NODE_A));
         let mut node: NodeRecord = world.record(&key).await.unwrap();
         node.applied = Some(TemplateRevision::new("rev-1"));
-        world
-            .store
-            .txn(Txn::new().put(key, records::encode(&node)))
-            .await
-            .unwrap();
+        world.store.txn(Txn::new().put(key, records::encode(&node))).await.unwrap();
         let mut body = minimal(POOL);
-        body["spec"]
-            .as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
+        body["spec"].as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let record = header(&world, &jobid(&world.upgrade(POOL, &body).await)).await;
         assert_eq!(names(&record), targets, "{what}");
-        let left: Vec<&str> = record
-            .spec
-            .skipped
-            .iter()
-            .map(|node| node.name.as_str())
-            .collect();
+        let left: Vec<&str> = record.spec.skipped.iter().map(|node| node.name.as_str()).collect();
         assert_eq!((left, record.spec.named), (skipped, named), "{what}");
     }
 }
@@ -162,10 +110,7 @@ async fn nothing_to_do_is_a_success_at_once() {
     let job = jobid(&answer);
     assert_eq!(answer.json["status"]["phase"], "Success");
     assert!(answer.json["spec"].get("subJobs").is_none());
-    assert!(matches!(
-        verdict(&world, &job).await.status,
-        Status::Success { .. }
-    ));
+    assert!(matches!(verdict(&world, &job).await.status, Status::Success { .. }));
     assert_eq!(world.count(&keys::actives(PROJECT, &cluster())).await, 0);
 }
 
@@ -194,11 +139,7 @@ async fn an_identical_request_gets_the_same_job_and_a_different_one_429() {
         let mut body = body.clone();
         body["spec"][field] = value;
         let answer = world.upgrade(POOL, &body).await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.code()),
-            (429, "CCE.01429002"),
-            "{field}"
-        );
+        assert_eq!((answer.status.as_u16(), answer.code()), (429, "CCE.01429002"), "{field}");
         assert!(
             answer.message().contains(&job) && answer.message().contains(POOL),
             "{}",
@@ -207,11 +148,7 @@ async fn an_identical_request_gets_the_same_job_and_a_different_one_429() {
     }
     assert_eq!(world.count(&keys::jobs(PROJECT, &cluster())).await, 1);
     world.release(POOL).await;
-    assert_ne!(
-        jobid(&world.upgrade(POOL, &body).await),
-        job,
-        "a pool that is free gets a new job"
-    );
+    assert_ne!(jobid(&world.upgrade(POOL, &body).await), job, "a pool that is free gets a new job");
 }
 
 #[tokio::test]
@@ -221,12 +158,7 @@ async fn a_newer_revision_is_not_the_same_request() {
     let path = format!("{}/nodepools/{POOL}", base());
     let change = json!({ "spec": { "ignoreInitialNodeCount": true, "nodeTemplate": { "os": "Another 1" } } });
     let updated = world.call("PUT", &path, &change.to_string()).await;
-    assert_eq!(
-        updated.status.as_u16(),
-        200,
-        "accepted while a job runs: {}",
-        updated.text
-    );
+    assert_eq!(updated.status.as_u16(), 200, "accepted while a job runs: {}", updated.text);
     assert_eq!(
         header(&world, &job).await.spec.revision.as_str(),
         "rev-1",
@@ -243,28 +175,17 @@ async fn a_clear_password_twice_is_the_same_request() {
     let body = default_pool(CANARY_PASSWORD);
     let job = jobid(&world.upgrade("DefaultPool", &body).await);
     let record = header(&world, &job).await;
-    assert_eq!(
-        names(&record),
-        ["node-d"],
-        "nodes in no pool, without the control plane"
-    );
+    assert_eq!(names(&record), ["node-d"], "nodes in no pool, without the control plane");
     assert_eq!(jobid(&world.upgrade("DefaultPool", &body).await), job);
     assert_eq!(
-        world
-            .upgrade("DefaultPool", &default_pool("Another-Pw-1"))
-            .await
-            .code(),
+        world.upgrade("DefaultPool", &default_pool("Another-Pw-1")).await.code(),
         "CCE.01429002"
     );
     world.release("DefaultPool").await;
     let key = keys::node(PROJECT, &cluster(), &NodeId::new(NODE_LOOSE));
     let mut node: NodeRecord = world.record(&key).await.unwrap();
     node.applied = Some(record.spec.revision.clone());
-    world
-        .store
-        .txn(Txn::new().put(key, records::encode(&node)))
-        .await
-        .unwrap();
+    world.store.txn(Txn::new().put(key, records::encode(&node))).await.unwrap();
     let again = world.upgrade("DefaultPool", &body).await;
     assert_eq!(
         again.json["status"]["phase"], "Success",
@@ -285,10 +206,7 @@ async fn generations_of_clients_mean_the_same_template() {
         let body = json!({ "spec": { "nodePoolID": "DefaultPool", "maxUnavailable": 1, "nodeTemplate": template } });
         let record = header(&world, &jobid(&world.upgrade("DefaultPool", &body).await)).await;
         assert!(record.spec.post_install && record.spec.wait_post_install);
-        assert_eq!(
-            record.authorized_keys.as_deref(),
-            Some(&[PUBLIC_KEY.to_owned()][..])
-        );
+        assert_eq!(record.authorized_keys.as_deref(), Some(&[PUBLIC_KEY.to_owned()][..]));
         seen.push((record.spec.revision.clone(), record.fingerprint.clone()));
     }
     assert_eq!(seen[0], seen[1]);
@@ -305,9 +223,7 @@ async fn in_a_custom_pool_the_template_of_the_request_is_ignored_and_listed() {
     assert_eq!(record.spec.revision.as_str(), "rev-1");
     assert!(record.template.pre_install.is_none());
     assert!(
-        record
-            .ignored
-            .contains(&"spec.nodeTemplate.lifeCycle.preInstall".to_owned()),
+        record.ignored.contains(&"spec.nodeTemplate.lifeCycle.preInstall".to_owned()),
         "{:?}",
         record.ignored
     );
@@ -348,24 +264,13 @@ async fn ten_at_once_are_one_job() {
 #[tokio::test]
 async fn a_replayed_signature_gets_the_first_answer_even_after_the_job() {
     let world = World::new().await;
-    let request = world.sign(&call(
-        "POST",
-        &upgrade_path(POOL),
-        &minimal(POOL).to_string(),
-    ));
+    let request = world.sign(&call("POST", &upgrade_path(POOL), &minimal(POOL).to_string()));
     let first = world.send(&request).await;
     world.release(POOL).await;
     let second = world.send(&request).await;
     assert_eq!(first.json, second.json);
-    assert_eq!(
-        world.count(&keys::jobs(PROJECT, &cluster())).await,
-        1,
-        "a replay starts nothing"
-    );
-    assert_ne!(
-        first.headers["x-request-id"],
-        second.headers["x-request-id"]
-    );
+    assert_eq!(world.count(&keys::jobs(PROJECT, &cluster())).await, 1, "a replay starts nothing");
+    assert_ne!(first.headers["x-request-id"], second.headers["x-request-id"]);
 }
 
 #[tokio::test]
@@ -386,29 +291,15 @@ async fn touched_nodes_are_sub_jobs_that_can_be_read() {
     };
     let failed = Phase::Failed {
         at: Time(1_000_500),
-        cause: Cause::Step {
-            step: "install".into(),
-            message: "exit status 3".into(),
-        },
+        cause: Cause::Step { step: "install".into(), message: "exit status 3".into() },
         left: evenkeel_engine::phase::Left::Cordoned,
     };
     for work in [
-        work(
-            "node-a",
-            NODE_A,
-            Phase::Draining {
-                since: Time(1_000_100),
-                cordoned: true,
-            },
-        ),
+        work("node-a", NODE_A, Phase::Draining { since: Time(1_000_100), cordoned: true }),
         work("node-b", NODE_B, failed),
     ] {
         let key = keys::work(PROJECT, &cluster(), &JobId::new(&job), &work.name);
-        world
-            .store
-            .txn(Txn::new().put(key, records::encode(&work)))
-            .await
-            .unwrap();
+        world.store.txn(Txn::new().put(key, records::encode(&work))).await.unwrap();
     }
     let read = world.get(&format!("/jobs/{job}")).await;
     assert_eq!(read.json["status"]["phase"], "Running");
@@ -420,40 +311,19 @@ async fn touched_nodes_are_sub_jobs_that_can_be_read() {
             (&json!(phase), &json!(node))
         );
         assert_eq!(sub["spec"]["type"], "ResetNode");
-        assert!(
-            sub["spec"]["extendParam"]
-                .as_object()
-                .unwrap()
-                .values()
-                .all(Value::is_string)
-        );
+        assert!(sub["spec"]["extendParam"].as_object().unwrap().values().all(Value::is_string));
         let id = sub["metadata"]["uid"].as_str().unwrap();
         assert!(uuid::Uuid::parse_str(id).is_ok());
         assert_eq!(&world.get(&format!("/jobs/{id}")).await.json, sub);
     }
-    assert!(
-        subs[1]["status"]["reason"]
-            .as_str()
-            .unwrap()
-            .contains("exit status 3")
-    );
+    assert!(subs[1]["status"]["reason"].as_str().unwrap().contains("exit status 3"));
     let missing = format!("{}0000-8000-8000-000000000000", &job[..14]);
-    assert_eq!(
-        world.get(&format!("/jobs/{missing}")).await.status.as_u16(),
-        404
-    );
-    let node = world
-        .get(&format!("/clusters/{CLUSTER}/nodes/{NODE_A}"))
-        .await;
+    assert_eq!(world.get(&format!("/jobs/{missing}")).await.status.as_u16(), 404);
+    let node = world.get(&format!("/clusters/{CLUSTER}/nodes/{NODE_A}")).await;
     assert_eq!(node.json["status"]["phase"], "Upgrading");
     assert_eq!(node.json["status"]["configurationUpToDate"], false);
-    let detail = world
-        .call(
-            "GET",
-            &format!("/evenkeel/v1/projects/{PROJECT}/jobs/{job}"),
-            "",
-        )
-        .await;
+    let detail =
+        world.call("GET", &format!("/evenkeel/v1/projects/{PROJECT}/jobs/{job}"), "").await;
     assert_eq!(detail.json["nodes"]["node-b"]["phase"], "Failed");
     assert_eq!(detail.json["counts"]["failed"], 1);
     let output =
@@ -486,10 +356,8 @@ async fn a_migration_at_the_same_time_cannot_put_a_lost_node_on_the_list() {
                 .to_string();
         let body = json!({ "spec": { "nodePoolID": "DefaultPool", "maxUnavailable": 1, "nodeTemplate": {
             "lifeCycle": { "preInstall": "ZWNobyAx" }, "login": { "sshKey": "kp" } } } });
-        let (moved, accepted) = tokio::join!(
-            world.call("PUT", &target, &list),
-            world.upgrade("DefaultPool", &body)
-        );
+        let (moved, accepted) =
+            tokio::join!(world.call("PUT", &target, &list), world.upgrade("DefaultPool", &body));
         let record = header(&world, &jobid(&accepted)).await;
         let listed = names(&record) == ["node-d"];
         outcomes.insert((moved.status.as_u16(), listed));

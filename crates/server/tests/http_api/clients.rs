@@ -22,11 +22,7 @@ const FAR_TOO_LONG: usize = 11 * 1024 * 1024;
 async fn a_client_that_hangs_up_leaves_nothing_half_done() {
     for polls in 1..6 {
         let world = World::new().await;
-        let signed = world.sign(&call(
-            "POST",
-            &upgrade_path(POOL),
-            &minimal(POOL).to_string(),
-        ));
+        let signed = world.sign(&call("POST", &upgrade_path(POOL), &minimal(POOL).to_string()));
         let mut request = Request::builder().method("POST").uri(&signed.target);
         for (name, value) in &signed.headers {
             request = request.header(name, value);
@@ -34,9 +30,7 @@ async fn a_client_that_hangs_up_leaves_nothing_half_done() {
         let request = request.body(Body::from(signed.body.clone())).unwrap();
         let mut answer = Box::pin(world.router.clone().oneshot(request));
         for _ in 0..polls {
-            let waiting = answer
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()));
+            let waiting = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert!(waiting.is_pending(), "it is gone before the end");
         }
         drop(answer);
@@ -59,10 +53,7 @@ async fn a_body_far_too_long_is_answered_and_not_cut_off() {
     let router = world.router.clone();
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let signed = world.sign(&call("POST", &upgrade_path(POOL), "{}"));
-    let mut head = format!(
-        "POST {} HTTP/1.1\r\ncontent-length: {FAR_TOO_LONG}\r\n",
-        signed.target
-    );
+    let mut head = format!("POST {} HTTP/1.1\r\ncontent-length: {FAR_TOO_LONG}\r\n", signed.target);
     for (name, value) in &signed.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -77,9 +68,7 @@ async fn a_body_far_too_long_is_answered_and_not_cut_off() {
         String::from_utf8(answer).unwrap()
     };
     let limit = Duration::from_secs(30);
-    let answer = tokio::time::timeout(limit, talk)
-        .await
-        .expect("an answer within 30 s");
+    let answer = tokio::time::timeout(limit, talk).await.expect("an answer within 30 s");
     server.abort();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("longer than 262144 bytes"), "{answer}");
@@ -95,16 +84,8 @@ async fn a_switch_of_credentials_takes_the_old_one_off_the_nodes() {
     };
     // (login, password is taken off, keys are taken off)
     let rows = [
-        (
-            json!({ "userPassword": { "password": CANARY_PASSWORD } }),
-            false,
-            false,
-        ),
-        (
-            json!({ "sshKey": "kp", "removeUserPassword": true }),
-            true,
-            false,
-        ),
+        (json!({ "userPassword": { "password": CANARY_PASSWORD } }), false, false),
+        (json!({ "sshKey": "kp", "removeUserPassword": true }), true, false),
         (
             json!({ "userPassword": { "password": CANARY_PASSWORD }, "removeSSHKey": true }),
             false,
@@ -118,11 +99,7 @@ async fn a_switch_of_credentials_takes_the_old_one_off_the_nodes() {
         let key = keys::pool(PROJECT, &ClusterId::new(CLUSTER), &PoolId::new(POOL));
         let record: PoolRecord = world.record(&key).await.unwrap();
         let kept = record.template.login;
-        assert_eq!(
-            (kept.remove_password, kept.remove_keys),
-            (password_off, keys_off),
-            "{sent}"
-        );
+        assert_eq!((kept.remove_password, kept.remove_keys), (password_off, keys_off), "{sent}");
     }
 }
 
@@ -138,11 +115,7 @@ async fn storage_is_checked_for_at_most_200_nodes_even_unnamed() {
     body["spec"]["validateStorage"] = json!(true);
     let answer = world.upgrade(POOL, &body).await;
     assert_eq!(answer.status.as_u16(), 400, "{}", answer.text);
-    assert!(
-        answer.message().contains("201 nodes"),
-        "{}",
-        answer.message()
-    );
+    assert!(answer.message().contains("201 nodes"), "{}", answer.message());
     assert_eq!(world.jobs().await, 0);
     body["spec"]["skippedNodes"] = json!([NODE_A]);
     let answer = world.upgrade(POOL, &body).await;
@@ -165,9 +138,7 @@ async fn a_job_without_a_reset_says_so_in_every_state() {
         params["ignoredFields"].as_str().unwrap().contains(field),
         "nothing is emptied, so nothing is retained: {params}"
     );
-    let pool = world
-        .get(&format!("/clusters/{CLUSTER}/nodepools/DefaultPool"))
-        .await;
+    let pool = world.get(&format!("/clusters/{CLUSTER}/nodepools/DefaultPool")).await;
     assert_eq!(
         pool.json["status"]["configurationSyncedNodeCount"], 0,
         "none carries what the running job brings: {}",
@@ -176,10 +147,7 @@ async fn a_job_without_a_reset_says_so_in_every_state() {
     let cluster = ClusterId::new(CLUSTER);
     let key = keys::job_state(PROJECT, &cluster, &JobId::new(&job));
     let at = Time(1_000_001);
-    let failed = Status::Failed {
-        at,
-        reason: "node-d failed".into(),
-    };
+    let failed = Status::Failed { at, reason: "node-d failed".into() };
     for status in [Status::Running, Status::Success { at }, failed] {
         let mut state: SyncState = world.record(&key).await.unwrap();
         state.status = status.clone();
@@ -192,10 +160,8 @@ async fn a_job_without_a_reset_says_so_in_every_state() {
             "{status:?}: {reason}"
         );
     }
-    let header: JobRecord = world
-        .record(&keys::job(PROJECT, &cluster, &JobId::new(&job)))
-        .await
-        .unwrap();
+    let header: JobRecord =
+        world.record(&keys::job(PROJECT, &cluster, &JobId::new(&job))).await.unwrap();
     assert!(!header.spec.resets);
 }
 
@@ -206,11 +172,6 @@ async fn control_plane_nodes_are_moved_into_no_pool() {
     let body =
         json!({ "kind": "List", "apiVersion": "v3", "nodeList": [{ "nodeID": NODE_CONTROL }] });
     let answer = world.call("PUT", &path, &body.to_string()).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.code()),
-        (400, "CCE.01400001"),
-        "{}",
-        answer.text
-    );
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, "CCE.01400001"), "{}", answer.text);
     assert!(answer.message().contains("control-plane"));
 }

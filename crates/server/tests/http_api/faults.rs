@@ -15,9 +15,7 @@ async fn a_store_that_refuses_means_nothing_was_accepted() {
         let answers = [
             world.upgrade(POOL, &minimal(POOL)).await,
             world.call("POST", &pools, &pool).await,
-            world
-                .call("PUT", &format!("{pools}/{POOL}"), "{\"spec\":{}}")
-                .await,
+            world.call("PUT", &format!("{pools}/{POOL}"), "{\"spec\":{}}").await,
         ];
         world.store.set(Fault::None);
         for answer in answers {
@@ -27,11 +25,7 @@ async fn a_store_that_refuses_means_nothing_was_accepted() {
                 "{fault:?}: {}",
                 answer.text
             );
-            assert!(
-                answer.message().contains("nothing was accepted"),
-                "{}",
-                answer.message()
-            );
+            assert!(answer.message().contains("nothing was accepted"), "{}", answer.message());
         }
         assert_eq!(world.jobs().await, 0, "{fault:?}");
         assert_eq!(
@@ -64,14 +58,7 @@ async fn a_lost_request_is_said_to_be_in_doubt() {
     world.store.set(Fault::LostRequest);
     let answer = world.upgrade(POOL, &minimal(POOL)).await;
     world.store.set(Fault::None);
-    assert_eq!(
-        (answer.status.as_u16(), answer.code()),
-        (500, "CCE.01500001")
-    );
-    assert!(
-        answer.message().contains("the outcome is unknown"),
-        "{}",
-        answer.message()
-    );
+    assert_eq!((answer.status.as_u16(), answer.code()), (500, "CCE.01500001"));
+    assert!(answer.message().contains("the outcome is unknown"), "{}", answer.message());
     assert_eq!(world.jobs().await, 0);
 }

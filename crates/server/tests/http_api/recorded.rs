@@ -8,40 +8,20 @@ const RECORDED: &str = include_str!("../../../api/tests/fixtures/recorded-reques
 
 /// (end of the path, status, code), in the order of the file.
 const EXPECTED: &[(&str, u16, &str)] = &[
-    (
-        "/nodepools/cccccccc-cccc-cccc-cccc-cccccccccccc/operation/upgrade",
-        200,
-        "",
-    ),
+    ("/nodepools/cccccccc-cccc-cccc-cccc-cccccccccccc/operation/upgrade", 200, ""),
     // Its password is base64 of `$6$` alone, which is no hash.
-    (
-        "/nodepools/DefaultPool/operation/upgrade",
-        400,
-        "CCE.01400001",
-    ),
-    (
-        "/nodepools?advanceStatus=true&showDefaultNodePool=true",
-        200,
-        "",
-    ),
+    ("/nodepools/DefaultPool/operation/upgrade", 400, "CCE.01400001"),
+    ("/nodepools?advanceStatus=true&showDefaultNodePool=true", 200, ""),
     ("/nodepools/cccccccc-cccc-cccc-cccc-cccccccccccc", 200, ""),
     ("/nodepools", 201, ""),
     ("/operation/scale", 404, "APIGW.0101"),
-    (
-        "/jobs/4d1ecb2c-229a-11e8-9c75-0255ac100ceb",
-        404,
-        "CCE.01404001",
-    ),
+    ("/jobs/4d1ecb2c-229a-11e8-9c75-0255ac100ceb", 404, "CCE.01404001"),
     ("/nodes?limit=100&marker=x", 200, ""),
     ("/clustercert", 404, "APIGW.0101"),
     ("/clusters/11111111-2222-3333-4444-555555555555", 200, ""),
     ("/v3/projects?name=cn-north-4", 200, ""),
     ("/clusters?detail=true", 200, ""),
-    (
-        "/nodepools/cccccccc-cccc-cccc-cccc-cccccccccccc/operation/upgrade",
-        200,
-        "",
-    ),
+    ("/nodepools/cccccccc-cccc-cccc-cccc-cccccccccccc/operation/upgrade", 200, ""),
     ("/nodepools?showDefaultNodePool=true", 200, ""),
     ("/nodepools/nope", 404, "CCE.01404001"),
 ];
@@ -59,12 +39,7 @@ fn requests() -> Vec<Signed> {
         .map(|request| Signed {
             method: request["method"].as_str().unwrap().into(),
             target: request["target"].as_str().unwrap().into(),
-            headers: request["headers"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(pair)
-                .collect(),
+            headers: request["headers"].as_array().unwrap().iter().map(pair).collect(),
             body: request["body"].as_str().unwrap_or("").into(),
         })
         .collect()
@@ -77,10 +52,7 @@ async fn every_recorded_request_gets_its_status() {
     for (request, (path, status, code)) in requests.iter().zip(EXPECTED) {
         assert!(request.target.ends_with(path), "{} {path}", request.target);
         let world = World::new().await;
-        let date = request
-            .headers
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("x-sdk-date"));
+        let date = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-sdk-date"));
         // The Node requests were recorded seven minutes after the Python ones: inside the window.
         assert!(date.is_some());
         let answer = world.send(request).await;
@@ -104,10 +76,6 @@ async fn every_recorded_request_gets_its_status() {
         }
         world.clock.store(START_MS + 3_600_000, Ordering::SeqCst);
         let late = world.send(request).await;
-        assert_eq!(
-            (late.status.as_u16(), late.code()),
-            (401, "APIGW.0303"),
-            "{path}"
-        );
+        assert_eq!((late.status.as_u16(), late.code()), (401, "APIGW.0303"), "{path}");
     }
 }

@@ -51,10 +51,7 @@ async fn canaries_are_in_no_record_no_log_and_no_foreign_answer() {
     assert_eq!(made.status.as_u16(), 201, "{}", made.text);
     let id = made.json["metadata"]["uid"].as_str().unwrap().to_owned();
     let script = STANDARD.encode(CANARY_SCRIPT);
-    assert!(
-        made.text.contains(&script),
-        "whoever may read the pool may read its scripts"
-    );
+    assert!(made.text.contains(&script), "whoever may read the pool may read its scripts");
     let default = json!({ "spec": { "nodePoolID": "DefaultPool", "maxUnavailable": 1, "nodeTemplate": {
         "lifeCycle": { "preInstall": script }, "login": { "userPassword": { "password": CANARY_PASSWORD } } } } });
     let mut refused = default.clone();
@@ -69,34 +66,17 @@ async fn canaries_are_in_no_record_no_log_and_no_foreign_answer() {
     ];
     let job = answers[0].json["jobid"].as_str().unwrap().to_owned();
     assert_eq!(answers[1].status.as_u16(), 400);
-    let detail = world
-        .call(
-            "GET",
-            &format!("/evenkeel/v1/projects/{PROJECT}/jobs/{job}"),
-            "",
-        )
-        .await;
+    let detail =
+        world.call("GET", &format!("/evenkeel/v1/projects/{PROJECT}/jobs/{job}"), "").await;
     let token = json!({ "auth": { "identity": { "methods": ["password"],
         "password": { "user": { "name": "admin", "password": USER_PASSWORD } } } } });
-    let token = world
-        .call("POST", "/v3/auth/tokens", &token.to_string())
-        .await;
+    let token = world.call("POST", "/v3/auth/tokens", &token.to_string()).await;
     assert_eq!(token.status.as_u16(), 201);
-    let token = token.headers["x-subject-token"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let token = token.headers["x-subject-token"].to_str().unwrap().to_owned();
     drop(guard);
 
-    let canaries = [
-        CANARY_SCRIPT,
-        CANARY_PASSWORD,
-        &script,
-        SK,
-        USER_PASSWORD,
-        "canary-kubeconfig",
-        &token,
-    ];
+    let canaries =
+        [CANARY_SCRIPT, CANARY_PASSWORD, &script, SK, USER_PASSWORD, "canary-kubeconfig", &token];
     for answer in answers.iter().chain([&detail]) {
         for canary in canaries {
             assert!(!answer.text.contains(canary), "{canary} in {}", answer.text);
@@ -130,11 +110,7 @@ async fn every_mutating_call_leaves_one_audit_record() {
     let accepted = world.upgrade(POOL, &minimal(POOL)).await;
     let refused = world.upgrade(POOL, &json!({})).await;
     let unsigned = world
-        .send(
-            &world
-                .sign(&call("PUT", &upgrade_path(POOL), "{}"))
-                .without("authorization"),
-        )
+        .send(&world.sign(&call("PUT", &upgrade_path(POOL), "{}")).without("authorization"))
         .await;
     world.get("/clusters").await;
     drop(guard);
@@ -144,27 +120,17 @@ async fn every_mutating_call_leaves_one_audit_record() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
         .filter(|record| record["target"] == "audit")
         .collect();
-    let ids: Vec<&str> = records
-        .iter()
-        .map(|record| record["fields"]["request_id"].as_str().unwrap())
-        .collect();
+    let ids: Vec<&str> =
+        records.iter().map(|record| record["fields"]["request_id"].as_str().unwrap()).collect();
     let answers = [&accepted, &refused, &unsigned];
-    let expected: Vec<&str> = answers
-        .iter()
-        .map(|a| a.headers["x-request-id"].to_str().unwrap())
-        .collect();
+    let expected: Vec<&str> =
+        answers.iter().map(|a| a.headers["x-request-id"].to_str().unwrap()).collect();
     assert_eq!(ids, expected, "reads leave none");
     let fields = |index: usize, key: &str| records[index]["fields"][key].clone();
     assert_eq!(
         (fields(0, "status"), fields(0, "accepted"), fields(0, "via")),
         (json!(200), json!(true), json!(AK))
     );
-    assert_eq!(
-        (fields(1, "status"), fields(1, "code")),
-        (json!(400), json!("CCE.01400001"))
-    );
-    assert_eq!(
-        (fields(2, "status"), fields(2, "user")),
-        (json!(401), json!("-"))
-    );
+    assert_eq!((fields(1, "status"), fields(1, "code")), (json!(400), json!("CCE.01400001")));
+    assert_eq!((fields(2, "status"), fields(2, "user")), (json!(401), json!("-")));
 }

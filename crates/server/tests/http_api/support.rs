@@ -66,9 +66,9 @@ struct FakeRegistrar;
 impl Registrar for FakeRegistrar {
     async fn check(&self, kubeconfig: &str) -> Result<Registered, RegisterError> {
         match kubeconfig {
-            "unreachable" => Err(RegisterError::Unreachable(
-                "https://127.0.0.1:1 does not answer".into(),
-            )),
+            "unreachable" => {
+                Err(RegisterError::Unreachable("https://127.0.0.1:1 does not answer".into()))
+            }
             "exec" => Err(RegisterError::Kubeconfig(
                 "users[0].user.exec runs a program; give a token".into(),
             )),
@@ -141,15 +141,9 @@ impl TestStore {
     async fn pause(&self) {
         // Knuth's MMIX constants.
         let step = |x: u64| {
-            Some(
-                x.wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1_442_695_040_888_963_407),
-            )
+            Some(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
         };
-        let drawn = self
-            .dice
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
-            .unwrap();
+        let drawn = self.dice.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step).unwrap();
         for _ in 0..(drawn >> 60) % 5 {
             tokio::task::yield_now().await;
         }
@@ -167,11 +161,7 @@ impl TestStore {
 
 fn transient(in_doubt: bool) -> StoreError {
     let source = Box::new(std::io::Error::other("injected"));
-    StoreError::Transient {
-        during: "a test",
-        in_doubt,
-        source,
-    }
+    StoreError::Transient { during: "a test", in_doubt, source }
 }
 
 #[async_trait]
@@ -294,23 +284,13 @@ impl World {
                 ..ApiConfig::default()
             }),
         };
-        let world = Self {
-            store,
-            board,
-            keys,
-            router: http::router(state),
-            clock,
-            _dir: dir,
-        };
+        let world = Self { store, board, keys, router: http::router(state), clock, _dir: dir };
         world.fill().await;
         world
     }
 
     async fn put(&self, key: String, record: &impl serde::Serialize) {
-        self.store
-            .txn(Txn::new().put(key, records::encode(record)))
-            .await
-            .unwrap();
+        self.store.txn(Txn::new().put(key, records::encode(record))).await.unwrap();
     }
 
     async fn fill(&self) {
@@ -323,15 +303,9 @@ impl World {
             };
             self.put(keys::project(id), &project).await;
         }
-        for (ak, project) in [
-            (AK, PROJECT),
-            (AK_SAME_PROJECT, PROJECT),
-            (AK_OTHER, OTHER_PROJECT),
-        ] {
-            let secret = self
-                .keys
-                .seal(&vault::access_key(project, ak), SK.as_bytes())
-                .unwrap();
+        for (ak, project) in [(AK, PROJECT), (AK_SAME_PROJECT, PROJECT), (AK_OTHER, OTHER_PROJECT)]
+        {
+            let secret = self.keys.seal(&vault::access_key(project, ak), SK.as_bytes()).unwrap();
             let record = AccessKeyRecord {
                 ak: ak.into(),
                 secret,
@@ -360,10 +334,7 @@ impl World {
             };
             self.put(keys::cluster(project, &record.id), &record).await;
         }
-        let pair = KeypairRecord {
-            name: "kp".into(),
-            public_keys: vec![PUBLIC_KEY.into()],
-        };
+        let pair = KeypairRecord { name: "kp".into(), public_keys: vec![PUBLIC_KEY.into()] };
         self.put(keys::keypair(PROJECT, "kp"), &pair).await;
         self.pool(POOL, "pool-0").await;
         self.pool(OTHER_POOL, "pool-x").await;
@@ -376,14 +347,7 @@ impl World {
         ] {
             self.node(PROJECT, CLUSTER, id, name, pool).await;
         }
-        self.node(
-            OTHER_PROJECT,
-            OTHER_CLUSTER,
-            NODE_FOREIGN,
-            "node-z",
-            "DefaultPool",
-        )
-        .await;
+        self.node(OTHER_PROJECT, OTHER_CLUSTER, NODE_FOREIGN, "node-z", "DefaultPool").await;
         let nodes = ["node-a", "node-b", "node-c", "node-d", "node-e"].map(|name| {
             let seen = seen(name, name == "node-e", name != "node-b");
             (NodeName::new(name), Arc::new(seen))
@@ -412,10 +376,8 @@ impl World {
             updated_ms: START_MS,
         };
         let cluster = ClusterId::new(CLUSTER);
-        self.put(keys::pool_name(PROJECT, &cluster, name), &record.id)
-            .await;
-        self.put(keys::pool(PROJECT, &cluster, &record.id), &record)
-            .await;
+        self.put(keys::pool_name(PROJECT, &cluster, name), &record.id).await;
+        self.put(keys::pool(PROJECT, &cluster, &record.id), &record).await;
     }
 
     pub async fn node(&self, project: &str, cluster: &str, id: &str, name: &str, pool: &str) {
@@ -431,11 +393,7 @@ impl World {
             created_ms: START_MS,
             updated_ms: START_MS,
         };
-        self.put(
-            keys::node(project, &ClusterId::new(cluster), &record.id),
-            &record,
-        )
-        .await;
+        self.put(keys::node(project, &ClusterId::new(cluster), &record.id), &record).await;
     }
 
     /// Changes the cluster's record.
@@ -459,12 +417,7 @@ impl World {
 
     /// Number of keys under a prefix.
     pub async fn count(&self, prefix: &str) -> usize {
-        self.store
-            .list(prefix, Page::all())
-            .await
-            .unwrap()
-            .items
-            .len()
+        self.store.list(prefix, Page::all()).await.unwrap().items.len()
     }
 
     /// Everything that a refused acceptance must leave alone.
@@ -488,28 +441,21 @@ impl World {
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        self.call("GET", &format!("/api/v3/projects/{PROJECT}{path}"), "")
-            .await
+        self.call("GET", &format!("/api/v3/projects/{PROJECT}{path}"), "").await
     }
 
     /// `POST operation/upgrade` on a pool.
     pub async fn upgrade(&self, pool: &str, body: &Value) -> Answer {
-        self.call("POST", &upgrade_path(pool), &body.to_string())
-            .await
+        self.call("POST", &upgrade_path(pool), &body.to_string()).await
     }
 
     /// The signed request.
     pub fn sign(&self, call: &Call<'_>) -> Signed {
         let date = sign::date_header(self.clock.load(Ordering::SeqCst).div_euclid(1000));
-        let mut headers: Vec<(String, String)> = vec![
-            ("host".into(), "127.0.0.1:8080".into()),
-            ("x-sdk-date".into(), date),
-        ];
-        headers.extend(
-            call.headers
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), value.clone())),
-        );
+        let mut headers: Vec<(String, String)> =
+            vec![("host".into(), "127.0.0.1:8080".into()), ("x-sdk-date".into(), date)];
+        headers
+            .extend(call.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let (path, query) = call.target.split_once('?').unwrap_or((&call.target, ""));
         let parts = RequestParts {
             method: call.method,
@@ -529,9 +475,7 @@ impl World {
     }
 
     pub async fn send(&self, signed: &Signed) -> Answer {
-        let mut request = Request::builder()
-            .method(signed.method.as_str())
-            .uri(&signed.target);
+        let mut request = Request::builder().method(signed.method.as_str()).uri(&signed.target);
         for (name, value) in &signed.headers {
             request = request.header(name, value);
         }
@@ -547,21 +491,10 @@ impl World {
         if !parts.status.is_success() {
             assert_eq!(json["error_code"], json["errorCode"]);
             assert_eq!(json["error_msg"], json["errorMessage"]);
-            assert_eq!(
-                json["request_id"],
-                parts.headers["x-request-id"].to_str().unwrap()
-            );
-            assert!(
-                json["error_code"].is_string() && json.get("message").is_none(),
-                "{text}"
-            );
+            assert_eq!(json["request_id"], parts.headers["x-request-id"].to_str().unwrap());
+            assert!(json["error_code"].is_string() && json.get("message").is_none(), "{text}");
         }
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text,
-            json,
-        }
+        Answer { status: parts.status, headers: parts.headers, text, json }
     }
 }
 
@@ -592,14 +525,7 @@ pub fn call<'a>(method: &'a str, target: &str, body: &str) -> Call<'a> {
     } else {
         vec![("content-type", "application/json".to_owned())]
     };
-    Call {
-        method,
-        target: target.into(),
-        body: body.into(),
-        headers,
-        ak: AK,
-        sk: SK,
-    }
+    Call { method, target: target.into(), body: body.into(), headers, ak: AK, sk: SK }
 }
 
 pub fn base() -> String {
@@ -618,15 +544,9 @@ pub fn minimal(pool: &str) -> Value {
 fn user() -> UserRecord {
     use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
     // The smallest parameters: these tests are about who gets in, not about the cost.
-    let argon = Argon2::new(
-        Algorithm::Argon2id,
-        Version::V0x13,
-        Params::new(8, 1, 1, None).unwrap(),
-    );
-    let hash = argon
-        .hash_password(USER_PASSWORD.as_bytes())
-        .unwrap()
-        .to_string();
+    let argon =
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8, 1, 1, None).unwrap());
+    let hash = argon.hash_password(USER_PASSWORD.as_bytes()).unwrap().to_string();
     UserRecord {
         id: "user-1".into(),
         name: "admin".into(),
@@ -641,11 +561,7 @@ fn seen(name: &str, control_plane: bool, ready: bool) -> NodeSeen {
         uid: name.into(),
         resource_version: "1".into(),
         unschedulable: false,
-        ready: if ready {
-            Readiness::Ready
-        } else {
-            Readiness::NotReady
-        },
+        ready: if ready { Readiness::Ready } else { Readiness::NotReady },
         mark: None,
         hold: false,
         zone: Some("z1".into()),

@@ -27,36 +27,11 @@ fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let key = json!({ "sshKey": "kp" });
     let big = "A".repeat(10_244);
     vec![
-        (
-            "no maxUnavailable",
-            POOL,
-            without("maxUnavailable"),
-            "spec.maxUnavailable",
-        ),
-        (
-            "zero",
-            POOL,
-            with(POOL, "maxUnavailable", json!(0)),
-            "spec.maxUnavailable: 0",
-        ),
-        (
-            "over the cap",
-            POOL,
-            with(POOL, "maxUnavailable", json!(21)),
-            "spec.maxUnavailable: 21",
-        ),
-        (
-            "fraction",
-            POOL,
-            with(POOL, "maxUnavailable", json!(2.5)),
-            "2.5",
-        ),
-        (
-            "text",
-            POOL,
-            with(POOL, "maxUnavailable", json!("5")),
-            "\"5\"",
-        ),
+        ("no maxUnavailable", POOL, without("maxUnavailable"), "spec.maxUnavailable"),
+        ("zero", POOL, with(POOL, "maxUnavailable", json!(0)), "spec.maxUnavailable: 0"),
+        ("over the cap", POOL, with(POOL, "maxUnavailable", json!(21)), "spec.maxUnavailable: 21"),
+        ("fraction", POOL, with(POOL, "maxUnavailable", json!(2.5)), "2.5"),
+        ("text", POOL, with(POOL, "maxUnavailable", json!("5")), "\"5\""),
         ("no pool", POOL, without("nodePoolID"), "spec.nodePoolID"),
         (
             "other pool",
@@ -64,18 +39,8 @@ fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
             with(POOL, "nodePoolID", json!(OTHER_POOL)),
             "is not the pool of the path",
         ),
-        (
-            "empty list",
-            POOL,
-            with(POOL, "nodeIDs", json!([])),
-            "leave it out to mean all",
-        ),
-        (
-            "unknown node",
-            POOL,
-            with(POOL, "nodeIDs", json!(["nope"])),
-            "spec.nodeIDs[0]: \"nope\"",
-        ),
+        ("empty list", POOL, with(POOL, "nodeIDs", json!([])), "leave it out to mean all"),
+        ("unknown node", POOL, with(POOL, "nodeIDs", json!(["nope"])), "spec.nodeIDs[0]: \"nope\""),
         (
             "foreign node",
             POOL,
@@ -88,54 +53,19 @@ fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
             with(POOL, "nodeIDs", json!([NODE_A, NODE_ELSEWHERE])),
             "spec.nodeIDs[1]",
         ),
-        (
-            "duplicates",
-            POOL,
-            with(POOL, "nodeIDs", json!([NODE_A, NODE_A])),
-            "more than once",
-        ),
+        ("duplicates", POOL, with(POOL, "nodeIDs", json!([NODE_A, NODE_A])), "more than once"),
         (
             "unknown skipped",
             POOL,
             with(POOL, "skippedNodes", json!(["nope"])),
             "spec.skippedNodes[0]",
         ),
-        (
-            "retries",
-            POOL,
-            with(POOL, "retryTimes", json!(11)),
-            "from 0 to 10",
-        ),
-        (
-            "force",
-            POOL,
-            with(POOL, "force", json!("yes")),
-            "spec.force",
-        ),
-        (
-            "no spec",
-            POOL,
-            json!({ "kind": "NodePool" }),
-            "spec is mandatory",
-        ),
-        (
-            "kind",
-            POOL,
-            json!({ "kind": "Node", "spec": minimal(POOL)["spec"] }),
-            "kind",
-        ),
-        (
-            "no template",
-            "DefaultPool",
-            minimal("DefaultPool"),
-            "is mandatory for DefaultPool",
-        ),
-        (
-            "no login",
-            "DefaultPool",
-            template(json!({ "lifeCycle": life })),
-            "nodeTemplate.login",
-        ),
+        ("retries", POOL, with(POOL, "retryTimes", json!(11)), "from 0 to 10"),
+        ("force", POOL, with(POOL, "force", json!("yes")), "spec.force"),
+        ("no spec", POOL, json!({ "kind": "NodePool" }), "spec is mandatory"),
+        ("kind", POOL, json!({ "kind": "Node", "spec": minimal(POOL)["spec"] }), "kind"),
+        ("no template", "DefaultPool", minimal("DefaultPool"), "is mandatory for DefaultPool"),
+        ("no login", "DefaultPool", template(json!({ "lifeCycle": life })), "nodeTemplate.login"),
         (
             "no lifeCycle",
             "DefaultPool",
@@ -200,17 +130,9 @@ async fn every_rule_is_checked_and_a_refusal_is_inert() {
             "{what}: {}",
             answer.text
         );
-        assert!(
-            answer.message().contains(text),
-            "{what}: {}",
-            answer.message()
-        );
+        assert!(answer.message().contains(text), "{what}: {}", answer.message());
         assert_eq!(world.jobs().await, 0, "{what}");
-        assert_eq!(
-            world.dump().await,
-            before,
-            "{what}: a refused call stores nothing"
-        );
+        assert_eq!(world.dump().await, before, "{what}: a refused call stores nothing");
     }
 }
 
@@ -220,26 +142,12 @@ async fn all_violations_come_in_one_answer() {
     let body = json!({ "spec": { "nodePoolID": OTHER_POOL, "maxUnavailable": 0, "retryTimes": 99, "nodeIDs": [] } });
     let answer = world.upgrade(POOL, &body).await;
     for field in ["nodePoolID", "maxUnavailable", "retryTimes", "nodeIDs"] {
-        assert!(
-            answer.message().contains(field),
-            "{field}: {}",
-            answer.message()
-        );
+        assert!(answer.message().contains(field), "{field}: {}", answer.message());
     }
     world.cluster(|cluster| cluster.recipe = None).await;
-    let answer = world
-        .upgrade(POOL, &with(POOL, "nodeIDs", json!(["x", NODE_ELSEWHERE])))
-        .await;
-    for text in [
-        "evenkeel cluster set-machines lab",
-        "nodeIDs[0]",
-        "nodeIDs[1]",
-    ] {
-        assert!(
-            answer.message().contains(text),
-            "{text}: {}",
-            answer.message()
-        );
+    let answer = world.upgrade(POOL, &with(POOL, "nodeIDs", json!(["x", NODE_ELSEWHERE]))).await;
+    for text in ["evenkeel cluster set-machines lab", "nodeIDs[0]", "nodeIDs[1]"] {
+        assert!(answer.message().contains(text), "{text}: {}", answer.message());
     }
     assert_eq!(world.jobs().await, 0);
 }
@@ -247,20 +155,12 @@ async fn all_violations_come_in_one_answer() {
 #[tokio::test]
 async fn a_recipe_that_needs_machines_needs_them_set() {
     let world = World::new().await;
-    let script = Recipe::Script {
-        teardown: "a".into(),
-        install: "b".into(),
-        limit_s: 1,
-        needs: vec![],
-    };
+    let script =
+        Recipe::Script { teardown: "a".into(), install: "b".into(), limit_s: 1, needs: vec![] };
     world.cluster(|cluster| cluster.recipe = Some(script)).await;
     let answer = world.upgrade(POOL, &minimal(POOL)).await;
     assert_eq!(answer.status.as_u16(), 400);
-    assert!(
-        answer.message().contains("no SSH access"),
-        "{}",
-        answer.message()
-    );
+    assert!(answer.message().contains("no SSH access"), "{}", answer.message());
     assert_eq!(world.jobs().await, 0);
 }
 
@@ -269,62 +169,18 @@ async fn bodies_and_content_types() {
     let world = World::new().await;
     let good = minimal(POOL).to_string();
     let rows: Vec<(&str, &str, String, u16, &str)> = vec![
-        (
-            "pem",
-            "application/x-pem-file",
-            good.clone(),
-            400,
-            "CCE.01400006",
-        ),
-        (
-            "form",
-            "multipart/form-data; boundary=x",
-            good.clone(),
-            400,
-            "CCE.01400006",
-        ),
+        ("pem", "application/x-pem-file", good.clone(), 400, "CCE.01400006"),
+        ("form", "multipart/form-data; boundary=x", good.clone(), 400, "CCE.01400006"),
         ("text", "text/plain", good.clone(), 400, "CCE.01400006"),
-        (
-            "not JSON",
-            "application/json",
-            "{\"spec\":\n  {]".into(),
-            400,
-            "CCE.01400001",
-        ),
-        (
-            "empty",
-            "application/json",
-            String::new(),
-            400,
-            "CCE.01400001",
-        ),
+        ("not JSON", "application/json", "{\"spec\":\n  {]".into(), 400, "CCE.01400001"),
+        ("empty", "application/json", String::new(), 400, "CCE.01400001"),
         ("list", "application/json", "[]".into(), 400, "CCE.01400001"),
-        (
-            "twice",
-            "application/json",
-            "{\"spec\":{},\"Spec\":{}}".into(),
-            400,
-            "CCE.01400001",
-        ),
-        (
-            "too long",
-            "application/json",
-            " ".repeat(256 * 1024 + 1),
-            400,
-            "CCE.01400001",
-        ),
-        (
-            "charset",
-            "application/json;charset=utf-8",
-            good.clone(),
-            200,
-            "",
-        ),
+        ("twice", "application/json", "{\"spec\":{},\"Spec\":{}}".into(), 400, "CCE.01400001"),
+        ("too long", "application/json", " ".repeat(256 * 1024 + 1), 400, "CCE.01400001"),
+        ("charset", "application/json;charset=utf-8", good.clone(), 200, ""),
     ];
     for (what, kind, body, status, code) in rows {
-        world
-            .clock
-            .fetch_add(1000, std::sync::atomic::Ordering::SeqCst);
+        world.clock.fetch_add(1000, std::sync::atomic::Ordering::SeqCst);
         let mut request = call("POST", &upgrade_path(POOL), &body);
         request.headers = vec![("content-type", kind.to_owned())];
         let answer = world.send(&world.sign(&request)).await;
@@ -335,11 +191,7 @@ async fn bodies_and_content_types() {
             answer.text
         );
         if what == "not JSON" {
-            assert!(
-                answer.message().contains("line 2 column"),
-                "{}",
-                answer.message()
-            );
+            assert!(answer.message().contains("line 2 column"), "{}", answer.message());
         }
     }
 }
@@ -349,10 +201,6 @@ async fn unknown_pools_are_missing() {
     let world = World::new().await;
     for pool in ["nope", "12345678-0000-4000-8000-000000000000"] {
         let answer = world.upgrade(pool, &minimal(pool)).await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.code()),
-            (404, "CCE.01404001"),
-            "{pool}"
-        );
+        assert_eq!((answer.status.as_u16(), answer.code()), (404, "CCE.01404001"), "{pool}");
     }
 }

@@ -29,11 +29,7 @@ impl Asked {
 /// What happens to a request.
 pub enum Reply {
     /// A whole answer.
-    Whole {
-        code: u16,
-        headers: Vec<(&'static str, String)>,
-        body: String,
-    },
+    Whole { code: u16, headers: Vec<(&'static str, String)>, body: String },
     /// 200 and a chunked stream.
     Stream(Vec<Piece>),
     /// The connection is closed without a word.
@@ -55,20 +51,12 @@ pub enum Piece {
 }
 
 pub fn ok(body: Value) -> Reply {
-    Reply::Whole {
-        code: 200,
-        headers: vec![],
-        body: body.to_string(),
-    }
+    Reply::Whole { code: 200, headers: vec![], body: body.to_string() }
 }
 
 pub fn status(code: u16, message: &str) -> Reply {
     let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code});
-    Reply::Whole {
-        code,
-        headers: vec![],
-        body: body.to_string(),
-    }
+    Reply::Whole { code, headers: vec![], body: body.to_string() }
 }
 
 /// A list at a version.
@@ -99,10 +87,7 @@ impl Server {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let server = Self {
-            script: Arc::default(),
-            address,
-        };
+        let server = Self { script: Arc::default(), address };
         let shared = server.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -115,26 +100,13 @@ impl Server {
 
     /// Appends replies for `METHOD /path`.
     pub fn on(&self, what: &str, replies: Vec<Reply>) -> &Self {
-        self.script
-            .lock()
-            .unwrap()
-            .replies
-            .entry(what.to_owned())
-            .or_default()
-            .extend(replies);
+        self.script.lock().unwrap().replies.entry(what.to_owned()).or_default().extend(replies);
         self
     }
 
     /// All requests of this kind so far.
     pub fn asked(&self, what: &str) -> Vec<Asked> {
-        self.script
-            .lock()
-            .unwrap()
-            .asked
-            .iter()
-            .filter(|a| a.what == what)
-            .cloned()
-            .collect()
+        self.script.lock().unwrap().asked.iter().filter(|a| a.what == what).cloned().collect()
     }
 
     async fn serve(&self, stream: TcpStream) -> Option<()> {
@@ -144,10 +116,7 @@ impl Server {
             let reply = {
                 let mut script = self.script.lock().unwrap();
                 script.asked.push(asked.clone());
-                script
-                    .replies
-                    .get_mut(&asked.what)
-                    .and_then(VecDeque::pop_front)
+                script.replies.get_mut(&asked.what).and_then(VecDeque::pop_front)
             };
             let reply = reply.unwrap_or_else(|| match asked.what.split_once(' ') {
                 Some(("WATCH", _)) => Reply::Stream(vec![Piece::Hold]),
@@ -178,17 +147,11 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
             None => break,
         };
     }
-    let length = headers
-        .get("content-length")
-        .map_or(0, |l: &String| l.parse().unwrap());
+    let length = headers.get("content-length").map_or(0, |l: &String| l.parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let method = if query.contains("watch=true") {
-        "WATCH"
-    } else {
-        &method
-    };
+    let method = if query.contains("watch=true") { "WATCH" } else { &method };
     Some(Asked {
         what: format!("{method} {path}"),
         query: query.to_owned(),
@@ -206,19 +169,12 @@ async fn answer(stream: &mut BufReader<TcpStream>, reply: Reply) -> Option<()> {
             drop(stream.read(&mut byte).await);
             None
         }
-        Reply::Whole {
-            code,
-            headers,
-            body,
-        } => {
+        Reply::Whole { code, headers, body } => {
             let mut head = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n", body.len());
             for (name, value) in headers {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
-            stream
-                .write_all(format!("{head}\r\n{body}").as_bytes())
-                .await
-                .ok()
+            stream.write_all(format!("{head}\r\n{body}").as_bytes()).await.ok()
         }
         Reply::Stream(pieces) => {
             stream

@@ -15,28 +15,18 @@ async fn a_cut_connection_is_unknown_and_the_next_call_re_attaches() {
                 let mut lab = Lab::new().await;
                 let done = lab.host.file("done");
                 lab.script(
-                    format!(
-                        "echo begun; sleep 0.3; echo install >>{}; echo ended",
-                        done.display()
-                    ),
+                    format!("echo begun; sleep 0.3; echo install >>{}; echo ended", done.display()),
                     20,
                 );
                 *lab.host.shared.cut.lock().unwrap() = Some(cut);
                 let order = lab.order(1, Stage::Reset);
                 transient(lab.run(&order).await.0);
-                assert_eq!(
-                    *lab.host.shared.cut.lock().unwrap(),
-                    None,
-                    "{cut:?} was not reached"
-                );
+                assert_eq!(*lab.host.shared.cut.lock().unwrap(), None, "{cut:?} was not reached");
                 if restart {
                     lab.restart();
                 }
                 let end = lab.run_to_end(&order).await;
-                assert!(
-                    matches!(end, HostState::Succeeded { .. }),
-                    "{cut:?}: {end:?}"
-                );
+                assert!(matches!(end, HostState::Succeeded { .. }), "{cut:?}: {end:?}");
                 assert_eq!(lab.host.lines("done"), ["teardown", "install"], "{cut:?}");
                 assert_eq!(
                     lab.output(1, Stage::Reset).await,
@@ -65,12 +55,7 @@ async fn a_proof_that_is_cut_off_is_asked_for_again() {
             brief.template.login.remove_keys = true;
         });
         let proof = r#"{"checks":[{"name":"key","ok":true,"detail":""}]}"#.to_owned();
-        lab.host
-            .shared
-            .canned
-            .lock()
-            .unwrap()
-            .insert("prove", proof);
+        lab.host.shared.canned.lock().unwrap().insert("prove", proof);
         *lab.host.shared.cut.lock().unwrap() = Some(cut);
         let order = lab.order(1, Stage::Reset);
         transient(lab.run(&order).await.0);
@@ -88,17 +73,12 @@ async fn another_host_key_is_refused_with_both_fingerprints() {
     let said = permanent(lab.probe().await);
     assert!(said.contains(&ssh::fingerprint(&pinned).unwrap()), "{said}");
     assert!(said.contains(&ssh::fingerprint(&real).unwrap()), "{said}");
-    assert!(
-        said.contains("127.0.0.1") && said.contains("--host-key"),
-        "{said}"
-    );
+    assert!(said.contains("127.0.0.1") && said.contains("--host-key"), "{said}");
     permanent(lab.run(&lab.order(1, Stage::Reset)).await.0);
     assert!(lab.host.shared.seen.lock().unwrap().is_empty());
 
     // A key of another type is another key as well.
-    let curve = Algorithm::Ecdsa {
-        curve: EcdsaCurve::NistP256,
-    };
+    let curve = Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 };
     let other = PrivateKey::random(&mut russh::keys::key::safe_rng(), curve).unwrap();
     lab.access(|access| access.host_key = Some(public_line(&other)));
     assert!(permanent(lab.probe().await).contains("only keys of type"));
@@ -111,23 +91,14 @@ async fn another_host_key_is_refused_with_both_fingerprints() {
 async fn a_refused_login_names_user_and_host_and_no_key() {
     let lab = Lab::new().await;
     let key = new_key();
-    let pem = key
-        .to_openssh(russh::keys::ssh_key::LineEnding::LF)
-        .unwrap()
-        .to_string();
+    let pem = key.to_openssh(russh::keys::ssh_key::LineEnding::LF).unwrap().to_string();
     lab.access(|access| access.private_key = SecretString::from(pem.clone()));
     let said = permanent(lab.probe().await);
-    assert!(
-        said.contains("user root") && said.contains("127.0.0.1"),
-        "{said}"
-    );
+    assert!(said.contains("user root") && said.contains("127.0.0.1"), "{said}");
     assert!(!said.contains(pem.lines().nth(1).unwrap()));
     lab.access(|access| access.private_key = SecretString::from("canary-not-a-key"));
     let said = permanent(lab.probe().await);
-    assert!(
-        said.contains("cannot be read") && !said.contains("canary"),
-        "{said}"
-    );
+    assert!(said.contains("cannot be read") && !said.contains("canary"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,11 +116,7 @@ async fn the_wrong_machine_runs_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreachable_host_may_come_back() {
     let lab = Lab::new().await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     lab.access(|access| access.port = closed);
     assert!(transient(lab.probe().await).contains("cannot be reached"));
     // Accepts, and never says a word.
@@ -167,9 +134,7 @@ async fn a_failing_script_ends_the_order() {
     let post = crate::b64("exit 0");
     lab.change(|brief| brief.template.post_install_b64 = Some(post));
     let end = lab.run(&lab.order(1, Stage::Reset)).await.0.unwrap();
-    let HostState::Failed { step, reason } = end else {
-        panic!("{end:?}")
-    };
+    let HostState::Failed { step, reason } = end else { panic!("{end:?}") };
     assert_eq!(step, "install");
     assert!(reason.contains('7'), "{reason}");
     assert!(lab.output(1, Stage::Reset).await.ends_with("before\n"));
@@ -181,9 +146,7 @@ async fn a_hanging_script_is_stopped_at_its_limit() {
     lab.script("sleep 100".into(), 1);
     let begun = Instant::now();
     let end = lab.run(&lab.order(1, Stage::Reset)).await.0.unwrap();
-    let HostState::Failed { step, reason } = end else {
-        panic!("{end:?}")
-    };
+    let HostState::Failed { step, reason } = end else { panic!("{end:?}") };
     assert_eq!(step, "install");
     assert!(reason.contains("time limit"), "{reason}");
     assert!(begun.elapsed() < Duration::from_secs(30));
@@ -192,10 +155,7 @@ async fn a_hanging_script_is_stopped_at_its_limit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_output_is_kept_bounded_with_its_end() {
     let lab = Lab::new().await;
-    lab.script(
-        "echo first; head -c 50000000 /dev/zero | tr '\\0' x; echo; echo last".into(),
-        30,
-    );
+    lab.script("echo first; head -c 50000000 /dev/zero | tr '\\0' x; echo; echo last".into(), 30);
     let end = lab.run(&lab.order(1, Stage::Reset)).await.0.unwrap();
     assert!(matches!(end, HostState::Succeeded { .. }), "{end:?}");
     let output = lab.output(1, Stage::Reset).await;
@@ -218,23 +178,16 @@ async fn a_killed_runner_is_an_interrupted_step() {
         let begun = Instant::now();
         loop {
             if let Some(pid) = lab.host.lines("pid").first() {
-                let killed = std::process::Command::new("kill")
-                    .args(["-9", pid])
-                    .status();
+                let killed = std::process::Command::new("kill").args(["-9", pid]).status();
                 return assert!(killed.unwrap().success());
             }
-            assert!(
-                begun.elapsed() < Duration::from_secs(30),
-                "waited 30 s for the script"
-            );
+            assert!(begun.elapsed() < Duration::from_secs(30), "waited 30 s for the script");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let ((end, _), ()) = tokio::join!(lab.run(&order), kill);
     let end = end.unwrap();
-    let HostState::Failed { step, reason } = &end else {
-        panic!("{end:?}")
-    };
+    let HostState::Failed { step, reason } = &end else { panic!("{end:?}") };
     assert_eq!(step, "install");
     assert!(reason.starts_with("interrupted: "), "{reason}");
     assert_eq!(lab.run(&order).await.0.unwrap(), end);
@@ -252,11 +205,7 @@ async fn an_older_controller_and_a_second_order_are_refused() {
     for (epoch, fits) in [(8, false), (9, true), (10, true)] {
         lab.change(|brief| brief.epoch = Some(epoch));
         let probed = lab.probe().await;
-        assert_eq!(
-            probed.is_ok(),
-            fits,
-            "before the cordon: {epoch} {probed:?}"
-        );
+        assert_eq!(probed.is_ok(), fits, "before the cordon: {epoch} {probed:?}");
         if !fits {
             assert!(permanent(probed).contains("fence.json"));
         }
@@ -272,10 +221,7 @@ async fn an_older_controller_and_a_second_order_are_refused() {
         lab.run(&second).await.0
     };
     let ((first, _), second) = tokio::join!(lab.run(&first), late);
-    assert!(
-        matches!(first, Ok(HostState::Succeeded { .. })),
-        "{first:?}"
-    );
+    assert!(matches!(first, Ok(HostState::Succeeded { .. })), "{first:?}");
     assert!(transient(second).contains("cannot do it now"));
 }
 
@@ -293,9 +239,7 @@ async fn a_lost_journal_is_not_run_again() {
     };
     let ((end, _), ()) = tokio::join!(lab.run(&order), lose);
     let end = end.unwrap();
-    let HostState::Failed { step, reason } = end else {
-        panic!("{end:?}")
-    };
+    let HostState::Failed { step, reason } = end else { panic!("{end:?}") };
     assert_eq!(step, "journal");
     assert!(reason.contains("not run again"), "{reason}");
     let seen = lab.host.shared.seen.lock().unwrap();
@@ -312,9 +256,7 @@ async fn a_host_that_lost_everything_does_not_run_an_order_again_after_a_restart
     std::fs::remove_dir_all(lab.host.file("state")).unwrap();
     lab.restart();
     let end = lab.run(&order).await.0.unwrap();
-    let HostState::Failed { step, reason } = end else {
-        panic!("{end:?}")
-    };
+    let HostState::Failed { step, reason } = end else { panic!("{end:?}") };
     assert_eq!(step, "journal");
     assert!(reason.contains("not run again"), "{reason}");
     assert_eq!(lab.host.lines("done"), ran);

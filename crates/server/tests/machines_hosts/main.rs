@@ -29,19 +29,10 @@ async fn a_reset_runs_its_steps_in_order_and_keeps_their_output() {
         brief.template.post_install_b64 = Some(b64(&post));
     });
     lab.probe().await.unwrap();
-    assert_eq!(
-        lab.host.lines("done"),
-        Vec::<String>::new(),
-        "a probe runs nothing"
-    );
+    assert_eq!(lab.host.lines("done"), Vec::<String>::new(), "a probe runs nothing");
 
     let (end, steps) = lab.run(&lab.order(1, Stage::Reset)).await;
-    let Ok(HostState::Succeeded {
-        ended_host_ms: Some(ended),
-    }) = end
-    else {
-        panic!("{end:?}")
-    };
+    let Ok(HostState::Succeeded { ended_host_ms: Some(ended) }) = end else { panic!("{end:?}") };
     assert!(ended > 1_700_000_000_000, "{ended} is no wall clock");
     assert_eq!(lab.host.lines("done"), ["teardown", "pre", "install"]);
     assert!(steps.contains(&"pre_install".to_owned()), "{steps:?}");
@@ -52,14 +43,8 @@ async fn a_reset_runs_its_steps_in_order_and_keeps_their_output() {
 
     let (end, _) = lab.run(&lab.order(1, Stage::Post)).await;
     assert!(matches!(end, Ok(HostState::Succeeded { .. })), "{end:?}");
-    assert_eq!(
-        lab.host.lines("done"),
-        ["teardown", "pre", "install", "post"]
-    );
-    assert_eq!(
-        lab.output(1, Stage::Post).await,
-        "== post_install ==\nfinishing\n"
-    );
+    assert_eq!(lab.host.lines("done"), ["teardown", "pre", "install", "post"]);
+    assert_eq!(lab.output(1, Stage::Post).await, "== post_install ==\nfinishing\n");
     // One upload for all of it.
     let seen = lab.host.shared.seen.lock().unwrap();
     assert_eq!(seen.iter().filter(|word| *word == "upload").count(), 1);
@@ -94,51 +79,27 @@ async fn a_login_is_set_and_proved_over_a_new_connection() {
     let proof = |ok: bool| {
         format!(r#"{{"checks":[{{"name":"sshd_pubkey","ok":{ok},"detail":"as sshd -T says"}}]}}"#)
     };
-    lab.host
-        .shared
-        .canned
-        .lock()
-        .unwrap()
-        .insert("prove", proof(true));
+    lab.host.shared.canned.lock().unwrap().insert("prove", proof(true));
     lab.probe().await.unwrap();
     let before = lab.host.shared.connections.load(Ordering::SeqCst);
     let end = lab.run(&lab.order(1, Stage::Reset)).await.0;
     assert!(matches!(end, Ok(HostState::Succeeded { .. })), "{end:?}");
-    assert_eq!(
-        lab.host.shared.connections.load(Ordering::SeqCst) - before,
-        2
-    );
+    assert_eq!(lab.host.shared.connections.load(Ordering::SeqCst) - before, 2);
     let keys = lab.host.lines("root/root/.ssh/authorized_keys").join("\n");
     let controller = lab.book.0.lock().unwrap().ssh.clone().unwrap().public_key;
-    assert!(
-        keys.contains(&own[..60]) && keys.contains(&controller[..60]),
-        "{keys}"
-    );
+    assert!(keys.contains(&own[..60]) && keys.contains(&controller[..60]), "{keys}");
 
-    lab.host
-        .shared
-        .canned
-        .lock()
-        .unwrap()
-        .insert("prove", proof(false));
+    lab.host.shared.canned.lock().unwrap().insert("prove", proof(false));
     let end = lab.run(&lab.order(2, Stage::Reset)).await.0.unwrap();
-    let HostState::Failed { step, reason } = end else {
-        panic!("{end:?}")
-    };
-    assert_eq!(
-        (step.as_str(), reason.as_str()),
-        ("login-proof", "sshd_pubkey: as sshd -T says")
-    );
+    let HostState::Failed { step, reason } = end else { panic!("{end:?}") };
+    assert_eq!((step.as_str(), reason.as_str()), ("login-proof", "sshd_pubkey: as sshd -T says"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scan_reads_the_key_that_is_then_pinned() {
     let lab = Lab::new().await;
     let line = ssh::scan("127.0.0.1", lab.host.port).await.unwrap();
-    assert_eq!(
-        ssh::fingerprint(&line),
-        ssh::fingerprint(&public_line(&lab.host.host_key))
-    );
+    assert_eq!(ssh::fingerprint(&line), ssh::fingerprint(&public_line(&lab.host.host_key)));
     lab.access(|access| access.host_key = Some(line));
     lab.probe().await.unwrap();
 }
@@ -182,45 +143,21 @@ async fn a_command_recipe_with_ssh_lets_the_host_do_login_and_scripts() {
     let done = lab.host.file("done");
     lab.change(|brief| {
         brief.recipe = Recipe::Command {
-            argv: vec![
-                "/bin/sh".into(),
-                "-c".into(),
-                format!("cat >>{}", done.display()),
-            ],
+            argv: vec!["/bin/sh".into(), "-c".into(), format!("cat >>{}", done.display())],
             limit_s: 20,
         };
     });
     lab.probe().await.unwrap();
     // Without login and scripts nothing is left to do on the host.
     let end = lab.run(&lab.order(1, Stage::Reset)).await.0.unwrap();
-    assert_eq!(
-        end,
-        HostState::Succeeded {
-            ended_host_ms: None
-        }
-    );
-    assert!(
-        !lab.host
-            .shared
-            .seen
-            .lock()
-            .unwrap()
-            .contains(&"accept".to_owned())
-    );
+    assert_eq!(end, HostState::Succeeded { ended_host_ms: None });
+    assert!(!lab.host.shared.seen.lock().unwrap().contains(&"accept".to_owned()));
     lab.change(|brief| {
         brief.template.pre_install_b64 = Some(b64(&format!("echo pre >>{}", done.display())));
         brief.template.post_install_b64 = Some(b64(&format!("echo post >>{}", done.display())));
     });
     let (end, steps) = lab.run(&lab.order(2, Stage::Reset)).await;
-    assert!(
-        matches!(
-            end,
-            Ok(HostState::Succeeded {
-                ended_host_ms: Some(_)
-            })
-        ),
-        "{end:?}"
-    );
+    assert!(matches!(end, Ok(HostState::Succeeded { ended_host_ms: Some(_) })), "{end:?}");
     assert_eq!(steps.first().map(String::as_str), Some("command"));
     lab.run(&lab.order(2, Stage::Post)).await.0.unwrap();
     // The command got an empty document each time: the template is the host's business.
@@ -230,9 +167,7 @@ async fn a_command_recipe_with_ssh_lets_the_host_do_login_and_scripts() {
 #[tokio::test]
 async fn a_missing_host_binary_names_how_to_build_it() {
     let source = BinarySource::file(Some(std::path::Path::new("/nonexistent/evenkeel-node")));
-    let Err(error) = source.load().await else {
-        panic!("there is no such file")
-    };
+    let Err(error) = source.load().await else { panic!("there is no such file") };
     let said = error.to_string();
     assert!(said.contains("/nonexistent/evenkeel-node") && said.contains("xtask node-binary"));
 }
@@ -243,8 +178,5 @@ async fn sudo_that_asks_for_a_password_is_named() {
     lab.access(|access| access.sudo = true);
     *lab.host.shared.refusal.lock().unwrap() = Some("sudo: a password is required".into());
     let said = permanent(lab.probe().await);
-    assert!(
-        said.contains("allow it in sudoers") && said.contains("127.0.0.1"),
-        "{said}"
-    );
+    assert!(said.contains("allow it in sudoers") && said.contains("127.0.0.1"), "{said}");
 }

@@ -44,14 +44,7 @@ pub fn node_binary() -> NodeBinary {
     BINARY
         .get_or_init(|| {
             let mut build = std::process::Command::new(env!("CARGO"))
-                .args([
-                    "build",
-                    "--quiet",
-                    "-p",
-                    "evenkeel-node",
-                    "--bin",
-                    "evenkeel-node",
-                ])
+                .args(["build", "--quiet", "-p", "evenkeel-node", "--bin", "evenkeel-node"])
                 .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
                 .spawn()
                 .unwrap();
@@ -125,25 +118,12 @@ impl server::Handler for Connection {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        if self
-            .shared
-            .cut
-            .lock()
-            .unwrap()
-            .take_if(|cut| *cut == Cut::Before("auth"))
-            .is_some()
-        {
+        if self.shared.cut.lock().unwrap().take_if(|cut| *cut == Cut::Before("auth")).is_some() {
             return Err(russh::Error::Disconnect);
         }
         let known = self.shared.keys.lock().unwrap();
-        let fits = known
-            .iter()
-            .any(|k| k.key_data() == key.public_key.key_data());
-        Ok(if user == "root" && fits {
-            Auth::Accept
-        } else {
-            Auth::reject()
-        })
+        let fits = known.iter().any(|k| k.key_data() == key.public_key.key_data());
+        Ok(if user == "root" && fits { Auth::Accept } else { Auth::reject() })
     }
 
     async fn channel_open_session(
@@ -185,10 +165,7 @@ impl server::Handler for Connection {
         tokio::spawn(async move {
             let (status, stdout) = execute(&shared, &word, &command, channel_input(channel)).await;
             if cut.is_some() {
-                handle
-                    .disconnect(Disconnect::ByApplication, "cut".into(), "en".into())
-                    .await
-                    .ok();
+                handle.disconnect(Disconnect::ByApplication, "cut".into(), "en".into()).await.ok();
                 return;
             }
             handle.data(id, stdout).await.ok();
@@ -241,10 +218,7 @@ async fn execute(
             }
         }
     });
-    let output = tokio::time::timeout(LIMIT, child.wait_with_output())
-        .await
-        .unwrap()
-        .unwrap();
+    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await.unwrap().unwrap();
     feed.abort();
     (output.status.code().unwrap_or(255) as u32, output.stdout)
 }
@@ -289,10 +263,7 @@ impl TestHost {
             while let Ok((stream, _)) = listener.accept().await {
                 accepting.connections.fetch_add(1, Ordering::SeqCst);
                 let shared = Arc::clone(&accepting);
-                let connection = Connection {
-                    shared,
-                    channels: BTreeMap::new(),
-                };
+                let connection = Connection { shared, channels: BTreeMap::new() };
                 let config = Arc::clone(&config);
                 tokio::spawn(async move {
                     if let Ok(session) = server::run_stream(config, stream, connection).await {
@@ -301,13 +272,7 @@ impl TestHost {
                 });
             }
         });
-        Self {
-            dir,
-            shared,
-            host_key,
-            port,
-            machine_id: machine_id.into(),
-        }
+        Self { dir, shared, host_key, port, machine_id: machine_id.into() }
     }
 
     /// A file that scripts of the test write to.
@@ -372,12 +337,7 @@ impl Lab {
         let book = Arc::new(TestBook(Mutex::new(brief)));
         let data = tempfile::tempdir().unwrap();
         let fleet = Self::controller(&book, data.path());
-        Self {
-            host,
-            book,
-            data,
-            fleet,
-        }
+        Self { host, book, data, fleet }
     }
 
     /// A controller that has just started.
@@ -401,10 +361,7 @@ impl Lab {
 
     pub fn script(&self, text: String, limit: u32) {
         self.change(|brief| {
-            if let Recipe::Script {
-                install, limit_s, ..
-            } = &mut brief.recipe
-            {
+            if let Recipe::Script { install, limit_s, .. } = &mut brief.recipe {
                 *install = text;
                 *limit_s = limit;
             }
@@ -426,29 +383,19 @@ impl Lab {
     }
 
     pub fn order(&self, attempt: u32, stage: Stage) -> HostOrder {
-        HostOrder {
-            job: "job-1".into(),
-            target: self.target(),
-            attempt,
-            stage,
-            epoch: 1,
-        }
+        HostOrder { job: "job-1".into(), target: self.target(), attempt, stage, epoch: 1 }
     }
 
     pub async fn probe(&self) -> Result<(), Fault> {
         let (job, target) = ("job-1".into(), self.target());
         let probe = self.fleet.probe(&job, &target);
-        tokio::time::timeout(LIMIT, probe)
-            .await
-            .expect("waited 60 s for a probe")
+        tokio::time::timeout(LIMIT, probe).await.expect("waited 60 s for a probe")
     }
 
     pub async fn run(&self, order: &HostOrder) -> (Result<HostState, Fault>, Vec<String>) {
         let (to, mut from) = mpsc::channel(64);
         let run = self.fleet.run(order, to);
-        let end = tokio::time::timeout(LIMIT, run)
-            .await
-            .expect("waited 60 s for an order");
+        let end = tokio::time::timeout(LIMIT, run).await.expect("waited 60 s for an order");
         let mut steps = Vec::new();
         while let Ok(HostState::Running { step }) = from.try_recv() {
             steps.extend(step);
@@ -470,12 +417,7 @@ impl Lab {
 
     pub async fn output(&self, attempt: u32, stage: Stage) -> String {
         let (job, node) = ("job-1".into(), "node-1".into());
-        let key = OutputKey {
-            job,
-            node,
-            attempt,
-            stage,
-        };
+        let key = OutputKey { job, node, attempt, stage };
         let output = FileOutput::new(self.data.path()).load(&key).await.unwrap();
         output.unwrap_or_default().to_text()
     }

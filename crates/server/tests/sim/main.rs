@@ -3,10 +3,7 @@
 //! `SIM_SEEDS=2000 cargo test -p evenkeel-server --test sim` plays more seeds; a seed that fails prints the
 //! command that plays it alone, with a line per event.
 
-#![expect(
-    clippy::print_stderr,
-    reason = "a failing seed prints how to play it again"
-)]
+#![expect(clippy::print_stderr, reason = "a failing seed prints how to play it again")]
 
 mod ports;
 mod recorder;
@@ -97,11 +94,7 @@ fn seeds() {
     if count < SEEDS {
         return;
     }
-    let zero: Vec<_> = coverage
-        .counters()
-        .into_iter()
-        .filter(|(_, n)| *n == 0)
-        .collect();
+    let zero: Vec<_> = coverage.counters().into_iter().filter(|(_, n)| *n == 0).collect();
     assert!(zero.is_empty(), "never met: {zero:?}");
     let phases = [
         "Idle",
@@ -118,17 +111,9 @@ fn seeds() {
     let crashed = |phase: &&str| coverage.crashes.contains_key(*phase);
     let missed: Vec<_> = phases.iter().filter(|p| !crashed(p)).collect();
     assert!(missed.is_empty(), "no crash in {missed:?}");
-    let deeds = [
-        "CordonAny",
-        "UncordonClaimed",
-        "HoldAny",
-        "RemoveMark",
-        "DeleteClaimed",
-    ];
-    let missed: Vec<_> = deeds
-        .iter()
-        .filter(|deed| !coverage.people.contains_key(**deed))
-        .collect();
+    let deeds = ["CordonAny", "UncordonClaimed", "HoldAny", "RemoveMark", "DeleteClaimed"];
+    let missed: Vec<_> =
+        deeds.iter().filter(|deed| !coverage.people.contains_key(**deed)).collect();
     assert!(missed.is_empty(), "nobody did {missed:?}");
 }
 
@@ -202,10 +187,7 @@ fn crash_everywhere() {
         if ended.broken.is_some() || !success || ended.attempts != 1 {
             tell(11, &ended);
             let point = &calm.points[k as usize];
-            panic!(
-                "a crash at {point}; SIM_CRASH={k} plays it alone; {} attempts",
-                ended.attempts
-            );
+            panic!("a crash at {point}; SIM_CRASH={k} plays it alone; {} attempts", ended.attempts);
         }
     }
 }

@@ -53,10 +53,7 @@ impl Outside {
             sleep_ms(way).await;
             let Reply { after_ms, result } = rig.with(|inner| {
                 if dies && inner.life != life {
-                    return Reply {
-                        after_ms: 0,
-                        result: Err(Failure::Lost),
-                    };
+                    return Reply { after_ms: 0, result: Err(Failure::Lost) };
                 }
                 let reply = inner.world.call(call, apply);
                 if let Ok(value) = &reply.result {
@@ -79,25 +76,16 @@ impl Outside {
         let (name, uid) = (node.name.clone(), node.uid.clone());
         let rv = node.resource_version.to_string();
         let patch = move |world: &mut World| {
-            let precondition = Precondition {
-                uid: Some(uid),
-                resource_version: Some(rv),
-            };
-            world
-                .patch_node(Actor::Us, &name, &precondition, &change)
-                .map(drop)
+            let precondition = Precondition { uid: Some(uid), resource_version: Some(rv) };
+            world.patch_node(Actor::Us, &name, &precondition, &change).map(drop)
         };
-        self.api(Call::Write, false, patch, |_, ()| ())
-            .await
-            .map_err(|f| to_fault(what, f))
+        self.api(Call::Write, false, patch, |_, ()| ()).await.map_err(|f| to_fault(what, f))
     }
 
     async fn follow(self, tx: mpsc::Sender<Vec<Seen>>) {
         let mut moved = self.0.moved.subscribe();
         loop {
-            let listed = self
-                .api(Call::Read, false, |world| Ok(snapshot(world)), |_, _| ())
-                .await;
+            let listed = self.api(Call::Read, false, |world| Ok(snapshot(world)), |_, _| ()).await;
             let Ok((mut rv, all)) = listed else {
                 sleep_ms(200).await;
                 if tx.is_closed() {
@@ -117,11 +105,8 @@ impl Outside {
                 }
                 let (pause, chunk, cut) = self.0.with(|inner| {
                     let cut = inner.world.watch_dropped(opened);
-                    let pause = if cut {
-                        inner.rng.range(50, 3000)
-                    } else {
-                        inner.rng.range(0, 12)
-                    };
+                    let pause =
+                        if cut { inner.rng.range(50, 3000) } else { inner.rng.range(0, 12) };
                     (pause, inner.rng.range(1, 12) as usize, cut)
                 });
                 if cut && pause > 1500 && tx.send(vec![Seen::Live(false)]).await.is_err() {
@@ -159,11 +144,7 @@ impl Outside {
 
 fn snapshot(world: &World) -> (u64, Vec<Seen>) {
     let nodes = world.nodes().map(|n| n.seen()).collect();
-    let pods = world
-        .pods()
-        .filter(|p| p.node.is_some())
-        .map(|p| p.seen())
-        .collect();
+    let pods = world.pods().filter(|p| p.node.is_some()).map(|p| p.seen()).collect();
     let budgets = world.budgets().map(|b| b.seen()).collect();
     let all = vec![
         Seen::Relisted(Listed::Nodes(nodes)),
@@ -218,10 +199,7 @@ impl Cluster for Outside {
     }
 
     async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault> {
-        let change = NodeChange {
-            unschedulable: Some(value),
-            ..NodeChange::default()
-        };
+        let change = NodeChange { unschedulable: Some(value), ..NodeChange::default() };
         self.patch(node, change, "cordon").await
     }
 
@@ -237,14 +215,8 @@ impl Cluster for Outside {
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {
         let (key, uid) = (pod.key.clone(), pod.uid.clone());
         let evict = move |world: &mut World| {
-            let precondition = Precondition {
-                uid: Some(uid),
-                resource_version: None,
-            };
-            let options = DeleteOptions {
-                precondition,
-                ..DeleteOptions::default()
-            };
+            let precondition = Precondition { uid: Some(uid), resource_version: None };
+            let options = DeleteOptions { precondition, ..DeleteOptions::default() };
             world.evict(&key, &key.name, &options)
         };
         let refusal = match self.api(Call::Write, true, evict, |_, ()| ()).await {
@@ -252,20 +224,14 @@ impl Cluster for Outside {
             Err(Failure::Status(refusal)) => refusal,
             Err(lost @ Failure::Lost) => return Err(to_fault("evict", lost)),
         };
-        let by_budget = refusal
-            .causes
-            .iter()
-            .any(|c| c.reason == "DisruptionBudget");
-        let message = refusal
-            .causes
-            .first()
-            .map_or_else(|| refusal.message.clone(), |c| c.message.clone());
+        let by_budget = refusal.causes.iter().any(|c| c.reason == "DisruptionBudget");
+        let message =
+            refusal.causes.first().map_or_else(|| refusal.message.clone(), |c| c.message.clone());
         match refusal.code {
             404 | 409 => Ok(EvictAnswer::Gone),
-            429 if by_budget => Ok(EvictAnswer::Refused {
-                message,
-                retry_after_s: refusal.retry_after_s,
-            }),
+            429 if by_budget => {
+                Ok(EvictAnswer::Refused { message, retry_after_s: refusal.retry_after_s })
+            }
             500 if refusal.message.contains("PodDisruptionBudget") => {
                 Ok(EvictAnswer::Impossible { message })
             }
@@ -277,19 +243,11 @@ impl Cluster for Outside {
     async fn delete(&self, pod: &PodRef) -> Result<(), Fault> {
         let (key, uid) = (pod.key.clone(), pod.uid.clone());
         let delete = move |world: &mut World| {
-            let precondition = Precondition {
-                uid: Some(uid),
-                resource_version: None,
-            };
-            let options = DeleteOptions {
-                precondition,
-                ..DeleteOptions::default()
-            };
+            let precondition = Precondition { uid: Some(uid), resource_version: None };
+            let options = DeleteOptions { precondition, ..DeleteOptions::default() };
             world.delete_pod(Actor::Us, &key, &options).map(drop)
         };
-        self.api(Call::Write, true, delete, |_, ()| ())
-            .await
-            .map_err(|f| to_fault("delete", f))
+        self.api(Call::Write, true, delete, |_, ()| ()).await.map_err(|f| to_fault("delete", f))
     }
 
     async fn confirm(&self, node: &NodeName) -> Result<LiveNode, Fault> {
@@ -300,39 +258,23 @@ impl Cluster for Outside {
             Ok(LiveNode { node, pods })
         };
         let witness = move |inner: &mut Inner, live: &LiveNode| {
-            let dead = live
-                .node
-                .as_ref()
-                .is_none_or(|n| n.ready != Readiness::Ready);
+            let dead = live.node.as_ref().is_none_or(|n| n.ready != Readiness::Ready);
             let obstructs = |p: &&evenkeel_engine::facts::PodSeen| {
                 !matches!(p.owner, Owner::DaemonSet | Owner::Static)
                     && p.phase != PodPhase::Finished
                     && !(p.deleting && dead)
             };
-            let pods = live
-                .pods
-                .iter()
-                .filter(obstructs)
-                .map(|p| p.uid.clone())
-                .collect();
+            let pods = live.pods.iter().filter(obstructs).map(|p| p.uid.clone()).collect();
             let closed = live.node.as_ref().is_none_or(|n| n.unschedulable);
-            inner.fact(&Fact::Read {
-                node: witness_name,
-                closed,
-                pods,
-            });
+            inner.fact(&Fact::Read { node: witness_name, closed, pods });
         };
-        self.api(Call::Read, false, read, witness)
-            .await
-            .map_err(|f| to_fault("read", f))
+        self.api(Call::Read, false, read, witness).await.map_err(|f| to_fault("read", f))
     }
 
     async fn heartbeat(&self, node: &NodeName) -> Result<Option<i64>, Fault> {
         let name = node.clone();
         let read = move |world: &mut World| Ok(world.lease(&name).ok().map(|l| l.renew_wall_ms));
-        self.api(Call::Read, false, read, |_, _| ())
-            .await
-            .map_err(|f| to_fault("heartbeat", f))
+        self.api(Call::Read, false, read, |_, _| ()).await.map_err(|f| to_fault("heartbeat", f))
     }
 
     async fn event(&self, _: &NodeSeen, _: &str, _: &str, _: bool) -> Result<(), Fault> {
@@ -354,10 +296,7 @@ fn host_fault(failure: HostFailure) -> Fault {
         HostFailure::Unreachable(why) => Fault::transient(why),
         HostFailure::Denied => Fault::permanent("the host does not take the key"),
         HostFailure::Lost => Fault::transient("the connection broke"),
-        HostFailure::Refused {
-            kind: RefusalKind::Busy,
-            message,
-        } => Fault::transient(message),
+        HostFailure::Refused { kind: RefusalKind::Busy, message } => Fault::transient(message),
         HostFailure::Refused { message, .. } => Fault::permanent(message),
     }
 }
@@ -376,28 +315,22 @@ impl Outside {
             sleep_ms(after_ms).await;
             result
         });
-        sent.await
-            .unwrap_or(Err(HostFailure::Lost))
-            .map_err(host_fault)
+        sent.await.unwrap_or(Err(HostFailure::Lost)).map_err(host_fault)
     }
 }
 
 fn state_of(state: &OrderState, step: Option<&str>, ended: Option<i64>) -> HostState {
     match state {
-        OrderState::Accepted | OrderState::Running => HostState::Running {
-            step: step.map(str::to_owned),
-        },
-        OrderState::Succeeded => HostState::Succeeded {
-            ended_host_ms: ended,
-        },
-        OrderState::Failed { step, reason } => HostState::Failed {
-            step: step.clone(),
-            reason: reason.clone(),
-        },
-        OrderState::Interrupted { step, reason } => HostState::Failed {
-            step: step.clone(),
-            reason: format!("interrupted: {reason}"),
-        },
+        OrderState::Accepted | OrderState::Running => {
+            HostState::Running { step: step.map(str::to_owned) }
+        }
+        OrderState::Succeeded => HostState::Succeeded { ended_host_ms: ended },
+        OrderState::Failed { step, reason } => {
+            HostState::Failed { step: step.clone(), reason: reason.clone() }
+        }
+        OrderState::Interrupted { step, reason } => {
+            HostState::Failed { step: step.clone(), reason: format!("interrupted: {reason}") }
+        }
     }
 }
 
@@ -405,9 +338,7 @@ fn state_of(state: &OrderState, step: Option<&str>, ended: Option<i64>) -> HostS
 impl Machines for Outside {
     async fn probe(&self, _: &JobId, target: &Target) -> Result<(), Fault> {
         let name = target.node.clone();
-        let facts = self
-            .ssh(&target.node, move |world| world.host_facts(&name))
-            .await?;
+        let facts = self.ssh(&target.node, move |world| world.host_facts(&name)).await?;
         match &target.machine_id {
             Some(id) if *id != facts.machine_id => Err(Fault::permanent("another machine answers")),
             _ => Ok(()),
@@ -424,9 +355,7 @@ impl Machines for Outside {
             Stage::Reset => (hosts::Stage::Reset, false),
             Stage::Post => (hosts::Stage::Post, true),
         };
-        let steps = STEPS
-            .iter()
-            .filter(|(name, _)| (*name == "post_install") == post);
+        let steps = STEPS.iter().filter(|(name, _)| (*name == "post_install") == post);
         let key = OrderKey {
             job: order.job.to_string(),
             node: node.to_string(),
@@ -436,24 +365,14 @@ impl Machines for Outside {
         let sent = Order {
             key: key.clone(),
             epoch: order.epoch,
-            machine_id: order
-                .target
-                .machine_id
-                .as_deref()
-                .unwrap_or_default()
-                .to_owned(),
+            machine_id: order.target.machine_id.as_deref().unwrap_or_default().to_owned(),
             product_uuid: None,
             steps: steps
-                .map(|(name, limit_ms)| StepSpec {
-                    name: (*name).to_owned(),
-                    limit_ms: *limit_ms,
-                })
+                .map(|(name, limit_ms)| StepSpec { name: (*name).to_owned(), limit_ms: *limit_ms })
                 .collect(),
         };
         let name = node.clone();
-        let mut known = self
-            .ssh(&node, move |world| world.host_accept(&name, &sent))
-            .await?;
+        let mut known = self.ssh(&node, move |world| world.host_accept(&name, &sent)).await?;
         let mut told = None;
         loop {
             let step = known.step_name().map(str::to_owned);
@@ -467,9 +386,7 @@ impl Machines for Outside {
             }
             sleep_ms(800).await;
             let (name, key) = (node.clone(), key.clone());
-            known = self
-                .ssh(&node, move |world| world.host_order(&name, &key).cloned())
-                .await?;
+            known = self.ssh(&node, move |world| world.host_order(&name, &key).cloned()).await?;
         }
     }
 }

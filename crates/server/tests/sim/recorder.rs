@@ -38,17 +38,12 @@ impl Recorder {
                     } else {
                         inner.phases.remove(&work.name);
                     }
-                    inner.fact(&Fact::Stored {
-                        job,
-                        work: Box::new(work),
-                    });
+                    inner.fact(&Fact::Stored { job, work: Box::new(work) });
                 } else if let Some((_, job)) = key.split_once("/states/") {
                     let state: SyncState = records::decode(key, value).expect("what we wrote");
                     inner.note(&format!("STATE {job} {:?}", state.status));
                     if state.status != Status::Running {
-                        inner.fact(&Fact::Verdict {
-                            job: JobId::new(job),
-                        });
+                        inner.fact(&Fact::Verdict { job: JobId::new(job) });
                     }
                 }
             }
@@ -84,11 +79,7 @@ impl Store for Recorder {
         if done.succeeded {
             self.witness(&txn);
         }
-        if trouble == Some(true) {
-            Err(fail(true))
-        } else {
-            Ok(done)
-        }
+        if trouble == Some(true) { Err(fail(true)) } else { Ok(done) }
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {

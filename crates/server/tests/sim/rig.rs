@@ -53,11 +53,8 @@ impl Rig {
         let mut check = History::default();
         let mut broken = None;
         for node in world.nodes().filter(|n| n.unschedulable) {
-            let fact = Fact::Schedulable {
-                node: node.name.clone(),
-                schedulable: false,
-                by: Who::Person,
-            };
+            let fact =
+                Fact::Schedulable { node: node.name.clone(), schedulable: false, by: Who::Person };
             broken = check.take(base_ms, &fact).err().map(|b| b.to_string());
         }
         let rig = Arc::new(Self {
@@ -116,8 +113,7 @@ impl Rig {
         }
         let (visible, broken) = (inner.world.visible_version(), inner.broken.is_some());
         drop(inner);
-        self.moved
-            .send_if_modified(|seen| std::mem::replace(seen, visible) != visible);
+        self.moved.send_if_modified(|seen| std::mem::replace(seen, visible) != visible);
         if broken {
             self.alarm.notify_one();
         }
@@ -184,10 +180,7 @@ impl Inner {
     }
 
     fn place(&self, uid: &Uid) -> Option<NodeName> {
-        self.world
-            .pods()
-            .find(|p| p.uid == *uid)
-            .and_then(|p| p.node.clone())
+        self.world.pods().find(|p| p.uid == *uid).and_then(|p| p.node.clone())
     }
 
     fn facts(&mut self, happened: Happened) -> Vec<Fact> {
@@ -209,19 +202,11 @@ impl Inner {
             Happened::MarkCleared { node } => vec![Fact::Unmarked { node }],
             Happened::Cordoned { node, by } => {
                 ours(by);
-                vec![Fact::Schedulable {
-                    node,
-                    schedulable: false,
-                    by: who(by),
-                }]
+                vec![Fact::Schedulable { node, schedulable: false, by: who(by) }]
             }
             Happened::Uncordoned { node, by } => {
                 ours(by);
-                vec![Fact::Schedulable {
-                    node,
-                    schedulable: true,
-                    by: who(by),
-                }]
+                vec![Fact::Schedulable { node, schedulable: true, by: who(by) }]
             }
             Happened::ReadyChanged { node, ready } => vec![Fact::Ready { node, ready }],
             Happened::NodeAdded { node, ready, .. } => vec![Fact::Ready { node, ready }],
@@ -233,11 +218,7 @@ impl Inner {
             Happened::PodDeleted { uid, by } => {
                 ours(by);
                 let node = self.place(&uid);
-                vec![Fact::Deleted {
-                    uid,
-                    node,
-                    by: who(by),
-                }]
+                vec![Fact::Deleted { uid, node, by: who(by) }]
             }
             Happened::OrderAccepted { node, epoch, .. } => {
                 ours(Actor::Us);
@@ -250,10 +231,7 @@ impl Inner {
                 step: step(run.stage, &run.step),
             }],
             Happened::ScriptEnded { run, .. } => {
-                vec![Fact::StepEnded {
-                    node: run.node,
-                    step: step(run.stage, &run.step),
-                }]
+                vec![Fact::StepEnded { node: run.node, step: step(run.stage, &run.step) }]
             }
             Happened::Held { .. }
             | Happened::EvictionRepeated { .. }

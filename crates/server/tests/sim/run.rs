@@ -148,10 +148,7 @@ pub fn play(play: Play) -> Ended {
 async fn perform(play: Play) -> Ended {
     let rig = Rig::start(play.world, play.seed, play.trace);
     let began = rig.now();
-    let store = Recorder {
-        store: MemoryStore::new(),
-        rig: rig.clone(),
-    };
+    let store = Recorder { store: MemoryStore::new(), rig: rig.clone() };
     let mut crashes = play.crashes;
     crashes.reverse();
     let mut stage = Stage {
@@ -173,12 +170,7 @@ async fn perform(play: Play) -> Ended {
         life.abort();
     }
     let attempts = stage.attempts().await;
-    let points = stage
-        .reaper
-        .names
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let points = stage.reaper.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
     rig.with(|inner| {
         if let Err(why) = result {
             inner.broken.get_or_insert(why);
@@ -226,8 +218,7 @@ impl Stage {
         if before != after {
             return Err("L1: it does not come to rest".to_owned());
         }
-        self.rig
-            .with(|inner| inner.check.at_rest().map_err(|b| b.to_string()))
+        self.rig.with(|inner| inner.check.at_rest().map_err(|b| b.to_string()))
     }
 
     /// A new controller on the same store.
@@ -263,11 +254,7 @@ impl Stage {
                 return true;
             }
             let index = reaper.passed.fetch_add(1, Ordering::Relaxed);
-            reaper
-                .names
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(name.to_owned());
+            reaper.names.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
             let dies = index == reaper.at.load(Ordering::Relaxed);
             if dies {
                 reaper.dead.store(true, Ordering::Relaxed);
@@ -321,11 +308,7 @@ impl Stage {
             life.abort();
             let _ = life.await;
         }
-        let down = if rng.chance(300) {
-            rng.range(5_000, 60_000)
-        } else {
-            rng.range(0, 3_000)
-        };
+        let down = if rng.chance(300) { rng.range(5_000, 60_000) } else { rng.range(0, 3_000) };
         self.rig.with(|inner| {
             inner.note("LIFE ends");
             inner.life += 1;
@@ -343,12 +326,7 @@ impl Stage {
 
     async fn nodes(&self) -> BTreeMap<NodeName, (NodeRecord, u64)> {
         let prefix = keys::nodes(PROJECT, &ClusterId::new(CLUSTER));
-        let listing = self
-            .store
-            .store
-            .list(&prefix, Page::all())
-            .await
-            .expect("memory");
+        let listing = self.store.store.list(&prefix, Page::all()).await.expect("memory");
         let entry = |kv: &evenkeel_server::store::KeyValue| {
             let record: NodeRecord = records::decode(&kv.key, &kv.value).expect("ours");
             (NodeName::new(&record.name), (record, kv.mod_revision))
@@ -361,11 +339,7 @@ impl Stage {
         for _ in 0..900 {
             let known = self.nodes().await;
             let there = |name: &&NodeName| self.rig.with(|i| i.world.node(name).is_ok());
-            if wanted
-                .iter()
-                .filter(there)
-                .all(|name| known.contains_key(name))
-            {
+            if wanted.iter().filter(there).all(|name| known.contains_key(name)) {
                 return Ok(());
             }
             self.pass_time(Duration::from_secs(1), rng).await?;
@@ -393,14 +367,9 @@ impl Stage {
                 let Some((record, revision)) = known.get(name) else {
                     continue;
                 };
-                let record = NodeRecord {
-                    pool: id.clone(),
-                    ..record.clone()
-                };
+                let record = NodeRecord { pool: id.clone(), ..record.clone() };
                 let key = keys::node(PROJECT, &cluster, &record.id);
-                txn = txn
-                    .when_mod_revision(&key, *revision)
-                    .put(key, records::encode(&record));
+                txn = txn.when_mod_revision(&key, *revision).put(key, records::encode(&record));
             }
             let done = self.store.store.txn(txn).await.map_err(|e| e.to_string())?;
             if !done.succeeded {
@@ -417,15 +386,7 @@ impl Stage {
         let members: BTreeMap<NodeName, TargetNode> = known
             .iter()
             .filter(|(_, (record, _))| record.pool == ask.pool)
-            .map(|(n, (r, _))| {
-                (
-                    n.clone(),
-                    TargetNode {
-                        id: r.id.clone(),
-                        name: n.clone(),
-                    },
-                )
-            })
+            .map(|(n, (r, _))| (n.clone(), TargetNode { id: r.id.clone(), name: n.clone() }))
             .collect();
         let listed = |name: &NodeName| ask.nodes.as_ref().is_none_or(|all| all.contains(name));
         let (skipped, targets): (Vec<_>, Vec<_>) = members
@@ -470,23 +431,13 @@ impl Stage {
             accepted_ms: 0,
             authorized_keys: None,
         };
-        let now = self
-            .board
-            .get(&cluster)
-            .map_or_else(Default::default, |s| s.now);
-        let state = SyncState {
-            status: Status::Running,
-            accepted: now,
-            stalled_since: None,
-        };
+        let now = self.board.get(&cluster).map_or_else(Default::default, |s| s.now);
+        let state = SyncState { status: Status::Running, accepted: now, stalled_since: None };
         let active = keys::active(PROJECT, &cluster, &ask.pool);
         let txn = Txn::new()
             .when_absent(&active)
             .put(keys::job(PROJECT, &cluster, &job), records::encode(&record))
-            .put(
-                keys::job_state(PROJECT, &cluster, &job),
-                records::encode(&state),
-            )
+            .put(keys::job_state(PROJECT, &cluster, &job), records::encode(&state))
             .put(active, records::encode(&job))
             .put(pool_key, records::encode(&pool));
         self.rig.with(|inner| {
@@ -531,20 +482,12 @@ impl Stage {
             }
         }
         let why = self.board.get(&cluster).map(|s| format!("{:?}", s.reports));
-        Err(format!(
-            "L1: no verdict; reports: {}",
-            why.unwrap_or_default()
-        ))
+        Err(format!("L1: no verdict; reports: {}", why.unwrap_or_default()))
     }
 
     async fn attempts(&self) -> u32 {
         let prefix = format!("{}works/", keys::inside(PROJECT, &ClusterId::new(CLUSTER)));
-        let listing = self
-            .store
-            .store
-            .list(&prefix, Page::all())
-            .await
-            .expect("memory");
+        let listing = self.store.store.list(&prefix, Page::all()).await.expect("memory");
         let works = listing.items.iter().map(|kv| {
             records::decode::<evenkeel_engine::sync::Work>(&kv.key, &kv.value).expect("ours")
         });

@@ -8,18 +8,10 @@ use std::collections::BTreeMap;
 
 fn ask(rng: &mut Rng, pool: &PoolId, members: &[NodeName]) -> Ask {
     let some = |rng: &mut Rng, per_mille: u32| -> Vec<NodeName> {
-        members
-            .iter()
-            .filter(|_| rng.chance(per_mille))
-            .cloned()
-            .collect()
+        members.iter().filter(|_| rng.chance(per_mille)).cloned().collect()
     };
     let named = rng.chance(200).then(|| some(rng, 600));
-    let skipped = if rng.chance(150) {
-        some(rng, 200)
-    } else {
-        Vec::new()
-    };
+    let skipped = if rng.chance(150) { some(rng, 200) } else { Vec::new() };
     Ask {
         pool: pool.clone(),
         nodes: named,
@@ -48,12 +40,7 @@ pub fn of(seed: u64, trace: bool) -> Play {
         pools.entry(PoolId::new(pool)).or_default().push(name);
     }
     let rounds = (0..if rng.chance(500) { 2 } else { 1 })
-        .map(|_| {
-            pools
-                .iter()
-                .map(|(pool, members)| ask(&mut rng, pool, members))
-                .collect()
-        })
+        .map(|_| pools.iter().map(|(pool, members)| ask(&mut rng, pool, members)).collect())
         .collect();
     let crashes = match rng.range(0, 3) {
         0 => 0,
@@ -68,12 +55,5 @@ pub fn of(seed: u64, trace: bool) -> Play {
             }
         })
         .collect();
-    Play {
-        seed,
-        world: scenario.build(),
-        pools,
-        rounds,
-        crashes,
-        trace,
-    }
+    Play { seed, world: scenario.build(), pools, rounds, crashes, trace }
 }

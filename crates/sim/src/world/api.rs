@@ -65,9 +65,7 @@ impl World {
 
     /// All pods bound to a node.
     pub fn pods_on(&self, node: &NodeName) -> impl Iterator<Item = &Arc<Pod>> {
-        self.pods
-            .values()
-            .filter(move |pod| pod.node.as_ref() == Some(node))
+        self.pods.values().filter(move |pod| pod.node.as_ref() == Some(node))
     }
 
     /// All budgets, by namespace and name.
@@ -87,18 +85,12 @@ impl World {
 
     /// GET of a node.
     pub fn node(&self, name: &NodeName) -> Result<Arc<Node>, Refusal> {
-        self.nodes
-            .get(name)
-            .cloned()
-            .ok_or_else(|| Refusal::not_found("nodes", "", name.as_str()))
+        self.nodes.get(name).cloned().ok_or_else(|| Refusal::not_found("nodes", "", name.as_str()))
     }
 
     /// GET of a pod.
     pub fn pod(&self, key: &ObjectKey) -> Result<Arc<Pod>, Refusal> {
-        self.pods
-            .get(key)
-            .cloned()
-            .ok_or_else(|| Refusal::not_found("pods", "", &key.name))
+        self.pods.get(key).cloned().ok_or_else(|| Refusal::not_found("pods", "", &key.name))
     }
 
     /// GET of a budget.
@@ -164,8 +156,7 @@ impl World {
 
     /// DELETE of a node. The kubelet behind it does not register again before it is restarted.
     pub fn delete_node(&mut self, by: Actor, name: &NodeName) -> Result<Arc<Node>, Refusal> {
-        self.remove_node(name, by)
-            .ok_or_else(|| Refusal::not_found("nodes", "", name.as_str()))
+        self.remove_node(name, by).ok_or_else(|| Refusal::not_found("nodes", "", name.as_str()))
     }
 
     /// DELETE of a pod, without asking budgets.
@@ -181,10 +172,7 @@ impl World {
             return Ok(pod);
         }
         if pod.deleting_since.is_none() {
-            self.happened(Happened::PodDeleted {
-                uid: pod.uid.clone(),
-                by,
-            });
+            self.happened(Happened::PodDeleted { uid: pod.uid.clone(), by });
         }
         self.begin_delete(key, options.grace_s);
         Ok(self.pods.get(key).cloned().unwrap_or(pod))
@@ -279,12 +267,7 @@ pub(super) fn check_delete(
     if let Some(uid) = &wanted.uid
         && *uid != pod.uid
     {
-        return Err(Refusal::other_uid(
-            kind,
-            &pod.key.name,
-            uid.as_str(),
-            pod.uid.as_str(),
-        ));
+        return Err(Refusal::other_uid(kind, &pod.key.name, uid.as_str(), pod.uid.as_str()));
     }
     if let Some(rv) = &wanted.resource_version
         && *rv != pod.rv.to_string()

@@ -42,18 +42,12 @@ impl World {
         if self.faults_on {
             if self.fault_rng.chance(self.plan.flow_control_per_mille) {
                 self.coverage.flow_control_429 += 1;
-                return Reply {
-                    after_ms,
-                    result: Err(Failure::Status(Refusal::flow_control())),
-                };
+                return Reply { after_ms, result: Err(Failure::Status(Refusal::flow_control())) };
             }
             if self.fault_rng.chance(self.plan.server_error_per_mille) {
                 self.coverage.server_errors += 1;
                 let code = if self.fault_rng.chance(500) { 500 } else { 503 };
-                return Reply {
-                    after_ms,
-                    result: status(code),
-                };
+                return Reply { after_ms, result: status(code) };
             }
             if self.fault_rng.chance(self.plan.slow_per_mille) {
                 self.coverage.slow_answers += 1;
@@ -64,10 +58,7 @@ impl World {
         if lost && self.fault_rng.chance(300) {
             // It never arrived.
             self.coverage.lost_answers += 1;
-            return Reply {
-                after_ms,
-                result: Err(Failure::Lost),
-            };
+            return Reply { after_ms, result: Err(Failure::Lost) };
         }
         self.penalty_ms = 0;
         let answer = apply(self);
@@ -77,16 +68,9 @@ impl World {
             if call == Call::Write && answer.is_ok() {
                 self.coverage.lost_after_applying += 1;
             }
-            let result = if self.fault_rng.chance(500) {
-                status(504)
-            } else {
-                Err(Failure::Lost)
-            };
+            let result = if self.fault_rng.chance(500) { status(504) } else { Err(Failure::Lost) };
             return Reply { after_ms, result };
         }
-        Reply {
-            after_ms,
-            result: answer.map_err(Failure::Status),
-        }
+        Reply { after_ms, result: answer.map_err(Failure::Status) }
     }
 }

@@ -14,12 +14,7 @@ impl World {
         let Some(budget) = self.budgets.get(key).cloned() else {
             return;
         };
-        let pods: Vec<_> = self
-            .pods
-            .values()
-            .filter(|pod| budget.covers(pod))
-            .cloned()
-            .collect();
+        let pods: Vec<_> = self.pods.values().filter(|pod| budget.covers(pod)).cloned().collect();
         let timeout = self.tunables.disruption_timeout_ms;
         let mut status = budget.status.clone();
         // By name: the replacement of the same name keeps the entry of a pod that is gone.
@@ -32,11 +27,8 @@ impl World {
             .filter(|pod| pod.healthy() && !status.disrupted.contains_key(&*pod.key.name))
             .count() as i32;
         let workloads: BTreeSet<_> = pods.iter().filter_map(|pod| pod.workload.clone()).collect();
-        let scale: u32 = workloads
-            .iter()
-            .filter_map(|key| self.workloads.get(key))
-            .map(|w| w.replicas)
-            .sum();
+        let scale: u32 =
+            workloads.iter().filter_map(|key| self.workloads.get(key)).map(|w| w.replicas).sum();
         let (expected, desired) = match budget.limit {
             Limit::MinAvailable(crate::objects::Amount::Pods(n)) => (pods.len() as u32, n),
             Limit::MinAvailable(share) => (scale, share.of(scale)),
@@ -48,11 +40,7 @@ impl World {
         status.desired = desired as i32;
         status.expected = expected as i32;
         status.observed_generation = budget.generation;
-        let recheck = status
-            .disrupted
-            .values()
-            .min()
-            .map(|at| at + timeout + 1000 - self.now);
+        let recheck = status.disrupted.values().min().map(|at| at + timeout + 1000 - self.now);
         if status != budget.status {
             let mut after = budget.as_ref().clone();
             after.status = status;
@@ -123,20 +111,12 @@ impl World {
             labels: workload.labels.clone(),
             owner: workload.owner(),
             workload: (workload.kind != Kind::Bare).then(|| workload.key.clone()),
-            phase: if finished {
-                PodPhase::Finished
-            } else {
-                PodPhase::Pending
-            },
+            phase: if finished { PodPhase::Finished } else { PodPhase::Pending },
             ready: false,
             deleting_since: None,
             grace_s: workload.grace_s,
             stop_ms: workload.stop_ms,
-            start_ms: if workload.broken {
-                u64::MAX
-            } else {
-                workload.start_ms
-            },
+            start_ms: if workload.broken { u64::MAX } else { workload.start_ms },
             local_data: workload.local_data,
             protected: workload.protected,
             finalizer: self.faults_on && self.fault_rng.chance(self.plan.stuck_pod_per_mille),
@@ -163,10 +143,7 @@ impl World {
             .collect();
         for pod in waiting {
             let promised = |node: &NodeName| {
-                self.queued
-                    .iter()
-                    .filter(|t| matches!(t, Task::Bind(_, _, n) if n == node))
-                    .count()
+                self.queued.iter().filter(|t| matches!(t, Task::Bind(_, _, n) if n == node)).count()
             };
             let best = self
                 .nodes
@@ -176,10 +153,8 @@ impl World {
                     let here: Vec<_> = self.pods_on(&node.name).collect();
                     let load = here.len() + promised(&node.name);
                     let same = here.iter().filter(|p| p.workload == pod.workload).count();
-                    let avoided = node
-                        .taints
-                        .iter()
-                        .any(|taint| taint.effect == "PreferNoSchedule");
+                    let avoided =
+                        node.taints.iter().any(|taint| taint.effect == "PreferNoSchedule");
                     (load < node.capacity as usize)
                         .then(|| (avoided, same, load, node.name.clone()))
                 })
@@ -191,16 +166,11 @@ impl World {
     }
 
     fn binding(&self, uid: &Uid) -> bool {
-        self.queued
-            .iter()
-            .any(|task| matches!(task, Task::Bind(_, bound, _) if bound == uid))
+        self.queued.iter().any(|task| matches!(task, Task::Bind(_, bound, _) if bound == uid))
     }
 
     pub(super) fn bind(&mut self, key: &ObjectKey, uid: &Uid, node: &NodeName) {
-        let Some(pod) = self
-            .pods
-            .get(key)
-            .filter(|pod| pod.uid == *uid && pod.node.is_none())
+        let Some(pod) = self.pods.get(key).filter(|pod| pod.uid == *uid && pod.node.is_none())
         else {
             return;
         };
@@ -208,10 +178,7 @@ impl World {
             self.later_between(5, 50, Task::Schedule);
             return;
         }
-        let zone = self
-            .nodes
-            .get(node)
-            .and_then(|n| n.labels.get(ZONE_LABEL).cloned());
+        let zone = self.nodes.get(node).and_then(|n| n.labels.get(ZONE_LABEL).cloned());
         if self.nodes.get(node).is_some_and(|n| n.unschedulable) && pod.owner != Owner::DaemonSet {
             self.coverage.bound_after_cordon += 1;
         }
@@ -223,10 +190,7 @@ impl World {
         }
         let pod = self.put_pod(pod);
         if pod.phase == PodPhase::Pending {
-            self.later(
-                pod.start_ms.min(600_000) / 3,
-                Task::PodRunning(key.clone(), uid.clone()),
-            );
+            self.later(pod.start_ms.min(600_000) / 3, Task::PodRunning(key.clone(), uid.clone()));
         }
     }
 
@@ -247,20 +211,12 @@ impl World {
         node.ready = Readiness::Unknown;
         node.ready_since_ms = self.now;
         self.put_node(node, Actor::System);
-        for pod in self
-            .pods_on(name)
-            .filter(|pod| pod.ready)
-            .cloned()
-            .collect::<Vec<_>>()
-        {
+        for pod in self.pods_on(name).filter(|pod| pod.ready).cloned().collect::<Vec<_>>() {
             let mut pod = pod.as_ref().clone();
             pod.ready = false;
             self.put_pod(pod);
         }
-        self.later(
-            self.tunables.pod_eviction_ms,
-            Task::TaintEvict(name.clone(), self.now),
-        );
+        self.later(self.tunables.pod_eviction_ms, Task::TaintEvict(name.clone(), self.now));
     }
 
     /// Pods do not tolerate an unreachable node for ever.
@@ -280,10 +236,7 @@ impl World {
             .cloned()
             .collect();
         for pod in pods {
-            self.happened(Happened::PodDeleted {
-                uid: pod.uid.clone(),
-                by: Actor::System,
-            });
+            self.happened(Happened::PodDeleted { uid: pod.uid.clone(), by: Actor::System });
             self.begin_delete(&pod.key, None);
         }
     }

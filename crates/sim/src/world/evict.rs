@@ -45,21 +45,14 @@ impl World {
         options: &DeleteOptions,
     ) -> Result<(), Refusal> {
         if *key.name != *body_name {
-            return Err(Refusal::bad_request(
-                "name in URL does not match name in Eviction object",
-            ));
+            return Err(Refusal::bad_request("name in URL does not match name in Eviction object"));
         }
         let pod = self.pod(key)?;
         let over = matches!(pod.phase, PodPhase::Pending | PodPhase::Finished);
         if over || pod.deleting_since.is_some() {
             return self.delete_evicted(&pod, options);
         }
-        let budgets: Vec<_> = self
-            .budgets
-            .values()
-            .filter(|b| b.covers(&pod))
-            .cloned()
-            .collect();
+        let budgets: Vec<_> = self.budgets.values().filter(|b| b.covers(&pod)).cloned().collect();
         let budget = match budgets.as_slice() {
             [] => return self.delete_evicted(&pod, options),
             [one] => one.clone(),
@@ -89,14 +82,7 @@ impl World {
                 format!("The disruption budget {name} is still being processed by the server.");
             return Err(Refusal::budget(cause, Some(10)));
         }
-        let forbidden = |why| {
-            Err(Refusal::forbidden(
-                "poddisruptionbudget",
-                "policy",
-                name,
-                why,
-            ))
-        };
+        let forbidden = |why| Err(Refusal::forbidden("poddisruptionbudget", "policy", name, why));
         if status.allowed < 0 {
             return forbidden("pdb disruptions allowed is negative");
         }
@@ -119,10 +105,7 @@ impl World {
         if dry_run {
             return Ok(());
         }
-        if self
-            .last_decrement
-            .get(&budget.key)
-            .is_some_and(|at| self.now - at < CONFLICT_WINDOW_MS)
+        if self.last_decrement.get(&budget.key).is_some_and(|at| self.now - at < CONFLICT_WINDOW_MS)
         {
             self.coverage.budget_conflicts += 1;
             self.penalty_ms += CONFLICT_SLEEP_MS;
@@ -130,10 +113,7 @@ impl World {
         self.last_decrement.insert(budget.key.clone(), self.now);
         let mut charged = budget.clone();
         charged.status.allowed -= 1;
-        charged
-            .status
-            .disrupted
-            .insert(pod.key.name.to_string(), self.now);
+        charged.status.disrupted.insert(pod.key.name.to_string(), self.now);
         self.put_budget(charged);
         self.later_between(10, 400, Task::BudgetSync(budget.key.clone()));
         Ok(())
@@ -145,9 +125,7 @@ impl World {
             return Ok(());
         }
         if pod.deleting_since.is_some() {
-            self.happened(Happened::EvictionRepeated {
-                uid: pod.uid.clone(),
-            });
+            self.happened(Happened::EvictionRepeated { uid: pod.uid.clone() });
         } else {
             let mut marked = pod.as_ref().clone();
             marked.evicted = true;

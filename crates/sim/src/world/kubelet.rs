@@ -29,14 +29,11 @@ impl World {
     }
 
     fn kubelet_lives(&self, name: &NodeName, life: u64) -> bool {
-        self.hosts
-            .get(name)
-            .is_some_and(|host| host.kubelet_up && host.kubelet_life == life)
+        self.hosts.get(name).is_some_and(|host| host.kubelet_up && host.kubelet_life == life)
     }
 
     fn kubelet_up(&self, name: Option<&NodeName>) -> bool {
-        name.and_then(|name| self.hosts.get(name))
-            .is_some_and(|host| host.kubelet_up)
+        name.and_then(|name| self.hosts.get(name)).is_some_and(|host| host.kubelet_up)
     }
 
     /// A started kubelet finds or creates its Node, and takes up what is bound to it.
@@ -115,19 +112,8 @@ impl World {
         };
         let rv = self.next_rv();
         let observed_ms = self.now;
-        self.leases.insert(
-            name.clone(),
-            Lease {
-                uid,
-                rv,
-                renew_wall_ms,
-                observed_ms,
-            },
-        );
-        self.later(
-            self.tunables.lease_renew_ms,
-            Task::Renew(name.clone(), life),
-        );
+        self.leases.insert(name.clone(), Lease { uid, rv, renew_wall_ms, observed_ms });
+        self.later(self.tunables.lease_renew_ms, Task::Renew(name.clone(), life));
         self.later(self.tunables.monitor_grace_ms, Task::Monitor(name.clone()));
     }
 
@@ -136,11 +122,7 @@ impl World {
         if !self.kubelet_lives(name, life) {
             return;
         }
-        let Some(node) = self
-            .nodes
-            .get(name)
-            .filter(|node| node.ready != Readiness::Ready)
-        else {
+        let Some(node) = self.nodes.get(name).filter(|node| node.ready != Readiness::Ready) else {
             return;
         };
         let mut node = node.as_ref().clone();
@@ -164,19 +146,12 @@ impl World {
         }
         if start_ms != u64::MAX {
             let jitter = self.rng.range(0, start_ms / 3);
-            self.later(
-                start_ms * 2 / 3 + jitter,
-                Task::PodReady(key.clone(), uid.clone()),
-            );
+            self.later(start_ms * 2 / 3 + jitter, Task::PodReady(key.clone(), uid.clone()));
         }
     }
 
     pub(super) fn pod_ready(&mut self, key: &ObjectKey, uid: &Uid) {
-        let Some(pod) = self
-            .pods
-            .get(key)
-            .filter(|pod| pod.uid == *uid && !pod.ready)
-        else {
+        let Some(pod) = self.pods.get(key).filter(|pod| pod.uid == *uid && !pod.ready) else {
             return;
         };
         if pod.deleting_since.is_some() || pod.phase != PodPhase::Running {

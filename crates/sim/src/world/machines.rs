@@ -12,10 +12,7 @@ use evenkeel_engine::ids::{JobId, NodeName};
 const OUTPUT_MAX: usize = 1024 * 1024;
 
 fn refused<T>(kind: RefusalKind, message: impl Into<String>) -> Result<T, HostFailure> {
-    Err(HostFailure::Refused {
-        kind,
-        message: message.into(),
-    })
+    Err(HostFailure::Refused { kind, message: message.into() })
 }
 
 impl World {
@@ -24,38 +21,23 @@ impl World {
         let after_ms = self.rng.range(15, 90);
         let Some(host) = self.hosts.get(node) else {
             let why = HostFailure::Unreachable(format!("no machine at the address of {node}"));
-            return Reply {
-                after_ms,
-                result: Err(why),
-            };
+            return Reply { after_ms, result: Err(why) };
         };
         if !host.up || host.unreachable_until > self.now {
             self.coverage.unreachable += 1;
             let why = HostFailure::Unreachable("connection timed out".to_owned());
-            return Reply {
-                after_ms: 3000,
-                result: Err(why),
-            };
+            return Reply { after_ms: 3000, result: Err(why) };
         }
         if host.denies {
             self.coverage.denied += 1;
-            return Reply {
-                after_ms,
-                result: Err(HostFailure::Denied),
-            };
+            return Reply { after_ms, result: Err(HostFailure::Denied) };
         }
         if self.faults_on && self.fault_rng.chance(self.plan.ssh_refused_per_mille) {
             self.coverage.ssh_drops += 1;
             let why = HostFailure::Unreachable("connection reset by peer".to_owned());
-            return Reply {
-                after_ms,
-                result: Err(why),
-            };
+            return Reply { after_ms, result: Err(why) };
         }
-        Reply {
-            after_ms,
-            result: Ok(()),
-        }
+        Reply { after_ms, result: Ok(()) }
     }
 
     /// Whether the connection breaks before the answer arrives. Call it after the effect.
@@ -76,11 +58,7 @@ impl World {
         let Reply { after_ms, result } = self.ssh(node);
         let result = result.and_then(|()| {
             let answer = effect(self);
-            if self.ssh_loses_answer() {
-                Err(HostFailure::Lost)
-            } else {
-                answer
-            }
+            if self.ssh_loses_answer() { Err(HostFailure::Lost) } else { answer }
         });
         Reply { after_ms, result }
     }
@@ -132,20 +110,14 @@ impl World {
     fn try_accept(&mut self, node: &NodeName, order: &Order) -> Result<Journaled, HostFailure> {
         let host = self.host(node)?;
         if order.steps.is_empty() {
-            return refused(
-                RefusalKind::BadOrder,
-                format!("order {} has no steps", order.key),
-            );
+            return refused(RefusalKind::BadOrder, format!("order {} has no steps", order.key));
         }
         let other_uuid = order
             .product_uuid
             .as_ref()
             .is_some_and(|uuid| !uuid.eq_ignore_ascii_case(&host.product_uuid));
         if !order.machine_id.eq_ignore_ascii_case(&host.machine_id) || other_uuid {
-            return refused(
-                RefusalKind::WrongMachine,
-                "this is not the machine the order is for",
-            );
+            return refused(RefusalKind::WrongMachine, "this is not the machine the order is for");
         }
         if order.epoch < host.epoch_seen {
             let message = format!(
@@ -162,22 +134,13 @@ impl World {
             return Ok(known);
         }
         let rank = |key: &OrderKey| (key.attempt, key.stage);
-        if host
-            .orders
-            .keys()
-            .any(|key| key.job == order.key.job && rank(key) >= rank(&order.key))
-        {
-            let message = format!(
-                "order {} or a later one of its job has been on this host",
-                order.key
-            );
+        if host.orders.keys().any(|key| key.job == order.key.job && rank(key) >= rank(&order.key)) {
+            let message =
+                format!("order {} or a later one of its job has been on this host", order.key);
             return refused(RefusalKind::Fenced, message);
         }
         if let Some(running) = host.running() {
-            return refused(
-                RefusalKind::Busy,
-                format!("order {} runs", running.order.key),
-            );
+            return refused(RefusalKind::Busy, format!("order {} runs", running.order.key));
         }
         Ok(self.journal(node, order))
     }
@@ -206,11 +169,7 @@ impl World {
             node: node.clone(),
             epoch: order.epoch,
         });
-        self.later_between(
-            10,
-            60,
-            Task::OrderBegin(node.clone(), order.key.clone(), boots),
-        );
+        self.later_between(10, 60, Task::OrderBegin(node.clone(), order.key.clone(), boots));
         entry
     }
 
@@ -219,21 +178,13 @@ impl World {
         let host = self.host(node)?;
         match host.orders.get(key) {
             Some(order) => Ok(order),
-            None => refused(
-                RefusalKind::UnknownOrder,
-                format!("no order {key} on this host"),
-            ),
+            None => refused(RefusalKind::UnknownOrder, format!("no order {key} on this host")),
         }
     }
 
     fn order_mut(&mut self, node: &NodeName, key: &OrderKey, boots: u64) -> Option<&mut Journaled> {
-        let host = self
-            .hosts
-            .get_mut(node)
-            .filter(|host| host.up && host.boots == boots)?;
-        host.orders
-            .get_mut(key)
-            .filter(|order| !order.state.is_final())
+        let host = self.hosts.get_mut(node).filter(|host| host.up && host.boots == boots)?;
+        host.orders.get_mut(key).filter(|order| !order.state.is_final())
     }
 
     pub(super) fn order_begin(&mut self, node: &NodeName, key: &OrderKey, boots: u64) {
@@ -262,12 +213,7 @@ impl World {
         let run = run_of(node, key, &step.name);
         self.happened(Happened::ScriptStarted { run: run.clone() });
         self.runs.push(run);
-        let (low, high) = self
-            .tunables
-            .steps_ms
-            .get(&step.name)
-            .copied()
-            .unwrap_or((100, 1000));
+        let (low, high) = self.tunables.steps_ms.get(&step.name).copied().unwrap_or((100, 1000));
         let mut lasts = self.rng.range(low, high);
         let trouble = self.step_trouble(node, key, &step.name);
         let mut fate = Outcome::Ok;
@@ -319,11 +265,7 @@ impl World {
                 StepTrouble::KillRunner,
                 StepTrouble::Hang,
             ];
-            if chance {
-                self.fault_rng.pick(&any).copied()
-            } else {
-                None
-            }
+            if chance { self.fault_rng.pick(&any).copied() } else { None }
         });
         if trouble.is_some() {
             self.coverage.step_faults += 1;
@@ -332,11 +274,7 @@ impl World {
     }
 
     fn say(&mut self, node: &NodeName, key: &OrderKey, text: &str) {
-        if let Some(order) = self
-            .hosts
-            .get_mut(node)
-            .and_then(|host| host.orders.get_mut(key))
-        {
+        if let Some(order) = self.hosts.get_mut(node).and_then(|host| host.orders.get_mut(key)) {
             let room = OUTPUT_MAX.saturating_sub(order.output.len());
             order.output.extend(text.bytes().take(room));
         }
@@ -364,10 +302,7 @@ impl World {
                 Outcome::Exit(code) => format!("exit status {code}"),
                 _ => "stopped: time limit passed".to_owned(),
             };
-            order.state = OrderState::Failed {
-                step: step.name.clone(),
-                reason,
-            };
+            order.state = OrderState::Failed { step: step.name.clone(), reason };
         } else if last {
             order.state = OrderState::Succeeded;
         } else {
@@ -400,10 +335,7 @@ impl World {
                 OrderState::Running => order.step_name().unwrap_or_default().to_owned(),
                 _ => String::new(),
             };
-            order.state = OrderState::Interrupted {
-                step: step.clone(),
-                reason: why.to_owned(),
-            };
+            order.state = OrderState::Interrupted { step: step.clone(), reason: why.to_owned() };
             cut = Some((key.clone(), step));
         }
         if let Some((key, step)) = cut.filter(|(_, step)| !step.is_empty()) {
@@ -415,11 +347,5 @@ impl World {
 
 fn run_of(node: &NodeName, key: &OrderKey, step: &str) -> Run {
     let (job, step) = (JobId::new(&key.job), step.to_owned());
-    Run {
-        job,
-        node: node.clone(),
-        attempt: key.attempt,
-        stage: key.stage,
-        step,
-    }
+    Run { job, node: node.clone(), attempt: key.attempt, stage: key.stage, step }
 }

@@ -64,9 +64,7 @@ impl Default for Tunables {
             monitor_grace_ms: 40_000,
             pod_eviction_ms: 300_000,
             disruption_timeout_ms: 120_000,
-            steps_ms: steps
-                .map(|(name, low, high)| (name.to_owned(), (low, high)))
-                .into(),
+            steps_ms: steps.map(|(name, low, high)| (name.to_owned(), (low, high))).into(),
             reboot_ms: (15_000, 60_000),
         }
     }
@@ -247,9 +245,7 @@ impl World {
     /// When something will happen by itself or become visible to watches; `None` if nothing ever will.
     pub fn next_at(&self) -> Option<u64> {
         let task = self.tasks.keys().next().map(|(at, _)| *at);
-        let shown = self
-            .log
-            .partition_point(|event| event.visible_ms <= self.now);
+        let shown = self.log.partition_point(|event| event.visible_ms <= self.now);
         let hidden = self.log.get(shown).map(|event| event.visible_ms);
         [task, hidden].into_iter().flatten().min()
     }
@@ -283,10 +279,7 @@ impl World {
     }
 
     pub(crate) fn cordon_quietly(&mut self, name: &NodeName) {
-        let change = NodeChange {
-            unschedulable: Some(true),
-            ..NodeChange::default()
-        };
+        let change = NodeChange { unschedulable: Some(true), ..NodeChange::default() };
         let _ = self.patch_node(Actor::Person, name, &Precondition::default(), &change);
     }
 
@@ -329,24 +322,16 @@ impl World {
     /// Events after `rv` that watches may see by now, oldest first.
     pub fn events_since(&self, rv: u64) -> Result<Vec<Event>, Gone410> {
         if rv < self.compacted_rv {
-            return Err(Gone410 {
-                oldest: self.compacted_rv,
-            });
+            return Err(Gone410 { oldest: self.compacted_rv });
         }
         let start = self.log.partition_point(|event| event.rv <= rv);
-        let visible = self
-            .log
-            .iter()
-            .skip(start)
-            .take_while(|event| event.visible_ms <= self.now);
+        let visible = self.log.iter().skip(start).take_while(|event| event.visible_ms <= self.now);
         Ok(visible.cloned().collect())
     }
 
     /// The newest resourceVersion that watches may see by now: all that is left to see is newer.
     pub fn visible_version(&self) -> u64 {
-        let hidden = self
-            .log
-            .partition_point(|event| event.visible_ms <= self.now);
+        let hidden = self.log.partition_point(|event| event.visible_ms <= self.now);
         self.log.get(hidden).map_or(self.rv, |event| event.rv - 1)
     }
 

@@ -16,11 +16,7 @@ impl World {
         };
         if self.person(&person) {
             let word = format!("{person:?}");
-            let word = word
-                .split([' ', '(', '{'])
-                .next()
-                .unwrap_or_default()
-                .to_owned();
+            let word = word.split([' ', '(', '{']).next().unwrap_or_default().to_owned();
             *self.coverage.people.entry(word).or_default() += 1;
         }
     }
@@ -36,18 +32,12 @@ impl World {
             ..NodeChange::default()
         };
         match person {
-            Person::CordonAny => self.on_some_node(
-                |node| !node.unschedulable && node.mark().is_none(),
-                &change(true),
-            ),
-            Person::UncordonAny => self.on_some_node(
-                |node| node.unschedulable && node.mark().is_none(),
-                &change(false),
-            ),
-            Person::UncordonClaimed => self.on_some_node(
-                |node| node.unschedulable && node.mark().is_some(),
-                &change(false),
-            ),
+            Person::CordonAny => self
+                .on_some_node(|node| !node.unschedulable && node.mark().is_none(), &change(true)),
+            Person::UncordonAny => self
+                .on_some_node(|node| node.unschedulable && node.mark().is_none(), &change(false)),
+            Person::UncordonClaimed => self
+                .on_some_node(|node| node.unschedulable && node.mark().is_some(), &change(false)),
             Person::HoldAny => self.on_some_node(
                 |node| !node.annotations.contains_key(HOLD_ANNOTATION),
                 &note(HOLD_ANNOTATION, Some("hands off")),
@@ -74,12 +64,8 @@ impl World {
     }
 
     fn some_node(&mut self, fits: impl Fn(&Node) -> bool) -> Option<NodeName> {
-        let names: Vec<_> = self
-            .nodes
-            .values()
-            .filter(|node| fits(node))
-            .map(|node| node.name.clone())
-            .collect();
+        let names: Vec<_> =
+            self.nodes.values().filter(|node| fits(node)).map(|node| node.name.clone()).collect();
         self.fault_rng.pick(&names).cloned()
     }
 
@@ -87,8 +73,7 @@ impl World {
         let Some(name) = self.some_node(fits) else {
             return false;
         };
-        self.patch_node(Actor::Person, &name, &Precondition::default(), change)
-            .is_ok()
+        self.patch_node(Actor::Person, &name, &Precondition::default(), change).is_ok()
     }
 
     fn delete_some_node(&mut self, fits: impl Fn(&Node) -> bool) -> bool {
@@ -109,8 +94,7 @@ impl World {
         let Some(key) = self.fault_rng.pick(&keys).cloned() else {
             return false;
         };
-        self.delete_pod(Actor::Person, &key, &DeleteOptions::default())
-            .is_ok()
+        self.delete_pod(Actor::Person, &key, &DeleteOptions::default()).is_ok()
     }
 
     /// A budget appears that allows nothing, over an app that had none (two budgets would be another fault).
@@ -121,9 +105,7 @@ impl World {
             .filter(|pod| matches!(pod.owner, Owner::Controller(_)))
             .filter(|pod| !self.budgets.values().any(|budget| budget.covers(pod)))
             .filter_map(|pod| {
-                pod.labels
-                    .get("app")
-                    .map(|app| (pod.key.namespace.clone(), app.clone()))
+                pod.labels.get("app").map(|app| (pod.key.namespace.clone(), app.clone()))
             })
             .collect();
         let Some((namespace, app)) = self.fault_rng.pick(&free).cloned() else {
@@ -131,11 +113,7 @@ impl World {
         };
         let key = ObjectKey::new(namespace, format!("never-{app}"));
         let selector = Selector::All(vec![Requirement::In("app".to_owned(), vec![app])]);
-        let budget = new_budget(
-            key.clone(),
-            selector,
-            Limit::MaxUnavailable(Amount::Pods(0)),
-        );
+        let budget = new_budget(key.clone(), selector, Limit::MaxUnavailable(Amount::Pods(0)));
         let made = self.create_budget(budget).is_ok();
         if let (true, Some(after)) = (made, lift_after_ms) {
             self.later(after, Task::LiftBudget(key));

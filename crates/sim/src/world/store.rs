@@ -16,10 +16,9 @@ impl World {
             self.coverage.stale_reads += 1;
         }
         let what = match &change {
-            Change::Node(node) => format!(
-                "{op:?} node {} {:?} {}",
-                node.name, node.ready, node.unschedulable
-            ),
+            Change::Node(node) => {
+                format!("{op:?} node {} {:?} {}", node.name, node.ready, node.unschedulable)
+            }
             Change::Pod(pod, _) => {
                 format!(
                     "{op:?} pod {} {} {:?} {:?} {}",
@@ -29,13 +28,8 @@ impl World {
             Change::Budget(budget) => format!("{op:?} budget {} {:?}", budget.key, budget.status),
         };
         self.note_hash(&what);
-        let event = Event {
-            rv: self.rv,
-            at_ms: self.now,
-            visible_ms: self.last_visible,
-            op,
-            change,
-        };
+        let event =
+            Event { rv: self.rv, at_ms: self.now, visible_ms: self.last_visible, op, change };
         self.log.push_back(event);
         while self.log.len() > LOG_MAX {
             if let Some(old) = self.log.pop_front() {
@@ -51,22 +45,14 @@ impl World {
         let node = Arc::new(node);
         let before = self.nodes.insert(name.clone(), node.clone());
         self.emit(
-            if before.is_some() {
-                Op::Modified
-            } else {
-                Op::Added
-            },
+            if before.is_some() { Op::Modified } else { Op::Added },
             Change::Node(node.clone()),
         );
         let ready = node.ready == Readiness::Ready;
         match before {
             None => {
                 let unschedulable = node.unschedulable;
-                self.happened(Happened::NodeAdded {
-                    node: name.clone(),
-                    ready,
-                    unschedulable,
-                });
+                self.happened(Happened::NodeAdded { node: name.clone(), ready, unschedulable });
                 for key in self.workloads.keys().cloned().collect::<Vec<_>>() {
                     self.later_between(20, 200, Task::Workload(key));
                 }
@@ -84,9 +70,7 @@ impl World {
         // The mark comes before the cordon in one write: the witness must not see our cordon without it.
         let marks = (before.mark(), after.mark());
         if let (old, Some(new)) = &marks
-            && old
-                .as_ref()
-                .is_none_or(|old| (&old.job, old.epoch) != (&new.job, new.epoch))
+            && old.as_ref().is_none_or(|old| (&old.job, old.epoch) != (&new.job, new.epoch))
         {
             self.happened(Happened::MarkSet {
                 node: node.clone(),
@@ -118,10 +102,7 @@ impl World {
         let node = Arc::new(node);
         self.leases.remove(name);
         self.emit(Op::Deleted, Change::Node(node.clone()));
-        self.happened(Happened::NodeGone {
-            node: name.clone(),
-            by,
-        });
+        self.happened(Happened::NodeGone { node: name.clone(), by });
         self.later_between(500, 3000, Task::PodGc(name.clone()));
         Some(node)
     }
@@ -131,11 +112,7 @@ impl World {
         pod.rv = self.next_rv();
         let pod = Arc::new(pod);
         let before = self.pods.insert(pod.key.clone(), pod.clone());
-        let op = if before.is_some() {
-            Op::Modified
-        } else {
-            Op::Added
-        };
+        let op = if before.is_some() { Op::Modified } else { Op::Added };
         self.emit(op, Change::Pod(pod.clone(), before));
         self.wake_for(&pod);
         pod
@@ -147,10 +124,7 @@ impl World {
         pod.rv = self.next_rv();
         let pod = Arc::new(pod);
         self.emit(Op::Deleted, Change::Pod(pod.clone(), Some(before)));
-        self.happened(Happened::PodGone {
-            uid: pod.uid.clone(),
-            node: pod.node.clone(),
-        });
+        self.happened(Happened::PodGone { uid: pod.uid.clone(), node: pod.node.clone() });
         self.wake_for(&pod);
         self.later_between(5, 50, Task::Schedule);
         Some(pod)
@@ -180,11 +154,7 @@ impl World {
         let budget = Arc::new(budget);
         let before = self.budgets.insert(budget.key.clone(), budget.clone());
         self.emit(
-            if before.is_some() {
-                Op::Modified
-            } else {
-                Op::Added
-            },
+            if before.is_some() { Op::Modified } else { Op::Added },
             Change::Budget(budget.clone()),
         );
         budget

@@ -24,9 +24,7 @@ pub struct Cgroup {
 
 impl Cgroup {
     pub fn named(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-        }
+        Self { name: name.to_owned() }
     }
 
     fn dirs(&self) -> Result<Vec<PathBuf>> {

@@ -60,14 +60,8 @@ pub fn api_server_flags(bed: &Testbed) -> Vec<String> {
         &format!("--tls-cert-file={}", file("apiserver.crt")),
         &format!("--tls-private-key-file={}", file("apiserver.key")),
         &format!("--client-ca-file={}", file("ca.crt")),
-        &format!(
-            "--kubelet-client-certificate={}",
-            file("apiserver-kubelet-client.crt")
-        ),
-        &format!(
-            "--kubelet-client-key={}",
-            file("apiserver-kubelet-client.key")
-        ),
+        &format!("--kubelet-client-certificate={}", file("apiserver-kubelet-client.crt")),
+        &format!("--kubelet-client-key={}", file("apiserver-kubelet-client.key")),
         // The nodes' names resolve nowhere.
         "--kubelet-preferred-address-types=InternalIP",
         "--authorization-mode=Node,RBAC",
@@ -115,15 +109,7 @@ pub fn renew_token(bed: &Testbed) -> Result<()> {
     let admin = inside_kubeconfig(bed)?.display().to_string();
     let join = kubeadm(
         bed,
-        &[
-            "token",
-            "create",
-            "--ttl",
-            "1h",
-            "--print-join-command",
-            "--kubeconfig",
-            &admin,
-        ],
+        &["token", "create", "--ttl", "1h", "--print-join-command", "--kubeconfig", &admin],
     )?;
     let join = join.trim();
     let mut said = join.split(' ').filter(|word| !word.is_empty());
@@ -141,10 +127,7 @@ pub fn renew_token(bed: &Testbed) -> Result<()> {
         fs::copy(authority(bed), opt.join("ca.crt")).context("copy the CA certificate")?;
         let unfinished = opt.join("join.sh.new");
         fs::write(&unfinished, &text)?;
-        run::output(
-            Command::new("chmod").arg("700").arg(&unfinished),
-            KUBEADM_LIMIT,
-        )?;
+        run::output(Command::new("chmod").arg("700").arg(&unfinished), KUBEADM_LIMIT)?;
         fs::rename(&unfinished, opt.join("join.sh"))?;
     }
     Ok(())
@@ -152,10 +135,7 @@ pub fn renew_token(bed: &Testbed) -> Result<()> {
 
 /// The admin's kubeconfig with the address that nodes use; kubeadm publishes it to them.
 fn inside_kubeconfig(bed: &Testbed) -> Result<PathBuf> {
-    let outside = bed
-        .kubeconfigs
-        .get("admin")
-        .context("there is no admin yet")?;
+    let outside = bed.kubeconfigs.get("admin").context("there is no admin yet")?;
     let inside = bed.state_dir.join("secrets/inside.kubeconfig");
     let text =
         fs::read_to_string(outside)?.replace("https://127.0.0.1:", &format!("https://{GATEWAY}:"));
@@ -166,10 +146,7 @@ fn inside_kubeconfig(bed: &Testbed) -> Result<PathBuf> {
 fn kubeadm(bed: &Testbed, arguments: &[&str]) -> Result<String> {
     let program = gobuild::build("kubernetes")?.with_file_name("kubeadm");
     let mut command = Command::new(&bed.exec_prefix[0]);
-    command
-        .args(&bed.exec_prefix[1..])
-        .arg(program)
-        .args(arguments);
+    command.args(&bed.exec_prefix[1..]).arg(program).args(arguments);
     command.env("HOME", &bed.state_dir).env_remove("KUBECONFIG");
     run::output(&mut command, KUBEADM_LIMIT)
 }

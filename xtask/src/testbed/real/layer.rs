@@ -43,9 +43,7 @@ const APP: &str = "trap 'exit 0' TERM; httpd -p 8080 -h /etc; while :; do sleep 
 
 /// Names of the images, by what they are for: `pause` and `app`.
 pub fn images() -> BTreeMap<String, String> {
-    ["pause", "app"]
-        .map(|name| (name.to_owned(), image(name)))
-        .into()
+    ["pause", "app"].map(|name| (name.to_owned(), image(name))).into()
 }
 
 fn image(name: &str) -> String {
@@ -57,8 +55,7 @@ pub fn make(state_dir: &Path, base: &Path) -> Result<PathBuf> {
     let layer = state_dir.join("layer");
     fs::create_dir_all(&layer)?;
     let mut copy = Command::new("cp");
-    copy.args(["-R", "--no-preserve=ownership", "-T"])
-        .arg(source("node/layer"));
+    copy.args(["-R", "--no-preserve=ownership", "-T"]).arg(source("node/layer"));
     run::output(copy.arg(&layer), COPY_LIMIT).context("copy the units")?;
     add_binaries(&layer)?;
     let units = layer.join("etc/systemd/system");

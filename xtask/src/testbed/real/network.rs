@@ -79,8 +79,7 @@ impl Network {
         ip(&["-n", control, "link", "set", "br0", "up"])?;
         forward(control)?;
         for number in 1..=self.nodes {
-            self.connect(number)
-                .with_context(|| format!("network of node {number}"))?;
+            self.connect(number).with_context(|| format!("network of node {number}"))?;
         }
         Ok(())
     }
@@ -111,9 +110,8 @@ impl Network {
         let listed = ip(&["netns", "list"])?;
         let names = listed.lines().filter_map(|line| line.split(' ').next());
         let of_nodes = format!("{}-", self.netns);
-        let mut ours: Vec<&str> = names
-            .filter(|name| *name == self.netns || name.starts_with(&of_nodes))
-            .collect();
+        let mut ours: Vec<&str> =
+            names.filter(|name| *name == self.netns || name.starts_with(&of_nodes)).collect();
         // The control plane's last: the other ends of its links go with the nodes' namespaces.
         ours.sort_by_key(|name| std::cmp::Reverse(name.len()));
         for name in ours {
@@ -150,11 +148,7 @@ pub fn clear(netns: &Path) -> Result<()> {
     let links = ip(&["-n", &name, "-o", "link", "show"])?;
     for line in links.lines() {
         // "7: veth1a@if2: <...", "2: host0@if5: <..."
-        let Some(link) = line
-            .split(": ")
-            .nth(1)
-            .and_then(|word| word.split('@').next())
-        else {
+        let Some(link) = line.split(": ").nth(1).and_then(|word| word.split('@').next()) else {
             continue;
         };
         if link.starts_with("veth") || link == "cni0" {

@@ -29,9 +29,7 @@ pub(in crate::http) async fn list(
         items.push(answer(&state, &call, &cluster.record, detail).await?);
     }
     let wanted = |filter: &str, value: &str| {
-        params
-            .get(filter)
-            .is_none_or(|text| text.is_empty() || text == value)
+        params.get(filter).is_none_or(|text| text.is_empty() || text == value)
     };
     items.retain(|item| {
         wanted("status", &format!("{:?}", item.status.phase))

@@ -22,10 +22,7 @@ pub(in crate::http) async fn show(
 ) -> Result<Response, ApiError> {
     let detail = Params::read(&uri)?.flag("detail")?;
     let cluster = load::cluster(&*state.store, call.project(), &cluster).await?;
-    load::json(
-        StatusCode::OK,
-        &answer(&state, &call, &cluster.record, detail).await?,
-    )
+    load::json(StatusCode::OK, &answer(&state, &call, &cluster.record, detail).await?)
 }
 
 /// A cluster as it is answered; `detail` adds the number of its nodes.
@@ -41,15 +38,10 @@ pub(in crate::http) async fn answer(
             load::list::<NodeRecord>(&*state.store, &keys::nodes(call.project(), &record.id))
                 .await?;
         let ready = |name: &str| {
-            let seen = snapshot
-                .as_ref()
-                .and_then(|snapshot| snapshot.nodes.get(&name.into()));
+            let seen = snapshot.as_ref().and_then(|snapshot| snapshot.nodes.get(&name.into()));
             seen.is_some_and(|node| node.ready == Readiness::Ready)
         };
-        Some((
-            nodes.len(),
-            nodes.iter().filter(|node| ready(&node.record.name)).count(),
-        ))
+        Some((nodes.len(), nodes.iter().filter(|node| ready(&node.record.name)).count()))
     } else {
         None
     };

@@ -33,16 +33,12 @@ pub(in crate::http) async fn register(
     if state.store.get(&name_key, None).await?.is_some() {
         return Err(taken(&name));
     }
-    let seen = state
-        .registrar
-        .check(kubeconfig.expose())
-        .await
-        .map_err(|error| match error {
-            RegisterError::Kubeconfig(text) | RegisterError::Unreachable(text) => {
-                ApiError::invalid(Violation::new("kubeconfig", text))
-            }
-            RegisterError::Rights(text) => ApiError::refused(ErrorCode::Forbidden, text),
-        })?;
+    let seen = state.registrar.check(kubeconfig.expose()).await.map_err(|error| match error {
+        RegisterError::Kubeconfig(text) | RegisterError::Unreachable(text) => {
+            ApiError::invalid(Violation::new("kubeconfig", text))
+        }
+        RegisterError::Rights(text) => ApiError::refused(ErrorCode::Forbidden, text),
+    })?;
     let id = ClusterId::new(uuid::Uuid::new_v4().to_string());
     let record = ClusterRecord {
         name,
@@ -62,10 +58,7 @@ pub(in crate::http) async fn register(
     if !state.store.txn(txn).await?.succeeded {
         return Err(taken(&record.name));
     }
-    load::json(
-        StatusCode::CREATED,
-        &answer(&state, &call, &record, false).await?,
-    )
+    load::json(StatusCode::CREATED, &answer(&state, &call, &record, false).await?)
 }
 
 fn read(body: &[u8]) -> Result<(String, Secret), ApiError> {

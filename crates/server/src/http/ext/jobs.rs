@@ -25,10 +25,7 @@ pub(in crate::http) async fn describe(
 fn document(found: &Found) -> Value {
     let (spec, record) = (&found.sync.spec, &found.record);
     let wall = |time| iam_time(found.wall(time));
-    let report = found
-        .snapshot
-        .as_ref()
-        .and_then(|snapshot| snapshot.reports.get(&spec.job));
+    let report = found.snapshot.as_ref().and_then(|snapshot| snapshot.reports.get(&spec.job));
     let mut works = Map::new();
     for work in found.sync.works() {
         let log: Vec<Value> = work
@@ -54,9 +51,7 @@ fn document(found: &Found) -> Value {
         works.insert(work.name.to_string(), entry);
     }
     let names = |list: &[evenkeel_engine::sync::TargetNode]| -> Vec<Value> {
-        list.iter()
-            .map(|node| json!({ "id": node.id, "name": node.name }))
-            .collect()
+        list.iter().map(|node| json!({ "id": node.id, "name": node.name })).collect()
     };
     json!({
         "job": spec.job,

@@ -28,9 +28,7 @@ pub(in crate::http) async fn import(
 ) -> Result<Response, ApiError> {
     let record = read(&body)?;
     let key = keys::keypair(call.project(), &record.name);
-    let txn = Txn::new()
-        .when_absent(&key)
-        .put(&key, records::encode(&record));
+    let txn = Txn::new().when_absent(&key).put(&key, records::encode(&record));
     if !state.store.txn(txn).await?.succeeded {
         let old = load::find::<KeypairRecord>(&*state.store, key).await?;
         if old.is_some_and(|old| old.record.public_keys != record.public_keys) {
@@ -94,15 +92,10 @@ fn read(body: &[u8]) -> Result<KeypairRecord, ApiError> {
         found.push(Violation::new("name", "is mandatory"));
     }
     let mut public_keys = Vec::new();
-    let items = root
-        .get("publicKeys")
-        .and_then(|at| at.items(&mut found))
-        .unwrap_or_default();
+    let items = root.get("publicKeys").and_then(|at| at.items(&mut found)).unwrap_or_default();
     if items.is_empty() || items.len() > KEYS_LIMIT {
-        let violation = Violation::new(
-            "publicKeys",
-            format!("is not a list of 1 to {KEYS_LIMIT} keys"),
-        );
+        let violation =
+            Violation::new("publicKeys", format!("is not a list of 1 to {KEYS_LIMIT} keys"));
         found.push(violation.with_way_out("send the lines of the .pub file"));
     }
     for at in items {

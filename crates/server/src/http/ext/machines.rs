@@ -142,11 +142,7 @@ impl Access {
     ) -> Result<MachineSettings, ApiError> {
         let (private_key, public_key) = match (&self.private_key, old) {
             (Some((private, public)), _) => (
-                vault::seal(
-                    state,
-                    &vault::private_key(project, cluster),
-                    private.expose(),
-                )?,
+                vault::seal(state, &vault::private_key(project, cluster), private.expose())?,
                 public.clone(),
             ),
             (None, Some(old)) => (old.private_key.clone(), old.public_key.clone()),
@@ -178,29 +174,24 @@ fn read(root: &At<'_>, found: &mut Vec<Violation>) -> Asked {
     let recipe = part("recipe", found);
     let policy = part("policy", found);
     if machines.is_none() && recipe.is_none() && policy.is_none() && found.is_empty() {
-        found.push(Violation::new(
-            "body",
-            "has none of machines, recipe and policy",
-        ));
+        found.push(Violation::new("body", "has none of machines, recipe and policy"));
     }
     Asked {
         machines: machines.and_then(|at| read_access(&at, found)),
         recipe: recipe.and_then(|at| read_recipe(&at, found)),
-        policy: policy.and_then(
-            |at| match serde_json::from_value::<Policy>(at.value.clone()) {
-                Ok(_) => {
-                    check_spans(&at, found);
-                    at.value.as_object().cloned()
-                }
-                Err(error) => {
-                    let violation = Violation::new("policy", format!("cannot be read: {error}"));
-                    found.push(
-                        violation.with_way_out("send spans as milliseconds, and only known names"),
-                    );
-                    None
-                }
-            },
-        ),
+        policy: policy.and_then(|at| match serde_json::from_value::<Policy>(at.value.clone()) {
+            Ok(_) => {
+                check_spans(&at, found);
+                at.value.as_object().cloned()
+            }
+            Err(error) => {
+                let violation = Violation::new("policy", format!("cannot be read: {error}"));
+                found.push(
+                    violation.with_way_out("send spans as milliseconds, and only known names"),
+                );
+                None
+            }
+        }),
     }
 }
 
@@ -243,17 +234,9 @@ fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
         let violation = Violation::new(at.child_path("user"), rule);
         found.push(violation.with_value(&Value::from(user.as_str())));
     }
-    let port = at
-        .get("port")
-        .map_or(Some(22), |port| port.integer(1, 65_535, found));
-    let sudo = at
-        .get("sudo")
-        .and_then(|sudo| sudo.boolean(found))
-        .unwrap_or(user != "root");
-    let address = match at
-        .get("address")
-        .map(|at| at.one_of(&["internal-ip", "name"], found))
-    {
+    let port = at.get("port").map_or(Some(22), |port| port.integer(1, 65_535, found));
+    let sudo = at.get("sudo").and_then(|sudo| sudo.boolean(found)).unwrap_or(user != "root");
+    let address = match at.get("address").map(|at| at.one_of(&["internal-ip", "name"], found)) {
         Some(Some("name")) => AddressRule::Name,
         _ => AddressRule::InternalIp,
     };
@@ -272,9 +255,7 @@ fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
             found.push(Violation::new(format!("{}.hostKeys.{node}", at.path), rule));
         }
     }
-    let private_key = at
-        .get("privateKey")
-        .and_then(|key| read_private_key(&key, found));
+    let private_key = at.get("privateKey").and_then(|key| read_private_key(&key, found));
     Some(Access {
         user,
         port: u16::try_from(port?).ok()?,
@@ -289,18 +270,11 @@ fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
 /// The private key and its public line. The key is never quoted.
 fn read_private_key(at: &At<'_>, found: &mut Vec<Violation>) -> Option<(Secret, String)> {
     let parsed = at.value.as_str().and_then(|text| {
-        Some((
-            text,
-            PrivateKey::from_openssh(text)
-                .ok()
-                .filter(|key| !key.is_encrypted())?,
-        ))
+        Some((text, PrivateKey::from_openssh(text).ok().filter(|key| !key.is_encrypted())?))
     });
     let Some((text, key)) = parsed else {
-        let violation = Violation::new(
-            at.path.clone(),
-            "is not an OpenSSH private key without a passphrase",
-        );
+        let violation =
+            Violation::new(at.path.clone(), "is not an OpenSSH private key without a passphrase");
         found.push(violation.with_way_out("make one with `ssh-keygen -t ed25519 -N ''`"));
         return None;
     };
@@ -308,10 +282,7 @@ fn read_private_key(at: &At<'_>, found: &mut Vec<Violation>) -> Option<(Secret, 
         Ok(line) => Some((Secret::new(text), line)),
         Err(_) => {
             let kind = key.public_key().fingerprint(HashAlg::Sha256);
-            found.push(Violation::new(
-                at.path.clone(),
-                format!("has no public line ({kind})"),
-            ));
+            found.push(Violation::new(at.path.clone(), format!("has no public line ({kind})")));
             None
         }
     }
@@ -321,9 +292,7 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
     let (min, max) = LIMIT_SECONDS;
     let limit = at
         .get("limitSeconds")
-        .map_or(Some(i64::from(DEFAULT_LIMIT_S)), |at| {
-            at.integer(min, max, found)
-        });
+        .map_or(Some(i64::from(DEFAULT_LIMIT_S)), |at| at.integer(min, max, found));
     let limit_s = u32::try_from(limit?).ok()?;
     let kind = match at.get("type") {
         Some(kind) => kind.one_of(&["script", "kubeadm", "command", "none"], found)?,
@@ -359,10 +328,8 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
         "command" => {
             let argv = strings(at, "argv", found);
             if argv.first().is_none_or(String::is_empty) {
-                let violation = Violation::new(
-                    at.child_path("argv"),
-                    "is mandatory for the recipe `command`",
-                );
+                let violation =
+                    Violation::new(at.child_path("argv"), "is mandatory for the recipe `command`");
                 found.push(violation.with_way_out("send the program and its fixed arguments"));
             }
             Some(Recipe::Command { argv, limit_s })
@@ -391,15 +358,8 @@ fn text(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Option<String> {
 }
 
 fn strings(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Vec<String> {
-    let items = at
-        .get(key)
-        .and_then(|at| at.items(found))
-        .unwrap_or_default();
-    items
-        .iter()
-        .filter_map(|item| item.string(found))
-        .map(str::to_owned)
-        .collect()
+    let items = at.get(key).and_then(|at| at.items(found)).unwrap_or_default();
+    items.iter().filter_map(|item| item.string(found)).map(str::to_owned).collect()
 }
 
 fn map(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> BTreeMap<String, String> {

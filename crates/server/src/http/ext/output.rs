@@ -29,10 +29,8 @@ pub(in crate::http) async fn read(
 ) -> Result<Response, ApiError> {
     let params = Params::read(&uri)?;
     let found = read::find(&state, call.project(), &job).await?;
-    let work = found
-        .sync
-        .works()
-        .find(|work| work.id.as_str() == node || work.name.as_str() == node);
+    let work =
+        found.sync.works().find(|work| work.id.as_str() == node || work.name.as_str() == node);
     let missing = || ApiError::not_found("output of node", &node);
     let work = work.ok_or_else(missing)?;
     let stage = match params.get("stage") {

@@ -17,20 +17,8 @@ pub(in crate::http) async fn list(Extension(call): Extension<Call>) -> Result<Re
         name: project.domain_name.clone(),
         enabled: true,
         description: String::new(),
-        links: Links {
-            this: format!("/v3/domains/{}", project.domain_id),
-            ..Links::default()
-        },
+        links: Links { this: format!("/v3/domains/{}", project.domain_id), ..Links::default() },
     };
-    let links = Links {
-        this: "/v3/auth/domains".to_owned(),
-        ..Links::default()
-    };
-    load::json(
-        StatusCode::OK,
-        &DomainList {
-            domains: vec![domain],
-            links,
-        },
-    )
+    let links = Links { this: "/v3/auth/domains".to_owned(), ..Links::default() };
+    load::json(StatusCode::OK, &DomainList { domains: vec![domain], links })
 }

@@ -23,12 +23,8 @@ pub(in crate::http) async fn list(
     let by_name = params
         .get("name")
         .is_none_or(|name| name == project.name || name == state.config.region_name);
-    let by_domain = params
-        .get("domain_id")
-        .is_none_or(|id| id == project.domain_id);
-    let by_state = params
-        .get("enabled")
-        .is_none_or(|enabled| enabled.eq_ignore_ascii_case("true"));
+    let by_domain = params.get("domain_id").is_none_or(|id| id == project.domain_id);
+    let by_state = params.get("enabled").is_none_or(|enabled| enabled.eq_ignore_ascii_case("true"));
     let found = (by_name && by_domain && by_state).then(|| wire(project));
     answer(found.into_iter().collect(), "/v3/projects")
 }
@@ -41,10 +37,7 @@ pub(in crate::http) async fn list_own(
 }
 
 fn answer(projects: Vec<Project>, this: &str) -> Result<Response, ApiError> {
-    let links = Links {
-        this: this.to_owned(),
-        ..Links::default()
-    };
+    let links = Links { this: this.to_owned(), ..Links::default() };
     load::json(StatusCode::OK, &ProjectList { projects, links })
 }
 
@@ -57,9 +50,6 @@ fn wire(project: &ProjectRecord) -> Project {
         is_domain: false,
         enabled: true,
         description: String::new(),
-        links: Links {
-            this: format!("/v3/projects/{}", project.id),
-            ..Links::default()
-        },
+        links: Links { this: format!("/v3/projects/{}", project.id), ..Links::default() },
     }
 }

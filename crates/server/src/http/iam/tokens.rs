@@ -39,11 +39,7 @@ pub(in crate::http) async fn create(
     let now = (state.clock)();
     let full = now + i64::try_from(state.config.token_ttl.as_millis()).unwrap_or(i64::MAX / 2);
     let (user, project, method, expires_ms) = match &request.identity {
-        Identity::Password {
-            user,
-            domain,
-            password,
-        } => {
+        Identity::Password { user, domain, password } => {
             let (user, project) = by_password(&state, user, domain.as_deref(), password).await?;
             (user, project, "password", full)
         }
@@ -60,19 +56,12 @@ pub(in crate::http) async fn create(
     getrandom::fill(&mut bytes)
         .map_err(|error| ApiError::internal("no random bytes for a token", error))?;
     let token = Secret::new(hex::encode(bytes));
-    let record = TokenRecord {
-        project: project.id.clone(),
-        user: user.name.clone(),
-        expires_ms,
-    };
+    let record = TokenRecord { project: project.id.clone(), user: user.name.clone(), expires_ms };
     let ttl =
         std::time::Duration::from_millis(u64::try_from(expires_ms - now).unwrap_or(0).max(1000));
     let lease = state.store.lease_grant(ttl).await?;
     let key = keys::token(&auth::token_hash(token.expose()));
-    state
-        .store
-        .txn(Txn::new().put_leased(key, records::encode(&record), lease))
-        .await?;
+    state.store.txn(Txn::new().put_leased(key, records::encode(&record), lease)).await?;
     let body = answer(&user, &project, method, now, expires_ms, by_domain);
     let mut response = load::json(StatusCode::CREATED, &body)?;
     if let Ok(mut value) = HeaderValue::from_str(token.expose()) {
@@ -88,36 +77,21 @@ pub(in crate::http) async fn show(
     Extension(call): Extension<Call>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let missing = || {
-        ApiError::refused(
-            ErrorCode::NotFound,
-            "X-Subject-Token is not a token of this project",
-        )
-    };
-    let subject = headers
-        .get("x-subject-token")
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(missing)?;
-    let record = auth::token_record(&state, subject)
-        .await
-        .map_err(|error| match error {
-            ApiError::Refused { .. } => missing(),
-            other => other,
-        })?;
+    let missing =
+        || ApiError::refused(ErrorCode::NotFound, "X-Subject-Token is not a token of this project");
+    let subject =
+        headers.get("x-subject-token").and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+    let record = auth::token_record(&state, subject).await.map_err(|error| match error {
+        ApiError::Refused { .. } => missing(),
+        other => other,
+    })?;
     if record.project != call.project() {
         return Err(missing());
     }
     let user = find_user(&state, &record.user).await?.ok_or_else(missing)?;
     let ttl = i64::try_from(state.config.token_ttl.as_millis()).unwrap_or(0);
     let issued = record.expires_ms - ttl;
-    let body = answer(
-        &user,
-        &call.principal.project,
-        "password",
-        issued,
-        record.expires_ms,
-        false,
-    );
+    let body = answer(&user, &call.principal.project, "password", issued, record.expires_ms, false);
     load::json(StatusCode::OK, &body)
 }
 
@@ -128,9 +102,7 @@ async fn by_password(
     password: &Secret,
 ) -> Result<(UserRecord, ProjectRecord), ApiError> {
     let user = find_user(state, name).await?;
-    let hash = user
-        .as_ref()
-        .map_or_else(|| NOBODY.to_owned(), |user| user.password_hash.clone());
+    let hash = user.as_ref().map_or_else(|| NOBODY.to_owned(), |user| user.password_hash.clone());
     let password = password.clone();
     let _turn = CHECKS
         .acquire()
@@ -138,14 +110,11 @@ async fn by_password(
         .map_err(|error| ApiError::internal("the password checks ended", error))?;
     let check = tokio::task::spawn_blocking(move || {
         PasswordHash::new(&hash).is_ok_and(|hash| {
-            Argon2::default()
-                .verify_password(password.expose().as_bytes(), &hash)
-                .is_ok()
+            Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok()
         })
     });
-    let fits = check
-        .await
-        .map_err(|error| ApiError::internal("checking a password broke off", error))?;
+    let fits =
+        check.await.map_err(|error| ApiError::internal("checking a password broke off", error))?;
     let user = user.filter(|_| fits).ok_or_else(denied)?;
     let project = find_project(state, &user.project).await?;
     if domain.is_some_and(|domain| domain != project.domain_name) {
@@ -179,16 +148,12 @@ async fn find_user(state: &ApiState, name: &str) -> Result<Option<UserRecord>, A
     if !load::is_id(name) {
         return Ok(None);
     }
-    Ok(load::find::<UserRecord>(&*state.store, keys::user(name))
-        .await?
-        .map(|user| user.record))
+    Ok(load::find::<UserRecord>(&*state.store, keys::user(name)).await?.map(|user| user.record))
 }
 
 async fn find_project(state: &ApiState, id: &str) -> Result<ProjectRecord, ApiError> {
     let found = load::find::<ProjectRecord>(&*state.store, keys::project(id)).await?;
-    found
-        .map(|project| project.record)
-        .ok_or_else(|| SignError::Mismatch.into())
+    found.map(|project| project.record).ok_or_else(|| SignError::Mismatch.into())
 }
 
 fn answer(
@@ -199,15 +164,9 @@ fn answer(
     expires_ms: i64,
     by_domain: bool,
 ) -> TokenAnswer {
-    let domain = Named {
-        id: project.domain_id.clone(),
-        name: project.domain_name.clone(),
-    };
-    let of_project = ProjectRef {
-        id: project.id.clone(),
-        name: project.name.clone(),
-        domain: domain.clone(),
-    };
+    let domain = Named { id: project.domain_id.clone(), name: project.domain_name.clone() };
+    let of_project =
+        ProjectRef { id: project.id.clone(), name: project.name.clone(), domain: domain.clone() };
     TokenAnswer {
         token: TokenBody {
             expires_at: iam_time(expires_ms),
@@ -216,10 +175,7 @@ fn answer(
             catalog: Vec::new(),
             project: (!by_domain).then_some(of_project),
             domain: by_domain.then(|| domain.clone()),
-            roles: vec![Named {
-                id: "0".to_owned(),
-                name: "te_admin".to_owned(),
-            }],
+            roles: vec![Named { id: "0".to_owned(), name: "te_admin".to_owned() }],
             user: UserRef {
                 id: user.id.clone(),
                 name: user.name.clone(),

@@ -19,9 +19,7 @@ pub(in crate::http) async fn list(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let name = &call.principal.user;
-    let wanted = Params::read(&uri)?
-        .get("name")
-        .is_none_or(|wanted| wanted == name);
+    let wanted = Params::read(&uri)?.get("name").is_none_or(|wanted| wanted == name);
     let found = load::find::<UserRecord>(&*state.store, keys::user(name)).await?;
     let users: Vec<_> = found
         .filter(|_| wanted)
@@ -37,8 +35,5 @@ pub(in crate::http) async fn list(
         })
         .into_iter()
         .collect();
-    load::json(
-        StatusCode::OK,
-        &json!({ "users": users, "links": { "self": "/v3/users" } }),
-    )
+    load::json(StatusCode::OK, &json!({ "users": users, "links": { "self": "/v3/users" } }))
 }

@@ -68,9 +68,7 @@ pub(in crate::http) async fn find(
     if let Some(index) =
         load::find::<JobIndexRecord>(&*state.store, keys::job_index(project, &job)).await?
     {
-        return read(state, project, index.record.cluster, job)
-            .await?
-            .ok_or_else(missing);
+        return read(state, project, index.record.cluster, job).await?.ok_or_else(missing);
     }
     let Some(start) = id.get(..SHARED_ID_START) else {
         return Err(missing());
@@ -82,10 +80,7 @@ pub(in crate::http) async fn find(
         let Some(mut found) = read(state, project, index.cluster, parent.clone()).await? else {
             continue;
         };
-        let node = found
-            .sync
-            .works()
-            .find(|work| convert::sub_job_id(&parent, &work.id) == id);
+        let node = found.sync.works().find(|work| convert::sub_job_id(&parent, &work.id) == id);
         if let Some(name) = node.map(|work| work.name.clone()) {
             found.node = Some(name);
             return Ok(found);

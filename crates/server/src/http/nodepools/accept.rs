@@ -86,11 +86,7 @@ pub(super) async fn wish(
         }
     };
     let fingerprint = fingerprint(upgrade, &revision, clear.wait_post_install);
-    Ok(Wish {
-        clear,
-        revision,
-        fingerprint,
-    })
+    Ok(Wish { clear, revision, fingerprint })
 }
 
 /// Checks a request against the store and builds its job; every violation in one answer.
@@ -113,11 +109,8 @@ pub(super) async fn offer(
         return Err(ApiError::Invalid(found));
     }
     let accepted = cluster_time(state, project, &facts.cluster.id).await?;
-    let status = if targets.targets.is_empty() {
-        Status::Success { at: accepted }
-    } else {
-        Status::Running
-    };
+    let status =
+        if targets.targets.is_empty() { Status::Success { at: accepted } } else { Status::Running };
     let default_template = default_template(state, project, facts, &wish.clear)?;
     let spec = spec(upgrade, pool, facts, &wish, targets, recipe != Recipe::None);
     let owner = TemplateOwner::Job(&spec.job);
@@ -132,16 +125,10 @@ pub(super) async fn offer(
         accepted_ms: (state.clock)(),
         authorized_keys,
     };
-    let pool_name = facts
-        .pool
-        .map_or(load::DEFAULT_POOL, |pool| pool.name.as_str());
+    let pool_name = facts.pool.map_or(load::DEFAULT_POOL, |pool| pool.name.as_str());
     Ok(Offer {
         record,
-        state: SyncState {
-            status,
-            accepted,
-            stalled_since: None,
-        },
+        state: SyncState { status, accepted, stalled_since: None },
         pool_name: pool_name.to_owned(),
         default_template,
     })
@@ -240,12 +227,7 @@ fn ignored(upgrade: &Upgrade, recipe: &Recipe) -> Vec<String> {
     let mut fields = Vec::new();
     if let Some(template) = &upgrade.template {
         let prefixed = |field: String| format!("spec.nodeTemplate.{field}");
-        fields.extend(
-            template
-                .ignored_fields(&upgrade.pool)
-                .into_iter()
-                .map(prefixed),
-        );
+        fields.extend(template.ignored_fields(&upgrade.pool).into_iter().map(prefixed));
     }
     // Only the recipe `kubeadm` empties directories itself; elsewhere there is nothing to retain or not.
     let field = "spec.nodeTemplate.volumeConfig.volumeResetPolicy";
@@ -298,30 +280,16 @@ pub(super) fn answer(cluster: &ClusterRecord, offer: &Offer, now_ms: i64) -> Job
 /// Adds the writes of an acceptance to its transaction. A job with nothing to do takes no right on the pool.
 pub(super) fn writes(txn: Txn, project: &str, cluster: &ClusterId, offer: &Offer) -> Txn {
     let spec = &offer.record.spec;
-    let index = JobIndexRecord {
-        cluster: cluster.clone(),
-    };
+    let index = JobIndexRecord { cluster: cluster.clone() };
     let mut txn = txn
-        .put(
-            keys::job(project, cluster, &spec.job),
-            records::encode(&offer.record),
-        )
-        .put(
-            keys::job_state(project, cluster, &spec.job),
-            records::encode(&offer.state),
-        )
+        .put(keys::job(project, cluster, &spec.job), records::encode(&offer.record))
+        .put(keys::job_state(project, cluster, &spec.job), records::encode(&offer.state))
         .put(keys::job_index(project, &spec.job), records::encode(&index));
     if offer.state.status == Status::Running {
-        txn = txn.put(
-            keys::active(project, cluster, &spec.pool),
-            records::encode(&spec.job),
-        );
+        txn = txn.put(keys::active(project, cluster, &spec.pool), records::encode(&spec.job));
     }
     if let Some(template) = &offer.default_template {
-        txn = txn.put(
-            keys::default_template(project, cluster),
-            records::encode(template),
-        );
+        txn = txn.put(keys::default_template(project, cluster), records::encode(template));
     }
     txn
 }

@@ -42,9 +42,8 @@ impl Scene {
         let nodes = load::list::<NodeRecord>(&*state.store, &keys::nodes(project, cluster)).await?;
         let actives = load::list::<JobId>(&*state.store, &keys::actives(project, cluster)).await?;
         let pool_of = |key: &str| PoolId::new(key.rsplit('/').next().unwrap_or_default());
-        let in_default = actives
-            .iter()
-            .find(|active| pool_of(&active.key).as_str() == DEFAULT_POOL);
+        let in_default =
+            actives.iter().find(|active| pool_of(&active.key).as_str() == DEFAULT_POOL);
         let default_revision = match in_default {
             None => None,
             Some(active) => {
@@ -68,18 +67,11 @@ impl Scene {
     }
 
     fn view(&self) -> View<'_> {
-        View {
-            snapshot: self.snapshot.as_deref(),
-            in_hand: &self.in_hand,
-            now_ms: self.now_ms,
-        }
+        View { snapshot: self.snapshot.as_deref(), in_hand: &self.in_hand, now_ms: self.now_ms }
     }
 
     fn nodes_of(&self, pool: &PoolId) -> Vec<&NodeRecord> {
-        self.nodes
-            .iter()
-            .filter(|node| node.pool == *pool)
-            .collect()
+        self.nodes.iter().filter(|node| node.pool == *pool).collect()
     }
 
     /// A pool with its scripts in base64 and its login masked.
@@ -131,10 +123,7 @@ impl Scene {
                 uid: Some(DEFAULT_POOL.to_owned()),
                 ..NodePoolMetadata::default()
             },
-            spec: NodePoolSpec {
-                initial_node_count: Some(count),
-                ..NodePoolSpec::default()
-            },
+            spec: NodePoolSpec { initial_node_count: Some(count), ..NodePoolSpec::default() },
             status: Some(status),
         }
     }

@@ -31,10 +31,7 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// Whether the cluster says what a reset is and how its machines are reached.
 pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Recipe {
-    let way = format!(
-        "set one with `evenkeel cluster set-machines {}`",
-        cluster.name
-    );
+    let way = format!("set one with `evenkeel cluster set-machines {}`", cluster.name);
     match (&cluster.recipe, &cluster.machines) {
         (None, _) => {
             let violation =
@@ -71,17 +68,11 @@ pub(super) fn targets(
     found: &mut Vec<Violation>,
 ) -> Targets {
     let known = Known {
-        by_id: nodes
-            .iter()
-            .map(|node| (node.id.as_str().to_ascii_lowercase(), node))
-            .collect(),
+        by_id: nodes.iter().map(|node| (node.id.as_str().to_ascii_lowercase(), node)).collect(),
         pool,
         snapshot,
     };
-    let named = upgrade
-        .node_ids
-        .as_ref()
-        .map(|ids| known.look_up("spec.nodeIDs", ids, found));
+    let named = upgrade.node_ids.as_ref().map(|ids| known.look_up("spec.nodeIDs", ids, found));
     let skipped = known.look_up("spec.skippedNodes", &upgrade.skipped_nodes, found);
     let skip: BTreeSet<&str> = skipped.iter().map(|node| node.id.as_str()).collect();
     let meant = named.unwrap_or_else(|| {
@@ -92,20 +83,15 @@ pub(super) fn targets(
         };
         nodes.iter().filter(outdated).collect()
     });
-    let target = |node: &NodeRecord| TargetNode {
-        id: node.id.clone(),
-        name: NodeName::new(&node.name),
-    };
+    let target =
+        |node: &NodeRecord| TargetNode { id: node.id.clone(), name: NodeName::new(&node.name) };
     let sorted = |mut list: Vec<TargetNode>| {
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list.dedup();
         list
     };
-    let targets: Vec<TargetNode> = meant
-        .into_iter()
-        .filter(|node| !skip.contains(node.id.as_str()))
-        .map(target)
-        .collect();
+    let targets: Vec<TargetNode> =
+        meant.into_iter().filter(|node| !skip.contains(node.id.as_str())).map(target).collect();
     if upgrade.validate_storage && targets.len() > VALIDATE_STORAGE_LIMIT {
         let rule = format!(
             "is left out and means {} nodes, at most {VALIDATE_STORAGE_LIMIT} together with validateStorage",
@@ -156,11 +142,7 @@ impl<'a> Known<'a> {
                 ),
             };
             let violation = Violation::new(format!("{field}[{index}]"), rule);
-            found.push(
-                violation
-                    .with_value(&Value::from(id.as_str()))
-                    .with_way_out(way_out),
-            );
+            found.push(violation.with_value(&Value::from(id.as_str())).with_way_out(way_out));
         }
         known
     }

@@ -31,19 +31,14 @@ pub(in crate::http) async fn create(
 ) -> Result<Response, ApiError> {
     require_json(&headers)?;
     let project = call.project();
-    let cluster = load::cluster(&*state.store, project, &cluster)
-        .await?
-        .record;
+    let cluster = load::cluster(&*state.store, project, &cluster).await?.record;
     let (mut pool, login) = NodePool::parse_create(&body).map_err(ApiError::Invalid)?;
     if let Some(LoginSpec::SshKey(name)) = &login {
         let known =
             template::keypair(&state, project, name, "spec.nodeTemplate.login.sshKey").await?;
         known.map_err(ApiError::invalid)?;
     }
-    let mut clear = Clear {
-        user: "root".to_owned(),
-        ..Clear::default()
-    };
+    let mut clear = Clear { user: "root".to_owned(), ..Clear::default() };
     clear.take_scripts(&mut pool.spec.node_template);
     if let Some(login) = &login {
         clear.set_login(&state, login).await?;
@@ -64,10 +59,7 @@ pub(in crate::http) async fn create(
     let txn = Txn::new()
         .when_absent(&name_key)
         .put(&name_key, records::encode(&record.id))
-        .put(
-            keys::pool(project, &cluster.id, &record.id),
-            records::encode(&record),
-        );
+        .put(keys::pool(project, &cluster.id, &record.id), records::encode(&record));
     if !state.store.txn(txn).await?.succeeded {
         return Err(name_taken(&record.name));
     }

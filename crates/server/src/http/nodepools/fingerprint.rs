@@ -19,10 +19,7 @@ pub(super) fn fingerprint(
         ids
     };
     // In a custom pool the template of the request has no effect, so it makes no difference either.
-    let template = upgrade
-        .template
-        .as_ref()
-        .filter(|_| upgrade.pool == PoolRef::Default);
+    let template = upgrade.template.as_ref().filter(|_| upgrade.pool == PoolRef::Default);
     let retain =
         template.is_some_and(|template| template.volume_reset == VolumeReset::RetainCustomVolumes);
     let normal = json!([

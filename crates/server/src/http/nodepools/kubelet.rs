@@ -7,21 +7,11 @@ const RESERVED: &[(&str, &str, &str, &str)] = &[
     ("kubeReservedMem", "kubeReserved", "memory", "Mi"),
     ("kubeReservedCpu", "kubeReserved", "cpu", "m"),
     ("kubeReservedPid", "kubeReserved", "pid", ""),
-    (
-        "kubeReservedStorage",
-        "kubeReserved",
-        "ephemeral-storage",
-        "Gi",
-    ),
+    ("kubeReservedStorage", "kubeReserved", "ephemeral-storage", "Gi"),
     ("systemReservedMem", "systemReserved", "memory", "Mi"),
     ("systemReservedCpu", "systemReserved", "cpu", "m"),
     ("systemReservedPid", "systemReserved", "pid", ""),
-    (
-        "systemReservedStorage",
-        "systemReserved",
-        "ephemeral-storage",
-        "Gi",
-    ),
+    ("systemReservedStorage", "systemReserved", "ephemeral-storage", "Gi"),
 ];
 
 /// The fragment for a node template, as the client wrote it.
@@ -45,9 +35,7 @@ pub(super) fn configuration(template: &Value) -> Map<String, Value> {
 
 /// Whether data directories are kept: `volumeConfig.volumeResetPolicy`.
 pub(super) fn retains_volumes(template: &Value) -> bool {
-    template
-        .pointer("/volumeConfig/volumeResetPolicy")
-        .and_then(Value::as_str)
+    template.pointer("/volumeConfig/volumeResetPolicy").and_then(Value::as_str)
         == Some("retain_custom_volumes")
 }
 

@@ -24,9 +24,7 @@ pub(in crate::http) async fn list(
     let params = Params::read(&uri)?;
     let with_default = params.flag("showDefaultNodePool")?;
     params.flag("advanceStatus")?;
-    let cluster = load::cluster(&*state.store, call.project(), &cluster)
-        .await?
-        .record;
+    let cluster = load::cluster(&*state.store, call.project(), &cluster).await?.record;
     let mut pools =
         load::list::<PoolRecord>(&*state.store, &keys::pools(call.project(), &cluster.id)).await?;
     pools.sort_by(|a, b| a.record.name.cmp(&b.record.name));

@@ -38,19 +38,14 @@ pub(in crate::http) async fn migrate(
     require_json(&headers)?;
     let as_current = Params::read(&uri)?.flag("asCurrent")?;
     let project = call.project();
-    let cluster = load::cluster(&*state.store, project, &cluster)
-        .await?
-        .record
-        .id;
+    let cluster = load::cluster(&*state.store, project, &cluster).await?.record.id;
     if pool != DEFAULT_POOL {
         load::pool(&*state.store, project, &cluster, &pool).await?;
     }
     let request = MigrateRequest::parse(&body).map_err(ApiError::Invalid)?;
     if as_current && pool == DEFAULT_POOL {
-        let violation = Violation::new(
-            "asCurrent",
-            "has no meaning for DefaultPool, which stores no template",
-        );
+        let violation =
+            Violation::new("asCurrent", "has no meaning for DefaultPool, which stores no template");
         return Err(ApiError::invalid(violation.with_way_out("leave it out")));
     }
     for _ in 0..TRIES {
@@ -60,13 +55,7 @@ pub(in crate::http) async fn migrate(
         };
         let nodes =
             load::list::<NodeRecord>(&*state.store, &keys::nodes(project, &cluster)).await?;
-        let plan = Move {
-            project,
-            cluster: &cluster,
-            to: PoolId::new(&pool),
-            target,
-            as_current,
-        };
+        let plan = Move { project, cluster: &cluster, to: PoolId::new(&pool), target, as_current };
         let snapshot = state.board.get(&cluster);
         let chosen = Move::choose(&request, &nodes, snapshot.as_deref())?;
         plan.refuse_busy(&state, &chosen).await?;
@@ -96,10 +85,8 @@ impl Move<'_> {
         nodes: &'n [Stored<NodeRecord>],
         snapshot: Option<&Snapshot>,
     ) -> Result<Vec<&'n Stored<NodeRecord>>, ApiError> {
-        let by_id: BTreeMap<&str, &Stored<NodeRecord>> = nodes
-            .iter()
-            .map(|node| (node.record.id.as_str(), node))
-            .collect();
+        let by_id: BTreeMap<&str, &Stored<NodeRecord>> =
+            nodes.iter().map(|node| (node.record.id.as_str(), node)).collect();
         let mut found = Vec::new();
         let mut chosen = Vec::new();
         for (index, id) in request.node_ids.iter().enumerate() {
@@ -123,21 +110,13 @@ impl Move<'_> {
                 ),
             }
         }
-        if found.is_empty() {
-            Ok(chosen)
-        } else {
-            Err(ApiError::Invalid(found))
-        }
+        if found.is_empty() { Ok(chosen) } else { Err(ApiError::Invalid(found)) }
     }
 
     /// The pools that nodes leave.
     fn sources(&self, chosen: &[&Stored<NodeRecord>]) -> BTreeSet<PoolId> {
         let leaves = |node: &&&Stored<NodeRecord>| node.record.pool != self.to;
-        chosen
-            .iter()
-            .filter(leaves)
-            .map(|node| node.record.pool.clone())
-            .collect()
+        chosen.iter().filter(leaves).map(|node| node.record.pool.clone()).collect()
     }
 
     /// A job works on a frozen list: while one runs, its pool keeps its nodes.
@@ -204,10 +183,7 @@ impl Move<'_> {
                 txn = txn.when_absent(keys::active(self.project, self.cluster, pool));
             }
             let stamp = format!("{now}");
-            txn = txn.put(
-                keys::membership(self.project, self.cluster, pool),
-                stamp.into_bytes(),
-            );
+            txn = txn.put(keys::membership(self.project, self.cluster, pool), stamp.into_bytes());
         }
         txn = self.counts(state, txn, chosen, nodes).await?;
         if txn.then.len() > MAX_TXN_OPS || txn.compares.len() > MAX_TXN_OPS {
@@ -228,33 +204,19 @@ impl Move<'_> {
         chosen: &[&Stored<NodeRecord>],
         nodes: &[Stored<NodeRecord>],
     ) -> Result<Txn, ApiError> {
-        let count = |pool: &PoolId| {
-            nodes
-                .iter()
-                .filter(|node| node.record.pool == *pool)
-                .count() as i32
-        };
-        let moved = chosen
-            .iter()
-            .filter(|node| node.record.pool != self.to)
-            .count() as i32;
+        let count =
+            |pool: &PoolId| nodes.iter().filter(|node| node.record.pool == *pool).count() as i32;
+        let moved = chosen.iter().filter(|node| node.record.pool != self.to).count() as i32;
         if let Some(target) = &self.target {
             let after = count(&self.to) + moved;
             if let Some(record) = with_count(&target.record, |wanted| wanted.max(after)) {
                 txn = txn.put(&target.key, records::encode(&record));
             }
         }
-        for pool in self
-            .sources(chosen)
-            .iter()
-            .filter(|pool| pool.as_str() != DEFAULT_POOL)
-        {
+        for pool in self.sources(chosen).iter().filter(|pool| pool.as_str() != DEFAULT_POOL) {
             let stored =
                 load::pool(&*state.store, self.project, self.cluster, pool.as_str()).await?;
-            let gone = chosen
-                .iter()
-                .filter(|node| node.record.pool == *pool)
-                .count() as i32;
+            let gone = chosen.iter().filter(|node| node.record.pool == *pool).count() as i32;
             let after = count(pool) - gone;
             if let Some(record) = with_count(&stored.record, |wanted| (wanted - gone).max(after)) {
                 txn = txn
@@ -268,16 +230,9 @@ impl Move<'_> {
 
 /// The wanted count follows nodes that are moved by hand; otherwise a client would see a scaling that nobody asked for.
 fn with_count(pool: &PoolRecord, count: impl FnOnce(i32) -> i32) -> Option<PoolRecord> {
-    let old = pool
-        .spec
-        .get("initialNodeCount")
-        .and_then(Value::as_i64)
-        .unwrap_or(0) as i32;
+    let old = pool.spec.get("initialNodeCount").and_then(Value::as_i64).unwrap_or(0) as i32;
     let new = count(old);
     let mut record = pool.clone();
-    record
-        .spec
-        .as_object_mut()?
-        .insert("initialNodeCount".to_owned(), Value::from(new));
+    record.spec.as_object_mut()?.insert("initialNodeCount".to_owned(), Value::from(new));
     (new != old).then_some(record)
 }

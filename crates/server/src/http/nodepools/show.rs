@@ -17,16 +17,12 @@ pub(in crate::http) async fn show(
     Extension(call): Extension<Call>,
     Path((_, cluster, pool)): Path<(String, String, String)>,
 ) -> Result<Response, ApiError> {
-    let cluster = load::cluster(&*state.store, call.project(), &cluster)
-        .await?
-        .record;
+    let cluster = load::cluster(&*state.store, call.project(), &cluster).await?.record;
     if pool == DEFAULT_POOL {
         let scene = Scene::read(&state, &call, &cluster.id).await?;
         return load::json(StatusCode::OK, &scene.default_pool());
     }
-    let pool = load::pool(&*state.store, call.project(), &cluster.id, &pool)
-        .await?
-        .record;
+    let pool = load::pool(&*state.store, call.project(), &cluster.id, &pool).await?.record;
     let scene = Scene::read(&state, &call, &cluster.id).await?;
     load::json(StatusCode::OK, &scene.pool(&state, &pool)?)
 }

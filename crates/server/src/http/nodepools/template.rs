@@ -47,10 +47,7 @@ impl Clear {
     ) -> Result<Self, ApiError> {
         let open = |field, sealed: &Option<crate::secrets::Sealed>| {
             let place = vault::template(project, owner, field);
-            sealed
-                .as_ref()
-                .map(|sealed| vault::open(state, &place, sealed))
-                .transpose()
+            sealed.as_ref().map(|sealed| vault::open(state, &place, sealed)).transpose()
         };
         Ok(Self {
             pre_install: open(TemplateField::PreInstall, &stored.pre_install)?,
@@ -75,10 +72,7 @@ impl Clear {
     ) -> Result<Template, ApiError> {
         let seal = |field, clear: &Option<Secret>| {
             let place = vault::template(project, owner, field);
-            clear
-                .as_ref()
-                .map(|clear| vault::seal(state, &place, clear.expose()))
-                .transpose()
+            clear.as_ref().map(|clear| vault::seal(state, &place, clear.expose())).transpose()
         };
         Ok(Template {
             pre_install: seal(TemplateField::PreInstall, &self.pre_install)?,
@@ -134,14 +128,8 @@ impl Clear {
             return;
         }
         let extend = template.extend_param.get_or_insert_default();
-        extend.pre_install = self
-            .pre_install
-            .as_ref()
-            .map(|script| script.expose().to_owned());
-        extend.post_install = self
-            .post_install
-            .as_ref()
-            .map(|script| script.expose().to_owned());
+        extend.pre_install = self.pre_install.as_ref().map(|script| script.expose().to_owned());
+        extend.post_install = self.post_install.as_ref().map(|script| script.expose().to_owned());
     }
 
     /// Takes a login over. A password that the stored hash was made from keeps that hash: the same password again
@@ -176,10 +164,7 @@ impl Clear {
     ) -> Result<(), ApiError> {
         match change {
             LoginChange::Keep => Ok(()),
-            LoginChange::Set {
-                login,
-                remove_other,
-            } => {
+            LoginChange::Set { login, remove_other } => {
                 self.set_login(state, login).await?;
                 match login {
                     LoginSpec::SshKey(_) => self.remove_password = *remove_other,
@@ -187,10 +172,7 @@ impl Clear {
                 }
                 Ok(())
             }
-            LoginChange::Remove {
-                ssh_key,
-                user_password,
-            } => {
+            LoginChange::Remove { ssh_key, user_password } => {
                 if *ssh_key {
                     self.ssh_key = None;
                     self.remove_keys = true;
@@ -263,13 +245,11 @@ pub(super) async fn keypair(
     field: &str,
 ) -> Result<Result<Vec<String>, Violation>, ApiError> {
     let found = load::find::<KeypairRecord>(&*state.store, keys::keypair(project, name)).await?;
-    Ok(found
-        .map(|stored| stored.record.public_keys)
-        .ok_or_else(|| {
-            Violation::new(field, "names a key pair that does not exist")
-                .with_value(&serde_json::Value::from(name))
-                .with_way_out(
-                    "import it with `evenkeel keypair import NAME FILE`, or send userPassword",
-                )
-        }))
+    Ok(found.map(|stored| stored.record.public_keys).ok_or_else(|| {
+        Violation::new(field, "names a key pair that does not exist")
+            .with_value(&serde_json::Value::from(name))
+            .with_way_out(
+                "import it with `evenkeel keypair import NAME FILE`, or send userPassword",
+            )
+    }))
 }

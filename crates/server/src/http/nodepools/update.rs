@@ -36,9 +36,7 @@ pub(in crate::http) async fn update(
 ) -> Result<Response, ApiError> {
     require_json(&headers)?;
     let project = call.project();
-    let cluster = load::cluster(&*state.store, project, &cluster)
-        .await?
-        .record;
+    let cluster = load::cluster(&*state.store, project, &cluster).await?.record;
     if pool == DEFAULT_POOL {
         let text = "DefaultPool stores no template and cannot be changed; create a pool and move its nodes there";
         return Err(ApiError::refused(ErrorCode::Forbidden, text));
@@ -46,11 +44,7 @@ pub(in crate::http) async fn update(
     for _ in 0..TRIES {
         let stored = load::pool(&*state.store, project, &cluster.id, &pool).await?;
         let change = NodePoolUpdate::parse(&body).map_err(ApiError::Invalid)?;
-        if let LoginChange::Set {
-            login: LoginSpec::SshKey(name),
-            ..
-        } = &change.login
-        {
+        if let LoginChange::Set { login: LoginSpec::SshKey(name), .. } = &change.login {
             let known =
                 template::keypair(&state, project, name, "spec.nodeTemplate.login.sshKey").await?;
             known.map_err(ApiError::invalid)?;
@@ -68,12 +62,7 @@ pub(in crate::http) async fn update(
                 .put(&name_key, records::encode(&record.id))
                 .delete(keys::pool_name(project, &cluster.id, &stored.record.name));
         }
-        if state
-            .store
-            .txn(txn.put(&stored.key, records::encode(&record)))
-            .await?
-            .succeeded
-        {
+        if state.store.txn(txn.put(&stored.key, records::encode(&record))).await?.succeeded {
             let scene = Scene::read(&state, &call, &cluster.id).await?;
             return load::json(StatusCode::OK, &scene.pool(&state, &record)?);
         }
@@ -98,10 +87,7 @@ async fn changed(
     let mut pool = NodePool {
         kind: "NodePool".to_owned(),
         api_version: api_version(),
-        metadata: NodePoolMetadata {
-            name: record.name.clone(),
-            ..NodePoolMetadata::default()
-        },
+        metadata: NodePoolMetadata { name: record.name.clone(), ..NodePoolMetadata::default() },
         spec,
         status: None,
     };
@@ -109,10 +95,7 @@ async fn changed(
     clear.give_scripts(&mut pool.spec.node_template);
     pool.spec.node_template.login = Some(Login {
         ssh_key: clear.ssh_key.clone(),
-        user_password: clear
-            .password_hash
-            .as_ref()
-            .map(|_| UserPassword::default()),
+        user_password: clear.password_hash.as_ref().map(|_| UserPassword::default()),
         ..Login::default()
     });
     change.apply_to(&mut pool);
@@ -144,7 +127,7 @@ fn check_scripts_together(clear: &Clear) -> Result<(), ApiError> {
         "has both scripts together {total} characters long after encoding, at most 10240 are allowed"
     );
     let violation = evenkeel_api::Violation::new("spec.nodeTemplate.extendParam", rule);
-    Err(ApiError::invalid(violation.with_way_out(
-        "shorten one, or fetch the bulk of the work from inside it",
-    )))
+    Err(ApiError::invalid(
+        violation.with_way_out("shorten one, or fetch the bulk of the work from inside it"),
+    ))
 }

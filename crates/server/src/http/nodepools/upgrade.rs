@@ -34,10 +34,7 @@ pub(in crate::http) async fn upgrade(
 ) -> Result<Response, ApiError> {
     require_json(&headers)?;
     let project = call.project();
-    let id = load::cluster(&*state.store, project, &cluster)
-        .await?
-        .record
-        .id;
+    let id = load::cluster(&*state.store, project, &cluster).await?.record.id;
     if pool != DEFAULT_POOL {
         load::pool(&*state.store, project, &id, &pool).await?;
     }
@@ -86,9 +83,7 @@ impl Seen {
         let store = &*state.store;
         // First of all: what these two change to afterwards is caught by the compares.
         let active = load::active(store, project, cluster, pool).await?;
-        let membership = store
-            .get(&keys::membership(project, cluster, pool), None)
-            .await?;
+        let membership = store.get(&keys::membership(project, cluster, pool), None).await?;
         let running = match active {
             None => None,
             Some(active) => {
@@ -144,22 +139,12 @@ fn same_job(running: &Found, wish: &Wish) -> Result<Response, ApiError> {
         let wall = |time| running.wall(time);
         let job = convert::job(&running.view(&wall));
         let jobid = job.metadata.uid.clone();
-        return load::json(
-            StatusCode::OK,
-            &UpgradeAnswer {
-                jobid,
-                job: Some(job),
-            },
-        );
+        return load::json(StatusCode::OK, &UpgradeAnswer { jobid, job: Some(job) });
     }
     let why = if *wish.revision() == spec.revision {
         "the same revision with other parameters".to_owned()
     } else {
-        format!(
-            "revision {}, while the job works on {}",
-            wish.revision(),
-            spec.revision
-        )
+        format!("revision {}, while the job works on {}", wish.revision(), spec.revision)
     };
     let text = format!(
         "Node pool {} is being synchronized by job {}; this request asks for {why}. Wait for that job to end, or \
@@ -178,10 +163,7 @@ async fn commit(
     offer: &Offer,
 ) -> Result<Option<Response>, ApiError> {
     let job = accept::answer(cluster, offer, (state.clock)());
-    let answer = UpgradeAnswer {
-        jobid: job.metadata.uid.clone(),
-        job: Some(job),
-    };
+    let answer = UpgradeAnswer { jobid: job.metadata.uid.clone(), job: Some(job) };
     let body = serde_json::to_string(&answer)
         .map_err(|error| ApiError::internal("an answer could not be written as JSON", error))?;
     let mut txn = accept::writes(txn, call.project(), &cluster.id, offer);

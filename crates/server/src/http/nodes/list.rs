@@ -29,45 +29,28 @@ pub(in crate::http) async fn list(
 ) -> Result<Response, ApiError> {
     let params = Params::read(&uri)?;
     let limit = params.number("limit", 1, PAGE_LIMIT as u64, PAGE_LIMIT as u64)? as usize;
-    let cluster = load::cluster(&*state.store, call.project(), &cluster)
-        .await?
-        .record;
+    let cluster = load::cluster(&*state.store, call.project(), &cluster).await?.record;
     let after = match params.get("marker").filter(|marker| !marker.is_empty()) {
         None => None,
         // A marker is only a place in the order: the node behind it may be gone by now.
-        Some(marker) if load::is_id(marker) => Some(keys::node(
-            call.project(),
-            &cluster.id,
-            &NodeId::new(marker),
-        )),
+        Some(marker) if load::is_id(marker) => {
+            Some(keys::node(call.project(), &cluster.id, &NodeId::new(marker)))
+        }
         Some(marker) => {
             let violation = Violation::new("marker", "is not the id of a node")
                 .with_value(&Value::from(marker));
             return Err(ApiError::invalid(violation));
         }
     };
-    let page = Page {
-        after,
-        limit,
-        at: None,
-    };
-    let listing = state
-        .store
-        .list(&keys::nodes(call.project(), &cluster.id), page)
-        .await?;
+    let page = Page { after, limit, at: None };
+    let listing = state.store.list(&keys::nodes(call.project(), &cluster.id), page).await?;
     let pools =
         load::list::<PoolRecord>(&*state.store, &keys::pools(call.project(), &cluster.id)).await?;
-    let pools: BTreeMap<PoolId, PoolRecord> = pools
-        .into_iter()
-        .map(|pool| (pool.record.id.clone(), pool.record))
-        .collect();
+    let pools: BTreeMap<PoolId, PoolRecord> =
+        pools.into_iter().map(|pool| (pool.record.id.clone(), pool.record)).collect();
     let in_hand = in_hand(&state, call.project(), &cluster.id).await?;
     let snapshot = state.board.get(&cluster.id);
-    let view = View {
-        snapshot: snapshot.as_deref(),
-        in_hand: &in_hand,
-        now_ms: (state.clock)(),
-    };
+    let view = View { snapshot: snapshot.as_deref(), in_hand: &in_hand, now_ms: (state.clock)() };
     let mut items = Vec::with_capacity(listing.items.len());
     for kv in &listing.items {
         let record: NodeRecord = records::decode(&kv.key, &kv.value)?;

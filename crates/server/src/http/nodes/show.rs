@@ -22,27 +22,15 @@ pub(in crate::http) async fn show(
     Extension(call): Extension<Call>,
     Path((_, cluster, node)): Path<(String, String, String)>,
 ) -> Result<Response, ApiError> {
-    let cluster = load::cluster(&*state.store, call.project(), &cluster)
-        .await?
-        .record;
-    let node = load::node(&*state.store, call.project(), &cluster.id, &node)
-        .await?
-        .record;
+    let cluster = load::cluster(&*state.store, call.project(), &cluster).await?.record;
+    let node = load::node(&*state.store, call.project(), &cluster.id, &node).await?.record;
     let pool = match node.pool.as_str() {
         DEFAULT_POOL => None,
-        id => Some(
-            load::pool(&*state.store, call.project(), &cluster.id, id)
-                .await?
-                .record,
-        ),
+        id => Some(load::pool(&*state.store, call.project(), &cluster.id, id).await?.record),
     };
     let in_hand = in_hand(&state, call.project(), &cluster.id).await?;
     let snapshot = state.board.get(&cluster.id);
-    let view = View {
-        snapshot: snapshot.as_deref(),
-        in_hand: &in_hand,
-        now_ms: (state.clock)(),
-    };
+    let view = View { snapshot: snapshot.as_deref(), in_hand: &in_hand, now_ms: (state.clock)() };
     load::json(StatusCode::OK, &convert::node(view, &node, pool.as_ref()))
 }
 
@@ -54,11 +42,9 @@ pub(in crate::http) async fn in_hand(
 ) -> Result<BTreeMap<NodeName, JobId>, ApiError> {
     let mut held = BTreeMap::new();
     for active in load::list::<JobId>(&*state.store, &keys::actives(project, cluster)).await? {
-        let works = load::list::<Work>(
-            &*state.store,
-            &keys::works(project, cluster, &active.record),
-        )
-        .await?;
+        let works =
+            load::list::<Work>(&*state.store, &keys::works(project, cluster, &active.record))
+                .await?;
         let names = works
             .into_iter()
             .filter(|work| work.record.phase.is_active())

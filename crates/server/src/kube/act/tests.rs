@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use super::*;
 use bytes::Bytes;
 use http::StatusCode;
@@ -8,11 +10,7 @@ fn judged(code: u16, body: &Value, retry_after_s: Option<u32>) -> Result<EvictAn
         retry_after_s,
         body: Bytes::from(body.to_string()),
     };
-    let call = Call {
-        verb: "create",
-        resource: "pods/eviction",
-        name: "d/p",
-    };
+    let call = Call { verb: "create", resource: "pods/eviction", name: "d/p" };
     eviction_answer(&call, &answer)
 }
 
@@ -30,26 +28,14 @@ fn the_answers_of_the_eviction_api() {
         message: message.into(),
         retry_after_s,
     };
-    let impossible = |message: &str| EvictAnswer::Impossible {
-        message: message.into(),
-    };
+    let impossible = |message: &str| EvictAnswer::Impossible { message: message.into() };
     let two = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
     let uid = "Operation cannot be fulfilled on Pod \"p\": Precondition failed: UID in precondition: a, UID in object meta: b";
     let hook = "admission webhook \"x.example.com\" denied the request: evacuating";
     let rows = [
-        (
-            201,
-            json!({"kind": "Status", "status": "Success"}),
-            None,
-            EvictAnswer::Accepted,
-        ),
+        (201, json!({"kind": "Status", "status": "Success"}), None, EvictAnswer::Accepted),
         (200, json!({}), None, EvictAnswer::Accepted),
-        (
-            404,
-            status(404, "pods \"p\" not found", "", ""),
-            None,
-            EvictAnswer::Gone,
-        ),
+        (404, status(404, "pods \"p\" not found", "", ""), None, EvictAnswer::Gone),
         (409, status(409, uid, "", ""), None, EvictAnswer::Gone),
         (
             429,
@@ -86,11 +72,7 @@ fn the_answers_of_the_eviction_api() {
         (403, status(403, hook, "", ""), None, impossible(hook)),
     ];
     for (code, body, retry, expected) in rows {
-        assert_eq!(
-            judged(code, &body, retry).unwrap(),
-            expected,
-            "{code} {body}"
-        );
+        assert_eq!(judged(code, &body, retry).unwrap(), expected, "{code} {body}");
     }
 }
 
@@ -98,34 +80,17 @@ fn the_answers_of_the_eviction_api() {
 fn what_says_nothing_about_the_pod_is_a_fault() {
     let rbac = "pods \"p\" is forbidden: User \"x\" cannot create resource \"pods/eviction\" in API group \"\"";
     let rows = [
-        (
-            429,
-            json!("Too many requests, please try again later."),
-            "transient",
-        ),
-        (
-            500,
-            status(500, "etcdserver: request timed out", "", ""),
-            "transient",
-        ),
+        (429, json!("Too many requests, please try again later."), "transient"),
+        (500, status(500, "etcdserver: request timed out", "", ""), "transient"),
         (
             504,
-            status(
-                504,
-                "couldn't update PodDisruptionBudget due to conflicts",
-                "",
-                "",
-            ),
+            status(504, "couldn't update PodDisruptionBudget due to conflicts", "", ""),
             "transient",
         ),
         (404, json!("404 page not found"), "transient"),
         (401, status(401, "Unauthorized", "", ""), "permanent"),
         (403, status(403, rbac, "", ""), "permanent"),
-        (
-            409,
-            status(409, "the object has been modified", "", ""),
-            "conflict",
-        ),
+        (409, status(409, "the object has been modified", "", ""), "conflict"),
     ];
     for (code, body, expected) in rows {
         let kind = match judged(code, &body, Some(1)).unwrap_err() {

@@ -1,10 +1,10 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use super::*;
 use serde_json::{Value, json};
 
 fn fact<K: Slim>(object: Value) -> Option<K::Fact> {
-    serde_json::from_value::<K>(object)
-        .unwrap()
-        .fact(&Interner::default())
+    serde_json::from_value::<K>(object).unwrap().fact(&Interner::default())
 }
 
 fn node_json() -> Value {
@@ -40,11 +40,7 @@ fn a_node_keeps_what_matters() {
     assert_eq!(&*node.resource_version, "17");
     assert!(node.unschedulable && !node.hold && !node.control_plane);
     assert_eq!(node.ready, Readiness::Ready);
-    let mark = Mark {
-        job: "j1".into(),
-        epoch: 3,
-        was_unschedulable: true,
-    };
+    let mark = Mark { job: "j1".into(), epoch: 3, was_unschedulable: true };
     assert_eq!(node.mark, Some(mark));
     assert_eq!(node.zone.as_deref(), Some("az1"));
     assert_eq!(node.machine_id.as_deref(), Some("m1"));
@@ -61,18 +57,9 @@ fn a_bare_or_odd_node_is_unknown_not_an_error() {
     assert_eq!(bare.ready, Readiness::Unknown);
     assert!(!bare.unschedulable && bare.mark.is_none() && bare.internal_ip.is_none());
     let rows = [
-        (
-            json!({"conditions": [{"type": "Ready", "status": "False"}]}),
-            Readiness::NotReady,
-        ),
-        (
-            json!({"conditions": [{"type": "Ready", "status": "Unknown"}]}),
-            Readiness::Unknown,
-        ),
-        (
-            json!({"conditions": null, "addresses": null, "nodeInfo": null}),
-            Readiness::Unknown,
-        ),
+        (json!({"conditions": [{"type": "Ready", "status": "False"}]}), Readiness::NotReady),
+        (json!({"conditions": [{"type": "Ready", "status": "Unknown"}]}), Readiness::Unknown),
+        (json!({"conditions": null, "addresses": null, "nodeInfo": null}), Readiness::Unknown),
     ];
     for (status, expected) in rows {
         let object = json!({"metadata": {"name": "n", "uid": "u", "labels": null, "annotations": null},
@@ -89,9 +76,7 @@ fn a_bare_or_odd_node_is_unknown_not_an_error() {
 
 fn pod(metadata: Value, spec: Value, status: Value) -> PodSeen {
     let mut meta = json!({"name": "p", "namespace": "d", "uid": "u"});
-    meta.as_object_mut()
-        .unwrap()
-        .extend(metadata.as_object().unwrap().clone());
+    meta.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
     fact::<Pod>(json!({"metadata": meta, "spec": spec, "status": status})).unwrap()
 }
 
@@ -101,25 +86,15 @@ fn owners_are_told_apart() {
     let rows = [
         (json!({}), Owner::Nobody),
         (json!({"ownerReferences": null}), Owner::Nobody),
-        (
-            owned("ReplicaSet", json!(true)),
-            Owner::Controller("ReplicaSet/x".into()),
-        ),
+        (owned("ReplicaSet", json!(true)), Owner::Controller("ReplicaSet/x".into())),
         (owned("ReplicaSet", json!(false)), Owner::Nobody),
         (owned("ReplicaSet", Value::Null), Owner::Nobody),
         (owned("DaemonSet", json!(true)), Owner::DaemonSet),
         (owned("Node", json!(true)), Owner::Static),
-        (
-            json!({"annotations": {"kubernetes.io/config.mirror": "h"}}),
-            Owner::Static,
-        ),
+        (json!({"annotations": {"kubernetes.io/config.mirror": "h"}}), Owner::Static),
     ];
     for (metadata, expected) in rows {
-        assert_eq!(
-            pod(metadata.clone(), json!({}), json!({})).owner,
-            expected,
-            "{metadata}"
-        );
+        assert_eq!(pod(metadata.clone(), json!({}), json!({})).owner, expected, "{metadata}");
     }
 }
 
@@ -133,33 +108,15 @@ fn phases_grace_and_protection() {
         (json!("Unknown"), PodPhase::Unknown),
         (Value::Null, PodPhase::Pending),
     ] {
-        assert_eq!(
-            pod(json!({}), json!({}), json!({"phase": phase})).phase,
-            expected
-        );
+        assert_eq!(pod(json!({}), json!({}), json!({"phase": phase})).phase, expected);
     }
     let deleting =
         json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 5});
     let rows = [
         (json!({}), json!({}), 30, false),
-        (
-            json!({}),
-            json!({"terminationGracePeriodSeconds": 600}),
-            600,
-            false,
-        ),
-        (
-            deleting,
-            json!({"terminationGracePeriodSeconds": 600}),
-            5,
-            true,
-        ),
-        (
-            json!({}),
-            json!({"terminationGracePeriodSeconds": -1}),
-            0,
-            false,
-        ),
+        (json!({}), json!({"terminationGracePeriodSeconds": 600}), 600, false),
+        (deleting, json!({"terminationGracePeriodSeconds": 600}), 5, true),
+        (json!({}), json!({"terminationGracePeriodSeconds": -1}), 0, false),
     ];
     for (metadata, spec, grace, deleting) in rows {
         let p = pod(metadata, spec, json!({}));
@@ -168,16 +125,8 @@ fn phases_grace_and_protection() {
     for (note, value, expected) in [
         ("karpenter.sh/do-not-disrupt", "true", true),
         ("karpenter.sh/do-not-disrupt", "false", false),
-        (
-            "cluster-autoscaler.kubernetes.io/safe-to-evict",
-            "false",
-            true,
-        ),
-        (
-            "cluster-autoscaler.kubernetes.io/safe-to-evict",
-            "true",
-            false,
-        ),
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false", true),
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "true", false),
     ] {
         let p = pod(json!({"annotations": {note: value}}), json!({}), json!({}));
         assert_eq!(p.protected, expected, "{note}={value}");
@@ -195,11 +144,7 @@ fn volumes_place_and_readiness() {
     assert!(p.local_data && p.ready);
     assert_eq!(p.node.unwrap().as_str(), "n1");
     assert_eq!(p.labels["app"], "db");
-    let p = pod(
-        json!({}),
-        json!({"nodeName": "", "volumes": null}),
-        json!({}),
-    );
+    let p = pod(json!({}), json!({"nodeName": "", "volumes": null}), json!({}));
     assert!(p.node.is_none() && !p.local_data && !p.ready);
     let without_status: PodSeen =
         fact::<Pod>(json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}})).unwrap();
@@ -218,23 +163,8 @@ fn budgets_and_their_selectors() {
             "expectedPods": 3, "disruptedPods": {"p1": "2026-01-01T00:00:00Z"}}
     }))
     .unwrap();
-    assert_eq!(
-        (
-            budget.allowed,
-            budget.healthy,
-            budget.desired,
-            budget.expected
-        ),
-        (1, 3, 2, 3)
-    );
-    assert_eq!(
-        (
-            budget.disrupted,
-            budget.observed,
-            budget.always_allow_unready
-        ),
-        (1, true, true)
-    );
+    assert_eq!((budget.allowed, budget.healthy, budget.desired, budget.expected), (1, 3, 2, 3));
+    assert_eq!((budget.disrupted, budget.observed, budget.always_allow_unready), (1, true, true));
     let expected = vec![
         Requirement::In("app".into(), vec!["db".into()]),
         Requirement::NotIn("t".into(), vec!["x".into()]),

@@ -1,11 +1,9 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use super::*;
 use serde_json::json;
 
-const CALL: Call<'_> = Call {
-    verb: "patch",
-    resource: "nodes",
-    name: "n1",
-};
+const CALL: Call<'_> = Call { verb: "patch", resource: "nodes", name: "n1" };
 
 fn answer(code: u16, body: &str) -> Answer {
     Answer {
@@ -37,18 +35,8 @@ fn statuses_become_faults() {
             "permanent",
             "patch nodes (403); apply deploy/rbac.yaml to the cluster: why so",
         ),
-        (
-            404,
-            status(404),
-            "gone",
-            "patch nodes n1: not found: why so",
-        ),
-        (
-            404,
-            "<html>no such page</html>".to_owned(),
-            "transient",
-            "not from a Kubernetes",
-        ),
+        (404, status(404), "gone", "patch nodes n1: not found: why so"),
+        (404, "<html>no such page</html>".to_owned(), "transient", "not from a Kubernetes"),
         (409, status(409), "conflict", "why so"),
         (410, status(410), "transient", "410"),
         (422, status(422), "permanent", "why so"),
@@ -71,20 +59,7 @@ fn names_that_would_change_a_path_are_refused() {
     for good in ["n1", "node-1.example.com", "a:b"] {
         assert!(segment(&CALL, good).is_ok(), "{good}");
     }
-    for bad in [
-        "",
-        "a/b",
-        "..",
-        ".",
-        "a?b",
-        "a%2f",
-        "a b",
-        "a\r\nb",
-        &"x".repeat(300),
-    ] {
-        assert!(
-            matches!(segment(&CALL, bad), Err(Fault::Permanent { .. })),
-            "{bad}"
-        );
+    for bad in ["", "a/b", "..", ".", "a?b", "a%2f", "a b", "a\r\nb", &"x".repeat(300)] {
+        assert!(matches!(segment(&CALL, bad), Err(Fault::Permanent { .. })), "{bad}");
     }
 }

@@ -26,19 +26,13 @@ pub(super) fn apply(
     }
     let ops = if succeeded { &txn.then } else { &txn.otherwise };
     for op in ops {
-        if let Op::Put {
-            lease: Some(lease), ..
-        } = op
+        if let Op::Put { lease: Some(lease), .. } = op
             && !lease_exists(conn, *lease)?
         {
             return Err(StoreError::LeaseNotFound(*lease));
         }
     }
-    let mut writer = Writer {
-        conn,
-        revision: head.revision + 1,
-        id: head.id,
-    };
+    let mut writer = Writer { conn, revision: head.revision + 1, id: head.id };
     let mut reads = Vec::new();
     for op in ops {
         match op {
@@ -49,11 +43,7 @@ pub(super) fn apply(
         }
     }
     writer.settle(head);
-    Ok(TxnResult {
-        succeeded,
-        revision: head.revision,
-        reads,
-    })
+    Ok(TxnResult { succeeded, revision: head.revision, reads })
 }
 
 /// Deletes the keys of a lease, and the lease, inside the open transaction.
@@ -67,11 +57,7 @@ pub(super) fn end_lease(
         "SELECT c.key FROM current c JOIN log l ON l.id = c.id WHERE l.lease = ?1 ORDER BY c.key",
         params![lease.0 as i64],
     )?;
-    let mut writer = Writer {
-        conn,
-        revision: head.revision + 1,
-        id: head.id,
-    };
+    let mut writer = Writer { conn, revision: head.revision + 1, id: head.id };
     for key in keys {
         writer.delete(&key)?;
     }
@@ -105,10 +91,7 @@ pub(super) fn compact(conn: &Connection, head: Head, to: Revision) -> Result<(),
              WHERE n.key = log.key AND n.revision > log.revision AND n.revision <= ?1)",
             params![at],
         )?;
-        conn.execute(
-            "DELETE FROM log WHERE revision < ?1 AND version = 0",
-            params![at],
-        )?;
+        conn.execute("DELETE FROM log WHERE revision < ?1 AND version = 0", params![at])?;
         conn.execute(
             "UPDATE compaction SET revision = ?1, sum = ?2 WHERE id = 1",
             params![at, pair_sum(1, to)],
@@ -126,9 +109,8 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn put(&mut self, key: &str, value: &Bytes, lease: Option<LeaseId>) -> Result<(), StoreError> {
-        let (create_revision, version) = now(self.conn, key)?.map_or((self.revision, 1), |old| {
-            (old.create_revision, old.version + 1)
-        });
+        let (create_revision, version) = now(self.conn, key)?
+            .map_or((self.revision, 1), |old| (old.create_revision, old.version + 1));
         self.id += 1;
         let entry = Entry {
             id: self.id,
@@ -181,10 +163,7 @@ impl Writer<'_> {
 
     fn settle(self, head: &mut Head) {
         if self.id > head.id {
-            *head = Head {
-                id: self.id,
-                revision: self.revision,
-            };
+            *head = Head { id: self.id, revision: self.revision };
         }
     }
 }

@@ -30,16 +30,8 @@ pub(super) fn fault(during: &'static str) -> impl FnOnce(Error) -> StoreError {
                     | ErrorCode::OperationInterrupted
                     | ErrorCode::FileLockingProtocolFailed,
                 ),
-            ) => StoreError::Transient {
-                during,
-                in_doubt: false,
-                source: Box::new(error),
-            },
-            _ => StoreError::Permanent {
-                during,
-                in_doubt: false,
-                source: Box::new(error),
-            },
+            ) => StoreError::Transient { during, in_doubt: false, source: Box::new(error) },
+            _ => StoreError::Permanent { during, in_doubt: false, source: Box::new(error) },
         }
     }
 }

@@ -134,11 +134,7 @@ fn short(hash: Sha256) -> i64 {
 
 /// Checksum of a row that holds two numbers.
 pub(super) fn pair_sum(id: u64, number: u64) -> i64 {
-    short(
-        Sha256::new()
-            .chain_update(id.to_le_bytes())
-            .chain_update(number.to_le_bytes()),
-    )
+    short(Sha256::new().chain_update(id.to_le_bytes()).chain_update(number.to_le_bytes()))
 }
 
 /// Where the log ends.
@@ -154,28 +150,19 @@ pub(super) fn head(conn: &Connection) -> rusqlite::Result<Head> {
         "SELECT coalesce((SELECT max(id) FROM log), 0), \
          coalesce((SELECT max(revision) FROM log), 0)",
         [],
-        |row| {
-            Ok(Head {
-                id: unsigned(row, 0)?,
-                revision: unsigned(row, 1)?,
-            })
-        },
+        |row| Ok(Head { id: unsigned(row, 0)?, revision: unsigned(row, 1)? }),
     )
 }
 
 /// Reads the last compaction.
 pub(super) fn compacted(conn: &Connection) -> Result<Revision, StoreError> {
     let (revision, sum): (u64, i64) = conn
-        .query_row(
-            "SELECT revision, sum FROM compaction WHERE id = 1",
-            [],
-            |row| Ok((unsigned(row, 0)?, row.get(1)?)),
-        )
+        .query_row("SELECT revision, sum FROM compaction WHERE id = 1", [], |row| {
+            Ok((unsigned(row, 0)?, row.get(1)?))
+        })
         .map_err(fault("reading the last compaction"))?;
     if pair_sum(1, revision) != sum {
-        return Err(corrupt(
-            "the compaction mark does not match its checksum".to_owned(),
-        ));
+        return Err(corrupt("the compaction mark does not match its checksum".to_owned()));
     }
     Ok(revision)
 }
@@ -214,9 +201,7 @@ pub(super) fn get(
             one(conn, &sql, &[&key, &(at as i64)])?
         }
     };
-    Ok(entry
-        .filter(|entry| !entry.is_deletion())
-        .map(Entry::into_kv))
+    Ok(entry.filter(|entry| !entry.is_deletion()).map(Entry::into_kv))
 }
 
 /// The first string behind all that start with `prefix`; a blob, which sorts behind every text,
@@ -253,9 +238,7 @@ pub(super) fn list(conn: &Connection, prefix: &str, page: &Page) -> Result<Listi
              WHERE n.key = l.key AND n.revision <= ?3) ORDER BY l.key LIMIT ?4"
         )
     };
-    let limit = i64::try_from(page.limit)
-        .unwrap_or(i64::MAX)
-        .saturating_add(1);
+    let limit = i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1);
     let args = params![from, behind(prefix), revision as i64, limit];
     let mut items = Vec::new();
     let mut more = false;
@@ -266,11 +249,7 @@ pub(super) fn list(conn: &Connection, prefix: &str, page: &Page) -> Result<Listi
         }
         Ok(!more)
     })?;
-    Ok(Listing {
-        items,
-        revision,
-        more,
-    })
+    Ok(Listing { items, revision, more })
 }
 
 /// Runs `f` on each entry found until it says no.
@@ -299,10 +278,7 @@ pub(super) fn tail(
 ) -> Result<TailRead, StoreError> {
     let compact_revision = compacted(conn)?;
     if from < compact_revision {
-        return Err(StoreError::Compacted {
-            requested: from,
-            compact_revision,
-        });
+        return Err(StoreError::Compacted { requested: from, compact_revision });
     }
     let head = head(conn).map_err(fault("reading the revision"))?.revision;
     let sql = format!(
@@ -312,36 +288,25 @@ pub(super) fn tail(
     let start = i64::try_from(from).unwrap_or(i64::MAX);
     let mut batches: Vec<Batch> = Vec::new();
     let mut next = from.max(head + 1);
-    each(
-        conn,
-        &sql,
-        params![start, prefix, behind(prefix)],
-        |entry| {
-            let revision = entry.revision;
-            if batches
-                .last()
-                .is_none_or(|batch| batch.revision != revision)
-            {
-                if batches.len() == TAIL_BATCHES {
-                    next = revision;
-                    return Ok(false);
-                }
-                batches.push(Batch {
-                    revision,
-                    events: Vec::new(),
-                });
+    each(conn, &sql, params![start, prefix, behind(prefix)], |entry| {
+        let revision = entry.revision;
+        if batches.last().is_none_or(|batch| batch.revision != revision) {
+            if batches.len() == TAIL_BATCHES {
+                next = revision;
+                return Ok(false);
             }
-            let event = if entry.is_deletion() {
-                Event::Delete { key: entry.key }
-            } else {
-                Event::Put(entry.into_kv())
-            };
-            if let Some(batch) = batches.last_mut() {
-                batch.events.push(event);
-            }
-            Ok(true)
-        },
-    )?;
+            batches.push(Batch { revision, events: Vec::new() });
+        }
+        let event = if entry.is_deletion() {
+            Event::Delete { key: entry.key }
+        } else {
+            Event::Put(entry.into_kv())
+        };
+        if let Some(batch) = batches.last_mut() {
+            batch.events.push(event);
+        }
+        Ok(true)
+    })?;
     Ok(TailRead { batches, next })
 }
 
@@ -350,11 +315,8 @@ pub(super) fn strings(
     sql: &str,
     args: &[&dyn ToSql],
 ) -> Result<Vec<String>, StoreError> {
-    let run = || {
-        conn.prepare(sql)?
-            .query_map(args, |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()
-    };
+    let run =
+        || conn.prepare(sql)?.query_map(args, |row| row.get(0))?.collect::<rusqlite::Result<_>>();
     run().map_err(fault("listing keys"))
 }
 
@@ -363,26 +325,16 @@ pub(super) fn strings(
 pub(super) fn verify(conn: &Connection) -> Result<(), StoreError> {
     let head = head(conn).map_err(fault("reading the revision"))?;
     if compacted(conn)? > head.revision {
-        return Err(corrupt(
-            "the compaction mark lies behind the end of the log".to_owned(),
-        ));
+        return Err(corrupt("the compaction mark lies behind the end of the log".to_owned()));
     }
     let mut last: Revision = 0;
-    each(
-        conn,
-        &format!("SELECT {COLUMNS} FROM log l ORDER BY l.id"),
-        &[],
-        |entry| {
-            if entry.revision < last {
-                return Err(corrupt(format!(
-                    "row {} of the log is out of order",
-                    entry.id
-                )));
-            }
-            last = entry.revision;
-            Ok(true)
-        },
-    )?;
+    each(conn, &format!("SELECT {COLUMNS} FROM log l ORDER BY l.id"), &[], |entry| {
+        if entry.revision < last {
+            return Err(corrupt(format!("row {} of the log is out of order", entry.id)));
+        }
+        last = entry.revision;
+        Ok(true)
+    })?;
     let (live, pointing, dangling): (i64, i64, i64) = conn
         .query_row(
             "SELECT (SELECT count(*) FROM log l WHERE l.version > 0 AND NOT EXISTS \
@@ -396,9 +348,7 @@ pub(super) fn verify(conn: &Connection) -> Result<(), StoreError> {
         )
         .map_err(fault("comparing the keys with the log"))?;
     if live != pointing || dangling > 0 {
-        return Err(corrupt(
-            "the table of live keys does not agree with the log".to_owned(),
-        ));
+        return Err(corrupt("the table of live keys does not agree with the log".to_owned()));
     }
     Ok(())
 }

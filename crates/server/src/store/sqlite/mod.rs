@@ -48,10 +48,7 @@ pub struct SqliteOptions {
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self {
-            max_pages: None,
-            clock: Arc::new(Instant::now),
-        }
+        Self { max_pages: None, clock: Arc::new(Instant::now) }
     }
 }
 
@@ -83,9 +80,7 @@ impl SqliteStore {
         open::create_if_missing(path)?;
         let conn = open::open_checked(path, options.max_pages)?;
         let reader = open::connect(path, options.max_pages)?;
-        reader
-            .execute_batch("PRAGMA query_only = ON")
-            .map_err(fault("opening the reader"))?;
+        reader.execute_batch("PRAGMA query_only = ON").map_err(fault("opening the reader"))?;
         let writer = Writer::new(conn, options.clock)?;
         let changed = writer.subscribe();
         let (writes, write_jobs) = mpsc::channel::<Job>();
@@ -99,10 +94,8 @@ impl SqliteStore {
                 }
             })?,
         ];
-        let reads = Reads {
-            jobs: Mutex::new(Some(reads)),
-            places: Arc::new(Semaphore::new(QUEUE)),
-        };
+        let reads =
+            Reads { jobs: Mutex::new(Some(reads)), places: Arc::new(Semaphore::new(QUEUE)) };
         Ok(Self {
             path: path.to_owned(),
             writes: Some(writes),
@@ -131,13 +124,13 @@ impl SqliteStore {
     /// Writes a consistent, checked copy to the new file `to` while the store stays in use.
     pub async fn backup(&self, to: &Path) -> Result<(), StoreError> {
         let (path, to) = (self.path.clone(), to.to_owned());
-        tokio::task::spawn_blocking(move || open::backup(&path, &to))
-            .await
-            .map_err(|source| StoreError::Transient {
+        tokio::task::spawn_blocking(move || open::backup(&path, &to)).await.map_err(|source| {
+            StoreError::Transient {
                 during: "waiting for a backup",
                 in_doubt: false,
                 source: Box::new(source),
-            })?
+            }
+        })?
     }
 
     /// Creates the store at `path` from a backup, after checking it. Blocks. Refuses to replace
@@ -148,19 +141,10 @@ impl SqliteStore {
 
     async fn change(&self, change: Change) -> Result<Done, StoreError> {
         let places = Arc::clone(&self.write_places);
-        let place = places
-            .acquire_owned()
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        let place = places.acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let (answer, answered) = oneshot::channel();
         let writes = self.writes.as_ref().ok_or(StoreError::Closed)?;
-        writes
-            .send(Job {
-                change,
-                answer,
-                place,
-            })
-            .map_err(|_| StoreError::Closed)?;
+        writes.send(Job { change, answer, place }).map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -176,9 +160,7 @@ impl Drop for SqliteStore {
 }
 
 fn unpoisoned<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Starts a thread that holds the lock as long as it runs.
@@ -205,11 +187,7 @@ impl Reads {
         &self,
         f: impl FnOnce(&Connection) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
-        let _place = self
-            .places
-            .acquire()
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        let _place = self.places.acquire().await.map_err(|_| StoreError::Closed)?;
         let (answer, answered) = oneshot::channel();
         let job: Read = Box::new(move |conn| {
             let _ = answer.send(in_snapshot(conn, f));
@@ -226,14 +204,9 @@ fn in_snapshot<R>(
     conn: &Connection,
     f: impl FnOnce(&Connection) -> Result<R, StoreError>,
 ) -> Result<R, StoreError> {
-    conn.execute_batch("BEGIN")
-        .map_err(fault("beginning to read"))?;
+    conn.execute_batch("BEGIN").map_err(fault("beginning to read"))?;
     let result = f(conn);
-    let ended = if conn.is_autocommit() {
-        Ok(())
-    } else {
-        conn.execute_batch("ROLLBACK")
-    };
+    let ended = if conn.is_autocommit() { Ok(()) } else { conn.execute_batch("ROLLBACK") };
     ended.map_err(fault("ending to read"))?;
     result
 }
@@ -248,9 +221,7 @@ impl Store for SqliteStore {
 
     async fn list(&self, prefix: &str, page: Page) -> Result<Listing, StoreError> {
         let prefix = prefix.to_owned();
-        self.reads
-            .run(move |conn| log::list(conn, &prefix, &page))
-            .await
+        self.reads.run(move |conn| log::list(conn, &prefix, &page)).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
@@ -263,9 +234,7 @@ impl Store for SqliteStore {
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {
         let reads = Arc::clone(&self.reads);
-        TailWatch::start(reads, self.changed.clone(), prefix, from)
-            .await
-            .map(Watch::new)
+        TailWatch::start(reads, self.changed.clone(), prefix, from).await.map(Watch::new)
     }
 
     async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
@@ -290,9 +259,7 @@ impl Store for SqliteStore {
     async fn revision(&self) -> Result<Revision, StoreError> {
         self.reads
             .run(|conn| {
-                log::head(conn)
-                    .map(|head| head.revision)
-                    .map_err(fault("reading the revision"))
+                log::head(conn).map(|head| head.revision).map_err(fault("reading the revision"))
             })
             .await
     }

@@ -36,20 +36,13 @@ const NETWORK_FILE_SYSTEMS: [(u32, &str); 9] = [
 ];
 
 pub(super) fn refused(path: &Path, reason: impl Into<String>) -> StoreError {
-    StoreError::Refused {
-        path: path.display().to_string(),
-        reason: reason.into(),
-    }
+    StoreError::Refused { path: path.display().to_string(), reason: reason.into() }
 }
 
 fn io_error(during: &'static str) -> impl FnOnce(io::Error) -> StoreError {
     move |source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full,
-        _ => StoreError::Permanent {
-            during,
-            in_doubt: false,
-            source: Box::new(source),
-        },
+        _ => StoreError::Permanent { during, in_doubt: false, source: Box::new(source) },
     }
 }
 
@@ -72,16 +65,10 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let kind = rustix::fs::statfs(dir)
         .map_err(|error| {
             let way_out = "create the directory or name another one";
-            refused(
-                path,
-                format!("its directory cannot be read ({error}); {way_out}"),
-            )
+            refused(path, format!("its directory cannot be read ({error}); {way_out}"))
         })?
         .f_type as u32;
-    if let Some((_, name)) = NETWORK_FILE_SYSTEMS
-        .iter()
-        .find(|(magic, _)| *magic == kind)
-    {
+    if let Some((_, name)) = NETWORK_FILE_SYSTEMS.iter().find(|(magic, _)| *magic == kind) {
         let reason = format!("it lies on {name}, a network file system; use a local disk");
         return Err(refused(path, reason));
     }
@@ -111,9 +98,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
         }
     }
     // For the message above only: the lock itself is the kernel's and ends with the process.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 
@@ -158,11 +143,7 @@ fn install(
         }
     }
     // Created here for its mode, which SQLite gives to the files beside it too.
-    let created = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new);
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
     drop(created.map_err(io_error(during))?);
     let write = || -> rusqlite::Result<()> {
         let mut conn = Connection::open_with_flags(&new, flags())?;
@@ -172,13 +153,9 @@ fn install(
         conn.close().map_err(|(_, error)| error)
     };
     write().map_err(fault(during))?;
-    File::open(&new)
-        .and_then(|file| file.sync_all())
-        .map_err(io_error(during))?;
+    File::open(&new).and_then(|file| file.sync_all()).map_err(io_error(during))?;
     fs::rename(&new, path).map_err(io_error(during))?;
-    File::open(directory(path))
-        .and_then(|dir| dir.sync_all())
-        .map_err(io_error(during))
+    File::open(directory(path)).and_then(|dir| dir.sync_all()).map_err(io_error(during))
 }
 
 fn flags() -> OpenFlags {
@@ -204,9 +181,7 @@ pub(super) fn connect(path: &Path, max_pages: Option<u32>) -> Result<Connection,
 
 /// Opens the writer's connection and checks everything that can be checked.
 pub(super) fn open_checked(path: &Path, max_pages: Option<u32>) -> Result<Connection, StoreError> {
-    let size = fs::metadata(path)
-        .map_err(io_error("opening the database file"))?
-        .len();
+    let size = fs::metadata(path).map_err(io_error("opening the database file"))?.len();
     if size == 0 {
         return Err(corrupt(format!("{} is empty", path.display())));
     }
@@ -220,14 +195,10 @@ pub(super) fn open_checked(path: &Path, max_pages: Option<u32>) -> Result<Connec
 fn check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
     let during = "checking the database file";
     let number = |pragma: &str| -> Result<i64, StoreError> {
-        conn.pragma_query_value(None, pragma, |row| row.get(0))
-            .map_err(fault(during))
+        conn.pragma_query_value(None, pragma, |row| row.get(0)).map_err(fault(during))
     };
     if number("application_id")? != APPLICATION_ID {
-        return Err(refused(
-            path,
-            "it is not an Evenkeel database; name another file",
-        ));
+        return Err(refused(path, "it is not an Evenkeel database; name another file"));
     }
     let version = number("user_version")?;
     if version != SCHEMA_VERSION {
@@ -240,24 +211,18 @@ fn check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
         ));
     }
     // The full check, as quick_check does not compare the indexes with their tables.
-    let found: String = conn
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(fault(during))?;
+    let found: String =
+        conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(fault(during))?;
     if found != "ok" {
         return Err(corrupt(found));
     }
     let sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' \
                ORDER BY rowid";
-    let run = || {
-        conn.prepare(sql)?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()
-    };
+    let run =
+        || conn.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>();
     let schema: Vec<String> = run().map_err(fault(during))?;
     if schema != SCHEMA {
-        return Err(corrupt(
-            "the schema is not the one that was written".to_owned(),
-        ));
+        return Err(corrupt("the schema is not the one that was written".to_owned()));
     }
     log::verify(conn)
 }
@@ -265,10 +230,7 @@ fn check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
 /// Copies the database of `from` into a new file, checks the copy and moves it to `to`.
 fn copy(from: &Connection, to: &Path) -> Result<(), StoreError> {
     if to.exists() {
-        return Err(refused(
-            to,
-            "it exists already; move it away or name another file",
-        ));
+        return Err(refused(to, "it exists already; move it away or name another file"));
     }
     install(to, |conn| {
         // All pages in one step: one consistent snapshot, whatever is written meanwhile.
@@ -293,10 +255,7 @@ pub(super) fn backup(path: &Path, to: &Path) -> Result<(), StoreError> {
 pub(super) fn restore(backup: &Path, path: &Path) -> Result<(), StoreError> {
     let _lock = lock(path)?;
     if beside(path, "-wal").exists() {
-        return Err(refused(
-            path,
-            "its write-ahead log is still there; move that away as well",
-        ));
+        return Err(refused(path, "its write-ahead log is still there; move that away as well"));
     }
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let from =
@@ -318,12 +277,8 @@ mod tests {
         let path = dir.path().join("store.db");
         create_if_missing(&path).unwrap();
         let conn = open_checked(&path, None).unwrap();
-        let synchronous: i64 = conn
-            .pragma_query_value(None, "synchronous", |r| r.get(0))
-            .unwrap();
-        let journal: String = conn
-            .pragma_query_value(None, "journal_mode", |r| r.get(0))
-            .unwrap();
+        let synchronous: i64 = conn.pragma_query_value(None, "synchronous", |r| r.get(0)).unwrap();
+        let journal: String = conn.pragma_query_value(None, "journal_mode", |r| r.get(0)).unwrap();
         assert_eq!((synchronous, journal.as_str()), (2, "wal"));
     }
 
@@ -337,10 +292,7 @@ mod tests {
         let conn = open_checked(&path, None).unwrap();
         conn.execute_batch("UPDATE compaction SET id = 1").unwrap();
         for suffix in ["", "-wal", "-shm", ".lock"] {
-            let mode = fs::metadata(beside(&path, suffix))
-                .unwrap()
-                .permissions()
-                .mode();
+            let mode = fs::metadata(beside(&path, suffix)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{suffix}");
         }
     }

@@ -39,11 +39,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 fn checksum(bytes: &[u8], big_endian: bool, (mut a, mut b): (u32, u32)) -> (u32, u32) {
     for pair in bytes.chunks_exact(8) {
         let (x, y) = (word(pair, 0), word(pair, 4));
-        let (x, y) = if big_endian {
-            (x, y)
-        } else {
-            (x.swap_bytes(), y.swap_bytes())
-        };
+        let (x, y) = if big_endian { (x, y) } else { (x.swap_bytes(), y.swap_bytes()) };
         a = a.wrapping_add(x).wrapping_add(b);
         b = b.wrapping_add(y).wrapping_add(a);
     }
@@ -59,9 +55,7 @@ fn check_bytes(wal: &[u8]) -> Result<(), StoreError> {
     let mut sum = checksum(&wal[..24], big_endian, (0, 0));
     // The header is synced before the first frame follows it.
     if magic & !1 != MAGIC || sum != (word(wal, 24), word(wal, 28)) {
-        return Err(corrupt(
-            "the header of the write-ahead log is broken".to_owned(),
-        ));
+        return Err(corrupt("the header of the write-ahead log is broken".to_owned()));
     }
     let salts = &wal[16..24];
     let page = word(wal, 8) as usize;

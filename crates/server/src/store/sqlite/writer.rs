@@ -94,22 +94,10 @@ impl Writer {
                 return Err(corrupt(format!("lease {id} does not match its checksum")));
             }
             let ttl = Duration::from_secs(ttl);
-            leases.insert(
-                LeaseId(id),
-                Lease {
-                    ttl,
-                    deadline: clock() + ttl,
-                },
-            );
+            leases.insert(LeaseId(id), Lease { ttl, deadline: clock() + ttl });
         }
         let changed = watch::Sender::new(head.revision);
-        Ok(Self {
-            conn,
-            head,
-            leases,
-            clock,
-            changed,
-        })
+        Ok(Self { conn, head, leases, clock, changed })
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
@@ -145,9 +133,7 @@ impl Writer {
 
     /// Moves everything into the database file. If that fails, the next opening does it.
     fn finish(self) {
-        let moved = self
-            .conn
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let moved = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = moved {
             tracing::info!(
                 error = &error as &dyn std::error::Error,
@@ -195,10 +181,8 @@ impl Writer {
         if group.is_empty() {
             return Ok(());
         }
-        let (changes, answers): (Vec<_>, Vec<_>) = group
-            .into_iter()
-            .map(|job| (job.change, (job.answer, job.place)))
-            .unzip();
+        let (changes, answers): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|job| (job.change, (job.answer, job.place))).unzip();
         match self.commit(&changes) {
             Ok(results) => {
                 for ((answer, _place), result) in answers.into_iter().zip(results) {
@@ -236,23 +220,13 @@ impl Writer {
             let error = fault("committing")(error);
             // A full disk is known before anything counts as written. Any other failure may
             // have come after, or from the fsync: then only opening again tells.
-            return Err(if full {
-                self.roll_back(error)
-            } else {
-                Failure::InDoubt(error)
-            });
+            return Err(if full { self.roll_back(error) } else { Failure::InDoubt(error) });
         }
         let now = (self.clock)();
         for effect in outcome.effects {
             match effect {
                 LeaseEffect::Start(id, ttl) => {
-                    self.leases.insert(
-                        id,
-                        Lease {
-                            ttl,
-                            deadline: now + ttl,
-                        },
-                    );
+                    self.leases.insert(id, Lease { ttl, deadline: now + ttl });
                 }
                 LeaseEffect::Touch(id) => {
                     if let Some(lease) = self.leases.get_mut(&id) {
@@ -280,14 +254,8 @@ impl Writer {
     }
 
     fn apply(&self, changes: &[Change]) -> Result<Outcome, StoreError> {
-        self.conn
-            .execute_batch("BEGIN IMMEDIATE")
-            .map_err(fault("beginning a transaction"))?;
-        let mut outcome = Outcome {
-            head: self.head,
-            results: Vec::new(),
-            effects: Vec::new(),
-        };
+        self.conn.execute_batch("BEGIN IMMEDIATE").map_err(fault("beginning a transaction"))?;
+        let mut outcome = Outcome { head: self.head, results: Vec::new(), effects: Vec::new() };
         for change in changes {
             let result = self.apply_one(change, &mut outcome);
             match result {
