@@ -199,8 +199,31 @@ def test_people_keep_their_nodes(bed, api, cluster, pool):
         bed.kubectl("annotate", "node", held, "evenkeel.io/hold-")
 
 
+def test_killed_at_named_points(bed, server, api, cluster, pool):
+    """The process dies right after a write or an effect; the next one goes on, and nothing is run twice."""
+    ids = {n.metadata.name: n.metadata.uid for n in sdk.nodes(api, cluster)}
+    busy = sorted(p["spec"]["nodeName"] for p in bed.get("pods", "-l", "app=web")["items"])[0]
+    for point in ("commit:after:4", "claim:after:1", "evict:after:1", "release:before:1"):
+        server.stop()
+        server.start(CRASH_AT=point)
+        job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids[busy]])
+        wait_for(f"the server to die at {point}", lambda: server.process.poll() is not None, 90)
+        server.start()
+        ended = sdk.job_end(api, job, 120)
+        assert ended.status.phase == "Success", (point, ended.status.reason)
+        assert steps(bed, busy, job) == [f"pre {job} 1", f"post {job} 1"], point
+        assert all_schedulable(bed), point
+        busy = sorted(p["spec"]["nodeName"] for p in bed.get("pods", "-l", "app=web")["items"])[0]
+
+
 def test_secrets_stay_secret(server):
+    """Database, write-ahead log, backup and logs hold no secret in clear."""
     canaries = [PASSWORD.encode(), b"canary-in-a-script", server.credential["sk"].encode()]
+    server.stop()
+    backup = server.dir / "data" / "backup.db"
+    server.cli("backup", "--data-dir", server.dir / "data", backup)
+    server.start()
+    assert backup.stat().st_size > 0
     for path in pathlib.Path(server.dir / "data").rglob("*"):
         if path.is_file() and "outputs" not in path.parts:
             content = path.read_bytes()

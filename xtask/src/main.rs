@@ -24,6 +24,14 @@ enum Command {
         #[arg(long)]
         only: Option<suite::Group>,
     },
+    /// Play many seeds of the simulator, for hours if need be.
+    Soak {
+        #[arg(long, default_value_t = 20_000)]
+        seeds: u32,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        first: u32,
+    },
     /// A real control plane with real SSH hosts on loopback.
     #[command(subcommand)]
     Testbed(TestbedCommand),
@@ -111,6 +119,7 @@ fn act(command: Command) -> Result<ExitCode> {
             findings.is_empty()
         }
         Command::Test { only } => suite::run(only)?,
+        Command::Soak { seeds, first } => suite::simulate(&paths::workspace_root(), seeds, first)?,
         Command::Testbed(command) => return act_on_testbed(command),
         Command::Build => {
             for module in gobuild::MODULES {
