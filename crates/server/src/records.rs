@@ -284,6 +284,9 @@ pub struct Template {
     /// Data directories are left as they are (`volumeResetPolicy: retain_custom_volumes`).
     #[serde(default)]
     pub retain_volumes: bool,
+    /// OS, image and runtime that the template names, in words; none where it names none of them.
+    #[serde(default)]
+    pub image: Option<String>,
     /// What of the pool's configuration goes into the KubeletConfiguration (recipe `kubeadm`).
     #[serde(default)]
     pub kubelet: serde_json::Map<String, Value>,
@@ -329,6 +332,9 @@ pub struct NodeRecord {
     pub provider_id: Option<String>,
     /// What was last applied there.
     pub applied: Option<TemplateRevision>,
+    /// OS, image and runtime of the template that was last applied; unknown before the first time.
+    #[serde(default)]
+    pub image: Option<String>,
     /// Wall clock, ms since the epoch.
     pub created_ms: i64,
     /// Wall clock, ms since the epoch.

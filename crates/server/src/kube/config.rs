@@ -208,14 +208,13 @@ fn check_user(name: &str, user: &AuthInfo) -> Result<(), ConfigError> {
         return refuse(
             "exec",
             "it would run a program on the controller; create a service account and use its token: \
-             deploy/rbac.yaml does, and `evenkeel cluster add` offers it",
+             deploy/rbac.yaml does",
         );
     }
     if user.auth_provider.is_some() {
         return refuse(
             "auth-provider",
-            "Kubernetes has removed it; create a service account and use its token: deploy/rbac.yaml does, \
-             and `evenkeel cluster add` offers it",
+            "Kubernetes has removed it; create a service account and use its token: deploy/rbac.yaml does",
         );
     }
     if user.token_file.is_some() {

@@ -253,6 +253,8 @@ impl Actor<'_> {
             self.start(action.clone(), now);
         }
         self.state.syncs.retain(|_, sync| state::keeps(sync, now));
+        let kept = &self.state.syncs;
+        self.state.images.retain(|job, _| kept.contains_key(job));
         Ok((decided.wake_at, decided))
     }
 

@@ -48,6 +48,11 @@ pub async fn commit(
             && kept.record.applied != applied
         {
             let mut record = kept.record.clone();
+            if applied.is_some()
+                && let Some(Some(image)) = state.images.get(job)
+            {
+                record.image = Some(image.clone());
+            }
             record.applied = applied;
             record.updated_ms = wall_ms;
             let key = keys::node(&project, &cluster, &record.id);

@@ -67,6 +67,7 @@ impl Enrol {
                 internal_ip: e.seen.internal_ip.as_deref().map(str::to_owned),
                 provider_id: e.seen.provider_id.as_deref().map(str::to_owned),
                 applied: None,
+                image: None,
                 created_ms: wall_ms,
                 updated_ms: wall_ms,
             })

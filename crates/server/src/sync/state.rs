@@ -46,6 +46,8 @@ pub struct State {
     /// Revision up to which changes are in.
     pub(super) revision: Revision,
     pub(super) clock: Option<ClockRecord>,
+    /// OS, image and runtime that running jobs bring.
+    pub(super) images: BTreeMap<JobId, Option<String>>,
 }
 
 /// Why the records of a cluster cannot be used.
@@ -91,6 +93,7 @@ impl State {
             nodes: BTreeMap::new(),
             revision: listing.revision,
             clock: None,
+            images: BTreeMap::new(),
         };
         let by_key: BTreeMap<&str, &KeyValue> =
             listing.items.iter().map(|kv| (kv.key.as_str(), kv)).collect();
@@ -115,9 +118,11 @@ impl State {
             {
                 works.push(records::decode::<Work>(key, &kv.value).map_err(bad)?);
             }
+            let image = job.template.image;
             let sync = Sync::new(job.spec, verdict, works);
             let now = state.clock.as_ref().map_or(Time(0), |clock| clock.at);
             if keeps(&sync, now) {
+                state.images.insert(id.clone(), image);
                 state.syncs.insert(id, sync);
             }
         }
@@ -196,8 +201,10 @@ impl State {
         };
         let header: JobRecord = records::decode(&header_key, &header.value).map_err(bad)?;
         let verdict: SyncState = records::decode(&state_key, &verdict.value).map_err(bad)?;
+        let image = header.template.image;
         let sync = Sync::new(header.spec, verdict, []);
         if sync.running() {
+            self.images.insert(job.clone(), image);
             self.syncs.insert(job.clone(), sync);
         }
         Ok(())

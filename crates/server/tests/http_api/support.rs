@@ -289,7 +289,7 @@ impl World {
         world
     }
 
-    async fn put(&self, key: String, record: &impl serde::Serialize) {
+    pub async fn put(&self, key: String, record: &impl serde::Serialize) {
         self.store.txn(Txn::new().put(key, records::encode(record))).await.unwrap();
     }
 
@@ -390,6 +390,7 @@ impl World {
             internal_ip: None,
             provider_id: None,
             applied: None,
+            image: None,
             created_ms: START_MS,
             updated_ms: START_MS,
         };

@@ -1,7 +1,8 @@
 //! The main operation: one row per rule. A refused request leaves no trace.
 
 use crate::support::*;
-use evenkeel_server::records::Recipe;
+use evenkeel_engine::ids::{ClusterId, NodeId, PoolId};
+use evenkeel_server::records::{NodeRecord, PoolRecord, Recipe, keys};
 use serde_json::{Value, json};
 
 /// The minimal request with one field set.
@@ -203,4 +204,38 @@ async fn unknown_pools_are_missing() {
         let answer = world.upgrade(pool, &minimal(pool)).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (404, "CCE.01404001"), "{pool}");
     }
+}
+
+/// A recipe that works inside the installed system cannot bring another OS: that is refused, not ignored.
+#[tokio::test]
+async fn another_image_needs_a_recipe_that_reinstalls() {
+    let world = World::new().await;
+    let cluster = ClusterId::new(CLUSTER);
+    let pool_key = keys::pool(PROJECT, &cluster, &PoolId::new(POOL));
+    let mut pool: PoolRecord = world.record(&pool_key).await.unwrap();
+    pool.template.image = Some("os Debian 13".into());
+    world.put(pool_key, &pool).await;
+    let node_key = keys::node(PROJECT, &cluster, &NodeId::new(NODE_A));
+    let mut node: NodeRecord = world.record(&node_key).await.unwrap();
+    node.image = Some("os Debian 12".into());
+    world.put(node_key, &node).await;
+    world
+        .cluster(|c| {
+            c.recipe = Some(Recipe::Kubeadm {
+                limit_s: 60,
+                endpoint: None,
+                cri_socket: None,
+                ignore_preflight: Vec::new(),
+                data_dirs: Vec::new(),
+            });
+        })
+        .await;
+    let refused = world.upgrade(POOL, &minimal(POOL)).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (400, "CCE.01400001"));
+    for part in ["os Debian 13", "node-a", "os Debian 12", "reinstall"] {
+        assert!(refused.message().contains(part), "{}", refused.message());
+    }
+    assert_eq!(world.jobs().await, 0);
+    world.cluster(|c| c.recipe = Some(Recipe::None)).await;
+    assert_eq!(world.upgrade(POOL, &minimal(POOL)).await.status.as_u16(), 200);
 }

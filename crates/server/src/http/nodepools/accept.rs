@@ -105,6 +105,8 @@ pub(super) async fn offer(
     let snapshot = state.board.get(&facts.cluster.id);
     let view = snapshot.as_deref();
     let targets = check::targets(upgrade, pool, facts.nodes, &wish.revision, view, &mut found);
+    let image = wish.clear.image.as_deref();
+    check::image(facts.cluster, facts.nodes, &targets, image, &mut found);
     if !found.is_empty() {
         return Err(ApiError::Invalid(found));
     }

@@ -51,6 +51,43 @@ pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Rec
     }
 }
 
+/// Names in a refusal are cut here: a line shows that many.
+const NAMES_MAX: usize = 5;
+
+/// A recipe that works inside the installed system cannot bring another OS, image or runtime: nodes that are known to
+/// carry one and are to get another one are refused, not reset for nothing.
+pub(super) fn image(
+    cluster: &ClusterRecord,
+    nodes: &[NodeRecord],
+    targets: &Targets,
+    wanted: Option<&str>,
+    found: &mut Vec<Violation>,
+) {
+    let (Some(recipe), Some(wanted)) = (&cluster.recipe, wanted) else { return };
+    if !matches!(recipe, Recipe::Script { .. } | Recipe::Kubeadm { .. }) {
+        return;
+    }
+    let ids: BTreeSet<&str> = targets.targets.iter().map(|t| t.id.as_str()).collect();
+    let other: Vec<&NodeRecord> = nodes
+        .iter()
+        .filter(|n| ids.contains(n.id.as_str()))
+        .filter(|n| n.image.as_deref().is_some_and(|has| has != wanted))
+        .collect();
+    let Some(first) = other.first() else { return };
+    let names: Vec<&str> = other.iter().take(NAMES_MAX).map(|n| n.name.as_str()).collect();
+    let rule = format!(
+        "names {wanted}, but {} of its nodes ({}) carry {}, and the cluster's recipe works inside the installed \
+         system",
+        other.len(),
+        names.join(", "),
+        first.image.as_deref().unwrap_or_default()
+    );
+    let violation = Violation::new("the pool's spec.nodeTemplate", rule);
+    found.push(violation.with_way_out(
+        "reinstall through the recipe `command`, or put os, image and runtime back to what the nodes carry",
+    ));
+}
+
 /// The nodes that a request means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Targets {

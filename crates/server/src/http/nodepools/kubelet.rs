@@ -33,6 +33,22 @@ pub(super) fn configuration(template: &Value) -> Map<String, Value> {
     config
 }
 
+/// OS, private image and runtime that a template names, in words. Only a reinstallation changes them.
+pub(super) fn image(template: &Value) -> Option<String> {
+    let named: Vec<String> = [
+        ("os", "/os"),
+        ("image", "/extendParam/alpha.cce~1NodeImageID"),
+        ("runtime", "/runtime/name"),
+    ]
+    .iter()
+    .filter_map(|(word, at)| {
+        let value = template.pointer(at).and_then(Value::as_str).filter(|text| !text.is_empty())?;
+        Some(format!("{word} {value}"))
+    })
+    .collect();
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
 /// Whether data directories are kept: `volumeConfig.volumeResetPolicy`.
 pub(super) fn retains_volumes(template: &Value) -> bool {
     template.pointer("/volumeConfig/volumeResetPolicy").and_then(Value::as_str)
@@ -56,6 +72,13 @@ mod tests {
         });
         assert_eq!(Value::Object(configuration(&template)), expected);
         assert!(retains_volumes(&template));
+        let template = json!({"os": "Debian 12", "runtime": {"name": "containerd"},
+            "extendParam": {"alpha.cce/NodeImageID": "img-1"}});
+        assert_eq!(
+            image(&template).as_deref(),
+            Some("os Debian 12, image img-1, runtime containerd")
+        );
+        assert_eq!(image(&json!({"os": ""})), None);
         assert!(configuration(&json!({})).is_empty() && !retains_volumes(&json!({})));
     }
 }

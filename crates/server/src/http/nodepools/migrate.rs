@@ -166,6 +166,9 @@ impl Move<'_> {
                 continue;
             }
             record.pool = self.to.clone();
+            if let Some(pool) = self.target.as_ref().filter(|_| applied.is_some()) {
+                record.image.clone_from(&pool.record.template.image);
+            }
             record.applied = applied.clone().or(record.applied);
             record.updated_ms = now.max(record.updated_ms);
             txn = txn

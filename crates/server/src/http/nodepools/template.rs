@@ -29,6 +29,7 @@ pub(super) struct Clear {
     pub(super) post_install: Option<Secret>,
     pub(super) wait_post_install: bool,
     pub(super) retain_volumes: bool,
+    pub(super) image: Option<String>,
     pub(super) kubelet: serde_json::Map<String, serde_json::Value>,
     pub(super) user: String,
     pub(super) ssh_key: Option<String>,
@@ -54,6 +55,7 @@ impl Clear {
             post_install: open(TemplateField::PostInstall, &stored.post_install)?,
             wait_post_install: stored.wait_post_install,
             retain_volumes: stored.retain_volumes,
+            image: stored.image.clone(),
             kubelet: stored.kubelet.clone(),
             user: stored.login.user.clone(),
             ssh_key: stored.login.ssh_key.clone(),
@@ -79,6 +81,7 @@ impl Clear {
             post_install: seal(TemplateField::PostInstall, &self.post_install)?,
             wait_post_install: self.wait_post_install,
             retain_volumes: self.retain_volumes,
+            image: self.image.clone(),
             kubelet: self.kubelet.clone(),
             login: LoginRecord {
                 user: self.user.clone(),
@@ -114,6 +117,7 @@ impl Clear {
         let plain = serde_json::to_value(&*template).unwrap_or_default();
         self.retain_volumes = kubelet::retains_volumes(&plain);
         self.kubelet = kubelet::configuration(&plain);
+        self.image = kubelet::image(&plain);
         let (pre, post) = match &mut template.extend_param {
             Some(extend) => (extend.pre_install.take(), extend.post_install.take()),
             None => (None, None),
