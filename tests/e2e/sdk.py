@@ -35,7 +35,7 @@ def create_pool(api, cluster, name):
     return api.create_node_pool(cce.CreateNodePoolRequest(cluster_id=cluster, body=body))
 
 
-def update_pool(api, cluster, pool, name, *, pre=None, post=None, wait=None, key=None, password=None, max_pods=None):
+def update_pool(api, cluster, pool, name, *, pre=None, post=None, wait=None, key=None, password=None, max_pods=None, labels=None):
     login = None
     if key or password:
         login = cce.Login(
@@ -47,7 +47,7 @@ def update_pool(api, cluster, pool, name, *, pre=None, post=None, wait=None, key
     )
     spec = cce.NodePoolSpecUpdate(
         ignore_initial_node_count=True,
-        node_template=cce.NodeSpecUpdate(login=login, wait_post_install_finish=wait, extend_param=extend),
+        node_template=cce.NodeSpecUpdate(login=login, wait_post_install_finish=wait, extend_param=extend, k8s_tags=labels),
     )
     body = cce.NodePoolUpdate(metadata=cce.NodePoolMetadata(name=name), spec=spec)
     return api.update_node_pool(cce.UpdateNodePoolRequest(cluster_id=cluster, nodepool_id=pool, body=body))

@@ -57,7 +57,7 @@ def test_whole_pool(bed, server, api, cluster, pool, keys, figures):
     nodes = sorted(bed.hosts)
     assert bed.ssh(nodes[0], key=bed.facts["ssh"]["private_key"])
     assert not bed.ssh(nodes[0], password=PASSWORD), "the new password must not work before"
-    sdk.update_pool(api, cluster, pool, "workers", pre=PRE, post=POST, wait=True, password=PASSWORD)
+    sdk.update_pool(api, cluster, pool, "workers", pre=PRE, post=POST, wait=True, password=PASSWORD, labels={"e2e/tier": "back"})
     shown = sdk.show_pool(api, cluster, pool)
     assert PASSWORD not in str(shown) and "$6$" not in str(shown)
     assert shown.status.configuration_synced_node_count == 0
@@ -96,6 +96,9 @@ def test_whole_pool(bed, server, api, cluster, pool, keys, figures):
         assert not bed.ssh(node, password="Wrong-Pass-1")
         assert bed.ssh(node, key=bed.facts["ssh"]["private_key"]), "the controller's key stays"
     assert all_schedulable(bed)
+    labels = [n["metadata"]["labels"] for n in bed.get("nodes")["items"]]
+    assert all(found.get("cce.cloud.com/cce-nodepool") == "workers" for found in labels)
+    assert all(found.get("e2e/tier") == "back" for found in labels), "the pool's own labels reach its nodes"
     assert sdk.show_pool(api, cluster, pool).status.configuration_synced_node_count == len(nodes)
     assert all(n.status.configuration_up_to_date for n in sdk.nodes(api, cluster))
     assert all(n.status.phase == "Active" for n in sdk.nodes(api, cluster))

@@ -287,11 +287,35 @@ pub struct Template {
     /// OS, image and runtime that the template names, in words; none where it names none of them.
     #[serde(default)]
     pub image: Option<String>,
+    /// Labels and taints that a synchronized node carries, beside those that people gave it.
+    #[serde(default)]
+    pub dress: Dress,
     /// What of the pool's configuration goes into the KubeletConfiguration (recipe `kubeadm`).
     #[serde(default)]
     pub kubelet: serde_json::Map<String, Value>,
     /// Login.
     pub login: LoginRecord,
+}
+
+/// Labels and taints of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dress {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Taints; one is known by its key and effect.
+    pub taints: Vec<Taint>,
+}
+
+/// A taint of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taint {
+    /// Key.
+    pub key: String,
+    /// Value, may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub value: String,
+    /// NoSchedule, PreferNoSchedule or NoExecute.
+    pub effect: String,
 }
 
 /// Login of a template.

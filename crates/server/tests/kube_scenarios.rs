@@ -6,6 +6,7 @@ mod kube_server;
 use evenkeel_engine::facts::{Mark, NodeSeen, Readiness};
 use evenkeel_engine::ids::{NodeName, ObjectKey};
 use evenkeel_server::kube::{Api, Options, WatchLimits};
+use evenkeel_server::records::{Dress, Taint};
 use evenkeel_server::sync::ports::{Cluster as _, EvictAnswer, Fault, Listed, PodRef, Seen};
 use kube_server::{Piece, Reply, Server, event, list, ok, status};
 use serde_json::{Value, json};
@@ -308,8 +309,8 @@ async fn writes_to_a_node_are_conditional_merge_patches() {
     let client = api(&server).await;
     client.claim(&node(), &mark()).await.unwrap();
     client.set_unschedulable(&node(), true).await.unwrap();
-    client.release(&node(), true).await.unwrap();
-    client.release(&node(), false).await.unwrap();
+    client.release(&node(), true, None).await.unwrap();
+    client.release(&node(), false, None).await.unwrap();
     let asked = server.asked(N1);
     let claim = asked[0].json();
     assert_eq!(claim["metadata"]["uid"], "uid-n1");
@@ -324,6 +325,40 @@ async fn writes_to_a_node_are_conditional_merge_patches() {
     assert_eq!(asked[2].json(), json!({"metadata": meta, "spec": {"unschedulable": null}}));
     assert_eq!(asked[3].json(), json!({"metadata": meta}), "the cordon of others stays");
     assert!(asked.iter().all(|a| a.headers["content-type"] == "application/merge-patch+json"));
+}
+
+/// Labels and taints of the pool come with the release; what people put there stays.
+#[tokio::test]
+async fn a_release_dresses_a_node_in_the_same_write() {
+    let server = Server::start().await;
+    let taint =
+        |key: &str, value: &str| json!({"key": key, "value": value, "effect": "NoSchedule"});
+    let seen = json!({"metadata": {"resourceVersion": "41"}, "spec": {"taints": [
+        taint("people/own", "1"), taint("pool/kind", "old"),
+        {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"},
+    ]}});
+    let moved = json!({"metadata": {"resourceVersion": "42"}, "spec": {}});
+    server.on("GET /api/v1/nodes/n1", vec![ok(seen), ok(moved)]);
+    server.on(N1, vec![ok(json!({}))]);
+    let client = api(&server).await;
+    let dress = Dress {
+        labels: [("pool".to_owned(), "a".to_owned())].into(),
+        taints: vec![Taint {
+            key: "pool/kind".into(),
+            value: "new".into(),
+            effect: "NoSchedule".into(),
+        }],
+    };
+    client.release(&node(), true, Some(&dress)).await.unwrap();
+    let asked = server.asked(N1);
+    let patch = asked[0].json();
+    assert_eq!(patch["metadata"]["labels"], json!({"pool": "a"}));
+    assert_eq!(
+        patch["spec"],
+        json!({"unschedulable": null, "taints": [taint("people/own", "1"), taint("pool/kind", "new")]})
+    );
+    let lost = client.release(&node(), true, Some(&dress)).await;
+    assert!(matches!(lost, Err(Fault::Conflict { .. })), "it changed since it was seen: {lost:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use super::intern::Interner;
 use super::slim::{Node, Pod, Slim as _};
 use super::watch::list;
 use super::wire::{Answer, Call, Status, Wire, built, segment};
+use crate::records::{Dress, Taint};
 use crate::sync::ports::{EvictAnswer, Fault, LiveNode, PodRef};
 use ::kube::api::{PostParams, Request};
 use ::kube::core::params::GetParams;
@@ -53,7 +54,12 @@ pub(super) async fn set_unschedulable(
     patch_node(wire, node, &body).await
 }
 
-pub(super) async fn release(wire: &Wire, node: &NodeSeen, uncordon: bool) -> Result<(), Fault> {
+pub(super) async fn release(
+    wire: &Wire,
+    node: &NodeSeen,
+    uncordon: bool,
+    dress: Option<&Dress>,
+) -> Result<(), Fault> {
     let mut body = json!({"metadata": {
         "uid": node.uid,
         "resourceVersion": node.resource_version,
@@ -62,7 +68,45 @@ pub(super) async fn release(wire: &Wire, node: &NodeSeen, uncordon: bool) -> Res
     if uncordon {
         body["spec"] = json!({"unschedulable": null});
     }
+    if let Some(dress) = dress {
+        if !dress.labels.is_empty() {
+            body["metadata"]["labels"] = json!(dress.labels);
+        }
+        // A patch replaces the list of taints, so those that are there have to be read; the version keeps them.
+        if !dress.taints.is_empty() {
+            body["spec"]["taints"] =
+                json!(with_taints(taints(wire, node).await?, &dress.taints, uncordon));
+        }
+    }
     patch_node(wire, node, &body).await
+}
+
+/// The taints of a node as they are now, unless it changed since it was seen.
+async fn taints(wire: &Wire, node: &NodeSeen) -> Result<Vec<Value>, Fault> {
+    let call = Call { verb: "get", resource: "nodes", name: node.name.as_str() };
+    let name = segment(&call, node.name.as_str())?;
+    let request = http::Request::get(format!("{}/{name}", Node::PATH)).body(Vec::new());
+    let seen: Value = wire.send(&call, built(&call, request)?).await?.decode(&call)?;
+    if seen.pointer("/metadata/resourceVersion").and_then(Value::as_str)
+        != Some(&*node.resource_version)
+    {
+        return Err(Fault::Conflict { what: format!("{call}: it changed since it was seen") });
+    }
+    Ok(seen.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default())
+}
+
+/// A taint is known by key and effect: ours replace those of the same name, all others stay. The taint of a cordon
+/// goes with the cordon: the API server's controllers keep it.
+fn with_taints(mut there: Vec<Value>, ours: &[Taint], uncordon: bool) -> Vec<Value> {
+    let same = |taint: &Value, our: &Taint| {
+        taint["key"] == our.key.as_str() && taint["effect"] == our.effect.as_str()
+    };
+    there.retain(|taint| {
+        let of_cordon = uncordon && taint["key"] == "node.kubernetes.io/unschedulable";
+        !of_cordon && !ours.iter().any(|o| same(taint, o))
+    });
+    there.extend(ours.iter().map(|our| json!(our)));
+    there
 }
 
 /// A merge patch: with a resourceVersion in it the answer to a lost race is 409, with a foreign UID 422.

@@ -14,6 +14,7 @@ mod slim;
 mod watch;
 mod wire;
 
+use crate::records::Dress;
 use crate::sync::ports::{Cluster, EvictAnswer, Fault, LiveNode, PodRef, Seen};
 use async_trait::async_trait;
 use config::{Access, ConfigError};
@@ -158,8 +159,13 @@ impl Cluster for Api {
         act::set_unschedulable(&self.wire, node, value).await
     }
 
-    async fn release(&self, node: &NodeSeen, uncordon: bool) -> Result<(), Fault> {
-        act::release(&self.wire, node, uncordon).await
+    async fn release(
+        &self,
+        node: &NodeSeen,
+        uncordon: bool,
+        dress: Option<&Dress>,
+    ) -> Result<(), Fault> {
+        act::release(&self.wire, node, uncordon, dress).await
     }
 
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {

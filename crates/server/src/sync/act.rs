@@ -2,7 +2,7 @@
 
 use super::points::Points;
 use super::ports::{Cluster, Fault, HostOrder, Machines, PodRef, Target};
-use crate::records::NodeRecord;
+use crate::records::{Dress, NodeRecord};
 use crate::store::Revision;
 use evenkeel_engine::action::{Action, Answer, FaultSeen, HostState};
 use evenkeel_engine::facts::{Mark, NodeSeen};
@@ -32,12 +32,14 @@ pub struct Hands {
 }
 
 /// What the actor knows of an action's node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct About {
     /// The Node object as last seen.
     pub seen: Option<NodeSeen>,
     /// The machine on record, for a node that has left.
     pub record: Option<NodeRecord>,
+    /// What it is to carry once it is released as synchronized.
+    pub dress: Option<Dress>,
 }
 
 /// News from an action under way.
@@ -107,7 +109,7 @@ async fn perform(
             limited(API_LIMIT, "uncordon", call).await.map(|()| Answer::Written)
         }
         Action::Release { node, uncordon } => {
-            let call = cluster.release(seen(node)?, *uncordon);
+            let call = cluster.release(seen(node)?, *uncordon, about.dress.as_ref());
             limited(API_LIMIT, "release", call).await.map(|()| Answer::Written)
         }
         Action::Evict { pod, uid, .. } => {

@@ -254,17 +254,14 @@ impl Actor<'_> {
         }
         self.state.syncs.retain(|_, sync| state::keeps(sync, now));
         let kept = &self.state.syncs;
-        self.state.images.retain(|job, _| kept.contains_key(job));
+        self.state.brings.retain(|job, _| kept.contains_key(job));
         Ok((decided.wake_at, decided))
     }
 
     fn start(&mut self, action: Action, now: Time) {
         self.state.ledger.start(&action, now);
         let about =
-            act::node_of(&action).map_or(About { seen: None, record: None }, |name| About {
-                seen: self.state.index.node(name).map(|e| e.seen.clone()),
-                record: self.state.nodes.get(name).map(|kept| kept.record.clone()),
-            });
+            act::node_of(&action).map_or_else(About::default, |name| self.state.about(name));
         tracing::debug!(cluster.id = %self.setup.cluster, action = %action.key(), "start");
         self.tasks.spawn(act::run(self.hands.clone(), action, about, self.news_tx.clone()));
     }

@@ -49,7 +49,7 @@ pub async fn commit(
         {
             let mut record = kept.record.clone();
             if applied.is_some()
-                && let Some(Some(image)) = state.images.get(job)
+                && let Some(image) = state.brings.get(job).and_then(|b| b.image.as_ref())
             {
                 record.image = Some(image.clone());
             }

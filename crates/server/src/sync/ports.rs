@@ -1,5 +1,6 @@
 //! What the actor needs of the outside world. Production, the simulator and tests implement these.
 
+use crate::records::Dress;
 use async_trait::async_trait;
 pub use evenkeel_engine::action::{EvictAnswer, HostState, Stage};
 use evenkeel_engine::facts::{BudgetSeen, Mark, NodeSeen, PodSeen};
@@ -119,7 +120,13 @@ pub trait Cluster: Send + Sync + 'static {
     /// up on its way must not close a node that has been given back since.
     async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault>;
     /// Removes our mark and, if `uncordon`, makes the node schedulable, in one write at this resourceVersion.
-    async fn release(&self, node: &NodeSeen, uncordon: bool) -> Result<(), Fault>;
+    /// With `dress`, its labels and taints are set in the same write; those that people gave the node stay.
+    async fn release(
+        &self,
+        node: &NodeSeen,
+        uncordon: bool,
+        dress: Option<&Dress>,
+    ) -> Result<(), Fault>;
     /// `policy/v1` eviction with UID precondition.
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault>;
     /// Deletes a pod with its own grace period and UID precondition: only with `force`.

@@ -1,10 +1,14 @@
 //! What an actor keeps in memory: the records of its cluster as stored, and what the engine needs of them.
 
-use crate::records::{self, ClockRecord, JobRecord, NodeRecord, PoolRecord, RecordError, keys};
+use super::act::About;
+use crate::records::{
+    self, ClockRecord, Dress, JobRecord, NodeRecord, PoolRecord, RecordError, Template, keys,
+};
 use crate::store::{Event, KeyValue, Page, Revision, Store, StoreError};
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, PoolId};
 use evenkeel_engine::index::Index;
 use evenkeel_engine::ledger::Ledger;
+use evenkeel_engine::phase::{Outcome, Phase};
 use evenkeel_engine::sync::{Sync, SyncState, Work};
 use evenkeel_engine::time::{Span, Time};
 use std::collections::BTreeMap;
@@ -46,8 +50,23 @@ pub struct State {
     /// Revision up to which changes are in.
     pub(super) revision: Revision,
     pub(super) clock: Option<ClockRecord>,
-    /// OS, image and runtime that running jobs bring.
-    pub(super) images: BTreeMap<JobId, Option<String>>,
+    /// What running jobs bring beside what the engine decides on.
+    pub(super) brings: BTreeMap<JobId, Brings>,
+}
+
+/// What a job brings to its nodes beside what the engine decides on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Brings {
+    /// OS, image and runtime.
+    pub image: Option<String>,
+    /// Labels and taints.
+    pub dress: Dress,
+}
+
+impl Brings {
+    fn of(template: Template) -> Self {
+        Self { image: template.image, dress: template.dress }
+    }
 }
 
 /// Why the records of a cluster cannot be used.
@@ -93,7 +112,7 @@ impl State {
             nodes: BTreeMap::new(),
             revision: listing.revision,
             clock: None,
-            images: BTreeMap::new(),
+            brings: BTreeMap::new(),
         };
         let by_key: BTreeMap<&str, &KeyValue> =
             listing.items.iter().map(|kv| (kv.key.as_str(), kv)).collect();
@@ -118,11 +137,11 @@ impl State {
             {
                 works.push(records::decode::<Work>(key, &kv.value).map_err(bad)?);
             }
-            let image = job.template.image;
+            let brings = Brings::of(job.template);
             let sync = Sync::new(job.spec, verdict, works);
             let now = state.clock.as_ref().map_or(Time(0), |clock| clock.at);
             if keeps(&sync, now) {
-                state.images.insert(id.clone(), image);
+                state.brings.insert(id.clone(), brings);
                 state.syncs.insert(id, sync);
             }
         }
@@ -185,6 +204,20 @@ impl State {
         }
     }
 
+    /// What is known of a node, for an action on it.
+    pub(super) fn about(&self, name: &NodeName) -> About {
+        let done = |sync: &&Sync| {
+            let phase = sync.work(name).map(|work| &work.phase);
+            matches!(phase, Some(Phase::Releasing { then: Outcome::Done, .. }))
+        };
+        let job = self.syncs.values().find(done).map(|sync| &sync.spec.job);
+        About {
+            seen: self.index.node(name).map(|entry| entry.seen.clone()),
+            record: self.nodes.get(name).map(|kept| kept.record.clone()),
+            dress: job.and_then(|job| self.brings.get(job)).map(|brings| brings.dress.clone()),
+        }
+    }
+
     /// Loads a job that was accepted after the start.
     pub async fn take_job(&mut self, store: &dyn Store, job: &JobId) -> Result<(), StateError> {
         if self.syncs.contains_key(job) {
@@ -201,10 +234,10 @@ impl State {
         };
         let header: JobRecord = records::decode(&header_key, &header.value).map_err(bad)?;
         let verdict: SyncState = records::decode(&state_key, &verdict.value).map_err(bad)?;
-        let image = header.template.image;
+        let brings = Brings::of(header.template);
         let sync = Sync::new(header.spec, verdict, []);
         if sync.running() {
-            self.images.insert(job.clone(), image);
+            self.brings.insert(job.clone(), brings);
             self.syncs.insert(job.clone(), sync);
         }
         Ok(())

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use evenkeel_engine::check::Fact;
 use evenkeel_engine::facts::{CLAIM_ANNOTATION, Mark, NodeSeen, Owner, PodPhase, Readiness};
 use evenkeel_engine::ids::{JobId, NodeName};
+use evenkeel_server::records::Dress;
 use evenkeel_server::sync::ports::{
     Cluster, EvictAnswer, Fault, HostOrder, HostState, Listed, LiveNode, Machines, PodRef, Seen,
     Stage, Target,
@@ -203,7 +204,12 @@ impl Cluster for Outside {
         self.patch(node, change, "cordon").await
     }
 
-    async fn release(&self, node: &NodeSeen, uncordon: bool) -> Result<(), Fault> {
+    async fn release(
+        &self,
+        node: &NodeSeen,
+        uncordon: bool,
+        _dress: Option<&Dress>,
+    ) -> Result<(), Fault> {
         let change = NodeChange {
             unschedulable: uncordon.then_some(false),
             annotations: [(CLAIM_ANNOTATION.to_owned(), None)].into(),

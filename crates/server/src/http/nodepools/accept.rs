@@ -59,6 +59,9 @@ impl Wish {
     }
 }
 
+/// The label by which CCE's nodes name their pool.
+const POOL_LABEL: &str = "cce.cloud.com/cce-nodepool";
+
 /// Template, revision and fingerprint: the pool's own template, or for `DefaultPool` that of the request.
 pub(super) async fn wish(
     state: &ApiState,
@@ -116,8 +119,13 @@ pub(super) async fn offer(
     let default_template = default_template(state, project, facts, &wish.clear)?;
     let spec = spec(upgrade, pool, facts, &wish, targets, recipe != Recipe::None);
     let owner = TemplateOwner::Job(&spec.job);
+    let mut template = wish.clear.seal(state, project, owner)?;
+    if let Some(pool) = facts.pool {
+        // CCE's own link from a Node to its pool.
+        template.dress.labels.insert(POOL_LABEL.to_owned(), pool.name.clone());
+    }
     let record = JobRecord {
-        template: wish.clear.seal(state, project, owner)?,
+        template,
         spec,
         ignored: ignored(upgrade, &recipe),
         recipe,

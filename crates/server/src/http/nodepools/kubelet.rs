@@ -1,5 +1,6 @@
 //! What of a pool's configuration goes into the KubeletConfiguration of its nodes. Pure.
 
+use crate::records::{Dress, Taint};
 use serde_json::{Map, Value, json};
 
 /// CCE's names, their place in the KubeletConfiguration, and the unit that CCE counts in (its API page).
@@ -49,6 +50,27 @@ pub(super) fn image(template: &Value) -> Option<String> {
     (!named.is_empty()).then(|| named.join(", "))
 }
 
+/// Labels (`k8sTags`) and taints that nodes of the pool carry.
+pub(super) fn dress(template: &Value) -> Dress {
+    let text = |value: &Value, key: &str| {
+        value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let labels = template.get("k8sTags").and_then(Value::as_object).into_iter().flatten();
+    let taints = template.get("taints").and_then(Value::as_array).into_iter().flatten();
+    Dress {
+        labels: labels
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect(),
+        taints: taints
+            .map(|taint| Taint {
+                key: text(taint, "key"),
+                value: text(taint, "value"),
+                effect: text(taint, "effect"),
+            })
+            .collect(),
+    }
+}
+
 /// Whether data directories are kept: `volumeConfig.volumeResetPolicy`.
 pub(super) fn retains_volumes(template: &Value) -> bool {
     template.pointer("/volumeConfig/volumeResetPolicy").and_then(Value::as_str)
@@ -79,6 +101,10 @@ mod tests {
             Some("os Debian 12, image img-1, runtime containerd")
         );
         assert_eq!(image(&json!({"os": ""})), None);
+        let template = json!({"k8sTags": {"a": "b"}, "taints": [{"key": "k", "value": "v", "effect": "NoExecute"}]});
+        let dress = dress(&template);
+        assert_eq!(dress.labels["a"], "b");
+        assert_eq!(dress.taints[0].effect, "NoExecute");
         assert!(configuration(&json!({})).is_empty() && !retains_volumes(&json!({})));
     }
 }

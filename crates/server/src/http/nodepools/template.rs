@@ -18,7 +18,7 @@ use crate::http::error::ApiError;
 use crate::http::revision::{self, Hidden};
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::http::{ApiState, load};
-use crate::records::{KeypairRecord, LoginRecord, Template, keys};
+use crate::records::{Dress, KeypairRecord, LoginRecord, Template, keys};
 
 /// A template in clear. Its secrets hide themselves in `Debug` and are wiped on drop.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,7 @@ pub(super) struct Clear {
     pub(super) wait_post_install: bool,
     pub(super) retain_volumes: bool,
     pub(super) image: Option<String>,
+    pub(super) dress: Dress,
     pub(super) kubelet: serde_json::Map<String, serde_json::Value>,
     pub(super) user: String,
     pub(super) ssh_key: Option<String>,
@@ -56,6 +57,7 @@ impl Clear {
             wait_post_install: stored.wait_post_install,
             retain_volumes: stored.retain_volumes,
             image: stored.image.clone(),
+            dress: stored.dress.clone(),
             kubelet: stored.kubelet.clone(),
             user: stored.login.user.clone(),
             ssh_key: stored.login.ssh_key.clone(),
@@ -82,6 +84,7 @@ impl Clear {
             wait_post_install: self.wait_post_install,
             retain_volumes: self.retain_volumes,
             image: self.image.clone(),
+            dress: self.dress.clone(),
             kubelet: self.kubelet.clone(),
             login: LoginRecord {
                 user: self.user.clone(),
@@ -118,6 +121,7 @@ impl Clear {
         self.retain_volumes = kubelet::retains_volumes(&plain);
         self.kubelet = kubelet::configuration(&plain);
         self.image = kubelet::image(&plain);
+        self.dress = kubelet::dress(&plain);
         let (pre, post) = match &mut template.extend_param {
             Some(extend) => (extend.pre_install.take(), extend.post_install.take()),
             None => (None, None),
