@@ -41,7 +41,9 @@ pub fn node_binary() -> Result<PathBuf> {
 pub fn server_for_tests() -> Result<PathBuf> {
     let root = workspace_root();
     let mut build = Command::new("cargo");
-    build.args(["build", "-p", "evenkeel", "--features", "crash-points"]).current_dir(&root);
+    build
+        .args(["build", "--workspace", "--bin", "evenkeel", "--features", "evenkeel/crash-points"])
+        .current_dir(&root);
     ensure!(passed(&mut build, BUILD_LIMIT)?, "evenkeel could not be built");
     Ok(root.join("target/debug/evenkeel"))
 }

@@ -37,6 +37,9 @@ enum Job {
     Inside(fn(&Path) -> Result<bool>),
 }
 
+// Every cargo step names the whole workspace: with one package alone, features and so all dependencies would be
+// built a second time.
+
 /// The whole test command has to end within 45 minutes on two cores; no step may use more.
 const STEP_LIMIT: Duration = Duration::from_mins(45);
 
@@ -70,13 +73,13 @@ const STEPS: &[Step] = &[
     Step {
         group: Group::Cluster,
         what: "the played API server against a real one",
-        job: Job::Program(&["cargo", "test", "-p", "evenkeel-rehearse", "--test", "differential"]),
+        job: Job::Program(&["cargo", "test", "--workspace", "--test", "differential"]),
     },
     Step { group: Group::Hosts, what: "build the test hosts", job: Job::Inside(build_hosts) },
     Step {
         group: Group::Hosts,
         what: "test bed",
-        job: Job::Program(&["cargo", "test", "-p", "xtask", "--test", "testbed"]),
+        job: Job::Program(&["cargo", "test", "--workspace", "--test", "testbed"]),
     },
     Step {
         group: Group::Hosts,
@@ -84,8 +87,7 @@ const STEPS: &[Step] = &[
         job: Job::Program(&[
             "cargo",
             "test",
-            "-p",
-            "xtask",
+            "--workspace",
             "--test",
             "testbed_nodes",
             "--",
@@ -117,7 +119,7 @@ fn two_thousand_seeds(root: &Path) -> Result<bool> {
 /// The simulator over many seeds; plain `cargo test` plays a few.
 pub fn simulate(root: &Path, seeds: u32, first: u32) -> Result<bool> {
     let mut test = Command::new("cargo");
-    test.args(["test", "-p", "evenkeel-server", "--test", "sim", "seeds"])
+    test.args(["test", "--workspace", "--test", "sim", "seeds"])
         .env("SIM_SEEDS", seeds.to_string())
         .env("SIM_FIRST", first.to_string())
         .current_dir(root);
