@@ -39,7 +39,7 @@ class Bed:
 
     def __init__(self, state, hosts=0, real=0):
         self.state = pathlib.Path(state)
-        kind = ["--real-nodes", real] if real else ["--hosts", hosts]
+        kind = ["--real-nodes", real] if real else ["--hosts", hosts] if hosts else ["--kwok"]
         self.facts = json.loads(
             run(XTASK, "testbed", "up", "--state-dir", self.state, *kind, limit=400, cwd=ROOT).stdout
         )

@@ -31,6 +31,9 @@ enum Command {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         first: u32,
+        /// Instead of seeds: fifty real hosts at once, and a thousand idle nodes.
+        #[arg(long)]
+        hosts: bool,
     },
     /// A real control plane with real SSH hosts on loopback.
     #[command(subcommand)]
@@ -119,7 +122,10 @@ fn act(command: Command) -> Result<ExitCode> {
             findings.is_empty()
         }
         Command::Test { only } => suite::run(only)?,
-        Command::Soak { seeds, first } => suite::simulate(&paths::workspace_root(), seeds, first)?,
+        Command::Soak { hosts: true, .. } => suite::pytest(&paths::workspace_root(), "tests/soak")?,
+        Command::Soak { seeds, first, .. } => {
+            suite::simulate(&paths::workspace_root(), seeds, first)?
+        }
         Command::Testbed(command) => return act_on_testbed(command),
         Command::Build => {
             for module in gobuild::MODULES {

@@ -141,11 +141,15 @@ fn build_hosts(_: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// `tests/e2e`: pytest with the unmodified SDK; the tests start the test bed and the server themselves.
 fn end_to_end(root: &Path) -> Result<bool> {
+    pytest(root, "tests/e2e")
+}
+
+/// Tests with the unmodified SDK; they start the test bed and the server themselves.
+pub fn pytest(root: &Path, tests: &str) -> Result<bool> {
     let mut pytest = Command::new(python::python_venv()?);
     pytest
-        .args(["-m", "pytest", "-v", "-x", "--tb=short", "tests/e2e"])
+        .args(["-m", "pytest", "-v", "-s", "-x", "--tb=short", "-p", "no:cacheprovider", tests])
         .env("EVENKEEL_NODE_BINARY", binaries::node_binary()?)
         .env("EVENKEEL_BINARY", binaries::server_for_tests()?)
         .env("EVENKEEL_XTASK", std::env::current_exe()?)
