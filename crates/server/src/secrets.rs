@@ -190,6 +190,22 @@ impl Kek {
     }
 }
 
+/// Random characters of an alphabet of at most 256, each as likely as the other.
+pub fn random_text(alphabet: &[u8], length: usize) -> Result<String, getrandom::Error> {
+    let mut text = String::with_capacity(length);
+    // Bytes beyond the largest multiple would favour the first letters: they are drawn again.
+    let fair = 256 - 256 % alphabet.len();
+    let mut byte = [0_u8; 1];
+    while text.len() < length {
+        getrandom::fill(&mut byte)?;
+        let at = usize::from(byte[0]);
+        if at < fair {
+            text.push(char::from(alphabet[at % alphabet.len()]));
+        }
+    }
+    Ok(text)
+}
+
 /// The keys of a server: the first one seals, the others still open what they sealed.
 pub struct KeyFile {
     path: PathBuf,

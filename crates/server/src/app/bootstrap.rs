@@ -2,7 +2,7 @@
 
 use crate::http::vault;
 use crate::records::{self, AccessKeyRecord, ProjectRecord, UserRecord, keys};
-use crate::secrets::{KeyFile, SecretError};
+use crate::secrets::{KeyFile, SecretError, random_text};
 use crate::store::{Page, Store, StoreError, Txn};
 use argon2::Argon2;
 use argon2::PasswordHasher;
@@ -77,9 +77,9 @@ pub async fn ensure(
     let made = Bootstrap {
         project_id: uuid::Uuid::new_v4().simple().to_string(),
         user: "admin".to_owned(),
-        password: random(SK_ALPHABET, PASSWORD_LEN)?,
-        ak: random(AK_ALPHABET, AK_LEN)?,
-        sk: random(SK_ALPHABET, SK_LEN)?,
+        password: random_text(SK_ALPHABET, PASSWORD_LEN).map_err(BootstrapError::Random)?,
+        ak: random_text(AK_ALPHABET, AK_LEN).map_err(BootstrapError::Random)?,
+        sk: random_text(SK_ALPHABET, SK_LEN).map_err(BootstrapError::Random)?,
     };
     let domain_id = uuid::Uuid::new_v4().simple().to_string();
     let project = ProjectRecord {
@@ -114,18 +114,4 @@ pub async fn ensure(
         .put(keys::access_key(&key.ak), records::encode(&key));
     store.txn(txn).await.map_err(BootstrapError::Store)?;
     Ok(Some(made))
-}
-
-fn random(alphabet: &[u8], length: usize) -> Result<String, BootstrapError> {
-    let mut text = String::with_capacity(length);
-    // Bytes beyond the largest multiple would favour the first letters: they are drawn again.
-    let fair = 256 - 256 % alphabet.len();
-    let mut byte = [0_u8; 1];
-    while text.len() < length {
-        getrandom::fill(&mut byte).map_err(BootstrapError::Random)?;
-        if usize::from(byte[0]) < fair {
-            text.push(char::from(alphabet[usize::from(byte[0]) % alphabet.len()]));
-        }
-    }
-    Ok(text)
 }

@@ -3,6 +3,7 @@
 
 use super::Api;
 use super::wire::{Call, Wire, built, segment};
+use crate::secrets::random_text;
 use crate::sync::ports::{Fault, Joiner, Ticket};
 use ::kube::api::{PostParams, Request};
 use async_trait::async_trait;
@@ -102,19 +103,8 @@ async fn send(wire: &Wire, call: &Call<'_>, request: http::Request<Vec<u8>>) -> 
 }
 
 fn random(length: usize) -> Result<String, Fault> {
-    let mut text = String::with_capacity(length);
-    let fair = 256 - 256 % ALPHABET.len();
-    let mut byte = [0_u8; 1];
-    while text.len() < length {
-        getrandom::fill(&mut byte).map_err(|source| Fault::Transient {
-            what: "the system gave no random bytes for a bootstrap token".to_owned(),
-            source: Some(Box::new(source)),
-        })?;
-        let at = usize::from(byte[0]);
-        // Bytes beyond the largest multiple would favour the first letters: they are drawn again.
-        if at < fair {
-            text.push(char::from(ALPHABET[at % ALPHABET.len()]));
-        }
-    }
-    Ok(text)
+    random_text(ALPHABET, length).map_err(|source| Fault::Transient {
+        what: "the system gave no random bytes for a bootstrap token".to_owned(),
+        source: Some(Box::new(source)),
+    })
 }
