@@ -132,7 +132,7 @@ node-8.1) touch /run/pull-the-plug; sleep 300 ;;
 esac
 """
     machines["node-7"].enter("mkdir -p /var/lib/evenkeel && mount -t tmpfs -o size=80m tmpfs /var/lib/evenkeel")
-    sdk.update_pool(api, cluster, pool, "workers", pre=script(faults), key="first", wait=True)
+    sdk.update_pool(api, cluster, pool, "workers", pre=script(faults), post="", key="first", wait=True)
     job = sdk.upgrade(api, cluster, pool, MAX, retry_times=2)
 
     def plug():
