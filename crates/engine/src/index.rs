@@ -62,11 +62,6 @@ impl Index {
         self.pods_by_node.get(node).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
     }
 
-    /// How many pods are bound to a node.
-    pub fn pod_count(&self, node: &NodeName) -> usize {
-        self.pods_by_node.get(node).map_or(0, BTreeSet::len)
-    }
-
     /// Since when a pod has been ending, as far as we watched.
     pub fn ending_since(&self, uid: &Uid) -> Option<Time> {
         self.ending_since.get(uid).copied()

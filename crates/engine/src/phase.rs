@@ -262,18 +262,6 @@ impl Phase {
         }
     }
 
-    /// Whether the machine may have been changed by this attempt.
-    pub fn reset_begun(&self) -> bool {
-        matches!(
-            self,
-            Phase::Resetting { .. }
-                | Phase::Rejoining { .. }
-                | Phase::PostInstall { .. }
-                | Phase::Retrying { .. }
-                | Phase::Failed { left: Left::Cordoned | Left::InServiceHoldingSlot, .. }
-        )
-    }
-
     /// One word, for people and metrics.
     pub fn word(&self) -> &'static str {
         match self {

@@ -50,9 +50,4 @@ impl Board {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .insert(cluster.clone(), Arc::new(snapshot));
     }
-
-    /// Forgets a cluster.
-    pub fn remove(&self, cluster: &ClusterId) {
-        self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(cluster);
-    }
 }
