@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::paths::workspace_root;
+use crate::paths::{target_dir, workspace_root};
 use crate::run::passed;
 
 /// Cold, on two busy cores: three minutes for the server in the dev profile, less for the host binary.
@@ -19,7 +19,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Builds `evenkeel-node`, static and stripped; returns its path.
 pub fn node_binary() -> Result<PathBuf> {
     let root = workspace_root();
-    let target = root.join("target/node");
+    let target = target_dir().join("node");
     let mut build = Command::new("cargo");
     build
         .args(["build", "-p", "evenkeel-node", "--profile", "node", "--target", TARGET])
@@ -45,5 +45,14 @@ pub fn server_for_tests() -> Result<PathBuf> {
         .args(["build", "--workspace", "--bin", "evenkeel", "--features", "evenkeel/crash-points"])
         .current_dir(&root);
     ensure!(passed(&mut build, BUILD_LIMIT)?, "evenkeel could not be built");
-    Ok(root.join("target/debug/evenkeel"))
+    Ok(target_dir().join("debug/evenkeel"))
+}
+
+/// Builds this tool; returns its path. The running program's own path is no use to a test: an
+/// earlier step may have built it anew, and then the kernel calls the old file deleted.
+pub fn xtask() -> Result<PathBuf> {
+    let mut build = Command::new("cargo");
+    build.args(["build", "--workspace", "--bin", "xtask"]).current_dir(workspace_root());
+    ensure!(passed(&mut build, BUILD_LIMIT)?, "xtask could not be built");
+    Ok(target_dir().join("debug/xtask"))
 }

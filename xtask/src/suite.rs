@@ -152,7 +152,7 @@ pub fn pytest(root: &Path, tests: &str) -> Result<bool> {
         .args(["-m", "pytest", "-v", "-s", "-x", "--tb=short", "-p", "no:cacheprovider", tests])
         .env("EVENKEEL_NODE_BINARY", binaries::node_binary()?)
         .env("EVENKEEL_BINARY", binaries::server_for_tests()?)
-        .env("EVENKEEL_XTASK", std::env::current_exe()?)
+        .env("EVENKEEL_XTASK", binaries::xtask()?)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(root);
     passed(&mut pytest, STEP_LIMIT)
