@@ -14,7 +14,7 @@ use evenkeel_node::protocol::{EXIT_REFUSED, OrderId, Refusal, Verb};
 use evenkeel_node::store::Store;
 use evenkeel_node::{runner, verbs};
 
-const USAGE: &str = "usage: evenkeel-node probe [USER] | accept <ORDER | status ID | \
+const USAGE: &str = "usage: evenkeel-node probe [<REQUEST] | accept <ORDER | status ID | \
     read ID OFFSET | plan <ORDER | prove <REQUEST | gc";
 
 fn main() -> ExitCode {

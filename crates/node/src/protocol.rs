@@ -132,8 +132,22 @@ pub struct LoginOrder {
     /// Empty the managed block, except for `keep_key`.
     #[serde(default)]
     pub remove_keys: bool,
-    /// The controller's own public key: always in the block, never removed.
-    pub keep_key: String,
+    /// The controller's own public key: always in the block, never removed. Absent where it never comes over SSH.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_key: Option<String>,
+}
+
+/// What `probe` is to look for (JSON on stdin; nothing there asks for nothing).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeRequest {
+    /// A login user whose existence is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
+    /// Commands that scripts have to find: names, or absolute paths.
+    pub commands: Vec<String>,
+    /// Ask the kubelet for its version.
+    pub kubelet: bool,
 }
 
 /// What `prove` wants to know (JSON on stdin).
@@ -142,7 +156,8 @@ pub struct LoginOrder {
 pub struct ProveRequest {
     /// The login that was ordered.
     pub login: LoginOrder,
-    /// Client address for `sshd -T -C addr=`: the controller's, as the host sees it.
+    /// Client address for `sshd -T -C addr=`: the controller's, as the host sees it. Unspecified where it does
+    /// not come over SSH: then only what holds for every client counts.
     pub addr: std::net::IpAddr,
 }
 
@@ -327,7 +342,7 @@ impl LoginOrder {
         if self.password_hash.as_ref().is_some_and(|hash| !is_sha512_crypt(hash.expose())) {
             return Err(BadOrder::PasswordHash);
         }
-        for key in self.authorized_keys.iter().flatten().chain([&self.keep_key]) {
+        for key in self.authorized_keys.iter().flatten().chain(&self.keep_key) {
             if !is_public_key(key) {
                 return Err(BadOrder::PublicKey(key.chars().take(40).collect()));
             }

@@ -81,7 +81,7 @@ fn a_reboot_is_told_from_a_killed_runner() {
     kill(bed.runners()[0]);
     wait("the runner to die", || bed.runners().is_empty());
     let journal = bed.state().join("orders").join(order.id.to_string()).join("journal");
-    let boot = bed.ask::<Facts>(&Verb::Probe { user: None }, b"").unwrap().boot_id;
+    let boot = bed.ask::<Facts>(&Verb::Probe, b"").unwrap().boot_id;
     let before = fs::read_to_string(&journal).unwrap().replace(&boot, "an-earlier-boot");
     // The power failed in the middle of a line.
     fs::write(&journal, before + "{\"at_ms\":1,\"boot").unwrap();

@@ -110,7 +110,7 @@ fn an_older_epoch_or_attempt_is_fenced() {
     bed.finish(&id("a", 3));
     fs::remove_dir_all(bed.state().join("orders")).unwrap();
     assert_eq!(kind(&with_epoch("a", 3, 6)), Err(RefusalKind::Fenced), "nor after a lost journal");
-    let facts: Facts = bed.ask(&Verb::Probe { user: None }, b"").unwrap();
+    let facts: Facts = bed.ask(&Verb::Probe, b"").unwrap();
     assert_eq!((facts.epoch_seen, facts.last_order), (6, Some(id("a", 3))));
 }
 

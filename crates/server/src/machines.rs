@@ -1,4 +1,4 @@
-//! The machines behind the nodes: what a reset does, over SSH or by the user's own command.
+//! The machines behind the nodes: what a reset does, over SSH, through an agent, or by the user's own command.
 //!
 //! Entry point: [`Fleet`], which implements the actor's port
 //! [`Machines`](crate::sync::ports::Machines). What to do comes from a [`Book`]; what scripts print
@@ -13,6 +13,7 @@ mod follow;
 mod given;
 mod host;
 mod kubeadm;
+mod link;
 mod order;
 mod output;
 pub mod password;
@@ -20,7 +21,7 @@ mod probe;
 mod push;
 pub mod ssh;
 
-pub use brief::{Book, Brief, ClearLogin, ClearTemplate, SshAccess};
+pub use brief::{Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
 pub use output::{FileOutput, Output, OutputKey, OutputSink};
 pub use push::{BinaryError, BinarySource, NodeBinary};
 
@@ -29,7 +30,7 @@ use crate::sync::ports::{Fault, HostOrder, HostState, Machines, Stage, Target};
 use async_trait::async_trait;
 use command::{Commands, Run as CommandRun};
 use evenkeel_engine::ids::JobId;
-use evenkeel_node::protocol::{self, OrderId, Step};
+use evenkeel_node::protocol::{self, Facts, OrderId, Step};
 use given::Given;
 use secrecy::ExposeSecret;
 use std::path::Path;
@@ -97,14 +98,13 @@ impl Fleet {
         if steps.is_empty() {
             return Ok(HostState::Succeeded { ended_host_ms: None });
         }
-        let Some(access) = &brief.ssh else {
-            return Err(no_ssh(&order.target));
+        let Some(reach) = &brief.reach else {
+            return Err(no_reach(&order.target));
         };
         let order = order::build(order, id, steps)?;
-        let binary = self.binary.get().await?;
         let follower = follow::Follower {
-            access,
-            binary: &binary,
+            reach,
+            binary: &self.binary,
             output: self.output.as_ref(),
             given: &self.given,
             progress,
@@ -112,7 +112,7 @@ impl Fleet {
         let state = follower.run(&order).await?;
         match (&state, order::login(&order)) {
             (HostState::Succeeded { .. }, Some(login)) => {
-                Ok(follow::prove(access, &binary, login).await?.unwrap_or(state))
+                Ok(follow::prove(reach, &self.binary, login).await?.unwrap_or(state))
             }
             _ => Ok(state),
         }
@@ -162,8 +162,8 @@ impl Fleet {
         limit_s: u32,
         progress: &mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault> {
-        let over_ssh = brief.ssh.is_some();
-        if order.stage == Stage::Post && (over_ssh || brief.template.post_install_b64.is_none()) {
+        let reached = brief.reach.is_some();
+        if order.stage == Stage::Post && (reached || brief.template.post_install_b64.is_none()) {
             return self.on_host(order, id, brief, progress).await;
         }
         let run = CommandRun {
@@ -172,12 +172,12 @@ impl Fleet {
             argv,
             limit_s,
             brief,
-            // Without SSH nobody else can apply the template: the command gets it.
-            template: (!over_ssh).then_some(&brief.template),
+            // Nobody else can apply the template: the command gets it.
+            template: (!reached).then_some(&brief.template),
         };
         let state = self.commands.run(&run, self.output.as_ref(), progress).await?;
         match state {
-            HostState::Succeeded { .. } if over_ssh => {
+            HostState::Succeeded { .. } if reached => {
                 match self.on_host(order, id, brief, progress).await? {
                     // The command ended last but for login and pre-install; without those the
                     // controller's own clock is the only one.
@@ -192,20 +192,30 @@ impl Fleet {
 
 impl Fleet {
     async fn probe_kubeadm(&self, brief: &Brief, target: &Target) -> Result<(), Fault> {
-        let Some(access) = &brief.ssh else {
-            return Err(no_ssh(target));
-        };
-        let binary = self.binary.get().await?;
         let needs: Vec<String> = kubeadm::NEEDS.iter().map(|&n| n.to_owned()).collect();
-        let login = &brief.template.login;
-        probe::over_ssh(access, &binary, target, login, &needs, brief.epoch).await?;
-        let kubelet = probe::kubelet_version(access).await?;
+        let facts = self.look(brief, target, needs, true).await?;
+        let kubelet = facts.kubelet.unwrap_or_default();
         let Some(joiner) = &brief.joiner else {
             return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
         };
         let server = joiner.version().await?;
         kubeadm::skew(&kubelet, &server)
-            .map_err(|why| Fault::permanent(format!("host {}: {why}", access.peer())))
+            .map_err(|why| Fault::permanent(format!("node {}: {why}", target.node)))
+    }
+
+    async fn look(
+        &self,
+        brief: &Brief,
+        target: &Target,
+        commands: Vec<String>,
+        kubelet: bool,
+    ) -> Result<Facts, Fault> {
+        let Some(reach) = &brief.reach else {
+            return Err(no_reach(target));
+        };
+        let login = &brief.template.login;
+        let needs = probe::Needs { login, commands, kubelet, epoch: brief.epoch };
+        probe::probe(reach, &self.binary, target, &needs).await
     }
 }
 
@@ -245,15 +255,10 @@ impl Machines for Fleet {
             Recipe::Script { needs, .. } => needs,
             Recipe::Kubeadm { .. } => return self.probe_kubeadm(&brief, target).await,
         };
-        match (&brief.recipe, &brief.ssh) {
-            (_, Some(access)) => {
-                let binary = self.binary.get().await?;
-                let login = &brief.template.login;
-                probe::over_ssh(access, &binary, target, login, needs, brief.epoch).await
-            }
-            (Recipe::Script { .. } | Recipe::Kubeadm { .. }, None) => Err(no_ssh(target)),
-            (_, None) => Ok(()),
+        if brief.reach.is_none() && matches!(brief.recipe, Recipe::Command { .. }) {
+            return Ok(());
         }
+        self.look(&brief, target, needs.to_vec(), false).await.map(drop)
     }
 
     async fn run(
@@ -277,7 +282,7 @@ impl Machines for Fleet {
     }
 }
 
-fn no_ssh(target: &Target) -> Fault {
+fn no_reach(target: &Target) -> Fault {
     Fault::permanent(format!(
         "node {}: the cluster has no SSH settings; set them with `evenkeel cluster set-machines`",
         target.node

@@ -43,7 +43,7 @@ impl Lab {
         let argv = vec![command.to_str().unwrap().to_owned(), "fixed argument".into()];
         let brief = Brief {
             recipe: Recipe::Command { argv, limit_s },
-            ssh: None,
+            reach: None,
             template: ClearTemplate::default(),
             joiner: None,
             epoch: None,

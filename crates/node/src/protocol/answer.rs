@@ -128,8 +128,11 @@ pub struct Facts {
     pub user_exists: Option<bool>,
     /// Free space for root where the state directory is, in MiB.
     pub free_disk_mb: u64,
-    /// Commands a reset needs, and whether they were found on the PATH scripts get.
+    /// The commands that were asked for, and whether they were found on the PATH scripts get.
     pub commands: BTreeMap<String, bool>,
+    /// What `kubelet --version` says, such as `Kubernetes v1.36.3`; absent if not asked for, or if it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet: Option<String>,
     /// Whether systemd is process 1, so that runs get a unit of their own.
     pub systemd: bool,
     /// Highest epoch an order came with; 0 when there was none.

@@ -2,7 +2,7 @@
 
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::kube;
-use crate::machines::{Book, Brief, ClearLogin, ClearTemplate, SshAccess};
+use crate::machines::{Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
 use crate::records::{
     self, ClusterRecord, JobIndexRecord, JobRecord, MachineSettings, Recipe, keys,
 };
@@ -33,8 +33,10 @@ impl Book for StoreBook {
         let (project, cluster_id) = self.whereabouts(job).await?;
         let record: JobRecord = self.read(&keys::job(&project, &cluster_id, job)).await?;
         let cluster: ClusterRecord = self.read(&keys::cluster(&project, &cluster_id)).await?;
-        let ssh = match &cluster.machines {
-            Some(settings) => Some(self.ssh(&project, &cluster_id, settings, target)?),
+        let reach = match &cluster.machines {
+            Some(settings) => {
+                Some(Reach::Ssh(self.ssh(&project, &cluster_id, settings, target)?))
+            }
             None => None,
         };
         let template = self.template(&project, job, &record)?;
@@ -54,7 +56,7 @@ impl Book for StoreBook {
         ]);
         Ok(Brief {
             recipe: self.recipe(&project, &cluster_id, record.recipe)?,
-            ssh,
+            reach,
             template,
             joiner,
             epoch,

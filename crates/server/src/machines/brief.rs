@@ -24,8 +24,8 @@ pub trait Book: Send + Sync + 'static {
 pub struct Brief {
     /// The recipe at acceptance of the job.
     pub recipe: Recipe,
-    /// How the machine is reached; `None` if the cluster has no machine settings.
-    pub ssh: Option<SshAccess>,
+    /// How the machine is reached; `None` if nobody has said.
+    pub reach: Option<Reach>,
     /// Login and scripts.
     pub template: ClearTemplate,
     /// The cluster's side of a join; `None` unless the recipe is `kubeadm`.
@@ -40,13 +40,36 @@ impl fmt::Debug for Brief {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The recipe's commands may hold a join token.
         f.debug_struct("Brief")
-            .field("ssh", &self.ssh)
+            .field("reach", &self.reach)
             .field("template", &self.template)
             .finish_non_exhaustive()
     }
 }
 
 /// How one machine is reached.
+#[derive(Clone, Debug)]
+pub enum Reach {
+    /// The controller connects.
+    Ssh(SshAccess),
+}
+
+impl Reach {
+    /// The controller's own public key, which stays on the host.
+    pub(super) fn own_key(&self) -> Option<&str> {
+        match self {
+            Self::Ssh(access) => Some(access.public_key.trim()),
+        }
+    }
+
+    /// Where the host answers; `None` if it does not.
+    pub(super) fn address(&self) -> Option<&str> {
+        match self {
+            Self::Ssh(access) => Some(&access.address),
+        }
+    }
+}
+
+/// How one machine is reached over SSH.
 #[derive(Clone, Debug)]
 pub struct SshAccess {
     /// Host name or IP address.

@@ -216,10 +216,8 @@ async fn spawn(run: &Run<'_>, files: &Files) -> Result<(), Fault> {
 
 fn environment(run: &Run<'_>) -> BTreeMap<String, String> {
     let target = &run.order.target;
-    let address = match &run.brief.ssh {
-        Some(access) => access.address.clone(),
-        None => target.internal_ip.as_deref().unwrap_or_default().to_owned(),
-    };
+    let reached = run.brief.reach.as_ref().and_then(|reach| reach.address());
+    let address = reached.or(target.internal_ip.as_deref()).unwrap_or_default().to_owned();
     let stage = match run.order.stage {
         Stage::Reset => "reset",
         Stage::Post => "post",

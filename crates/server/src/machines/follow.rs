@@ -3,12 +3,13 @@
 //! Entry points: [`Follower::run`] and [`prove`]. A connection that breaks ends the call with a transient fault;
 //! the next call re-attaches, because the host knows the order by its id.
 
-use super::brief::SshAccess;
+use super::brief::Reach;
 use super::given::Given;
-use super::host::{Host, NoAnswer};
+use super::host::{self, Host, NoAnswer};
+use super::link;
 use super::output::{HEAD_MAX, OutputKey, OutputSink, TAIL_MAX};
-use super::push::{self, NodeBinary};
-use super::ssh::{Session, transient};
+use super::push::BinarySource;
+use super::ssh::transient;
 use crate::sync::ports::{Fault, HostState};
 use evenkeel_node::protocol::{
     Chunk, LoginOrder, Order, OrderId, Progress, Proof, ProveRequest, Refusal, RefusalKind, State,
@@ -31,8 +32,8 @@ const SLACK: Duration = Duration::from_mins(2);
 
 /// Follows one order on one host.
 pub(super) struct Follower<'a> {
-    pub(super) access: &'a SshAccess,
-    pub(super) binary: &'a NodeBinary,
+    pub(super) reach: &'a Reach,
+    pub(super) binary: &'a BinarySource,
     pub(super) output: &'a dyn OutputSink,
     pub(super) given: &'a Given,
     pub(super) progress: &'a mpsc::Sender<HostState>,
@@ -41,8 +42,7 @@ pub(super) struct Follower<'a> {
 impl Follower<'_> {
     /// Makes sure the order was given and waits for its end.
     pub(super) async fn run(&self, order: &Order) -> Result<HostState, Fault> {
-        let session = Session::connect(self.access).await?;
-        let host = push::ensure(session, self.access.sudo, self.binary).await?;
+        let host = link::open(self.reach, self.binary).await?;
         let given = match self.give(&host, order).await {
             Ok(progress) => self.follow(&host, order, progress).await,
             Err(no) => Err(no),
@@ -58,7 +58,7 @@ impl Follower<'_> {
                             .into(),
                 }
             }
-            Err(no) => return Err(host.fault(no)),
+            Err(no) => return Err(host::fault(host.peer(), no)),
         };
         host.close().await;
         Ok(end)
@@ -214,20 +214,20 @@ async fn read(host: &Host, id: &OrderId, offset: u64) -> Result<(Chunk, Vec<u8>)
     }
 }
 
-/// Proves the login over a new connection with the controller's own key. `None`: proved.
+/// Proves the login. Over SSH by a new connection with the controller's own key as well; an agent can only look.
+/// `None`: proved.
 pub(super) async fn prove(
-    access: &SshAccess,
-    binary: &NodeBinary,
+    reach: &Reach,
+    binary: &BinarySource,
     login: &LoginOrder,
 ) -> Result<Option<HostState>, Fault> {
     let failed = |reason: String| Some(HostState::Failed { step: "login-proof".into(), reason });
-    let session = match Session::connect(access).await {
-        Ok(session) => session,
+    let host = match link::open(reach, binary).await {
+        Ok(host) => host,
         Err(Fault::Permanent { what, .. }) => return Ok(failed(what)),
         Err(other) => return Err(other),
     };
-    let host = push::ensure(session, access.sudo, binary).await?;
-    let request = ProveRequest { login: login.clone(), addr: host.local_addr() };
+    let request = ProveRequest { login: login.clone(), addr: host.seen_from() };
     let json =
         Zeroizing::new(serde_json::to_vec(&request).map_err(|source| {
             transient("the proof of a login cannot be asked for".into(), source)

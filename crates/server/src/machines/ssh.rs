@@ -4,6 +4,7 @@
 //! blind acceptance of a host key, and retries (callers know whether a command may be repeated).
 
 use super::brief::{SshAccess, ssh_peer};
+use super::link::Ended;
 use crate::sync::ports::Fault;
 use russh::client::{self, AuthResult, Handle};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
@@ -28,19 +29,6 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// Most of stdout and of stderr that is kept: twice the largest answer of a host (a chunk of output in base64).
 const CAPTURE_MAX: usize = 1024 * 1024;
-
-/// How a remote command ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// Exit status.
-    pub status: u32,
-    /// At most 1 MiB.
-    pub stdout: Vec<u8>,
-    /// At most 1 MiB.
-    pub stderr: Vec<u8>,
-    /// Something was left out of either.
-    pub cut: bool,
-}
 
 /// One authenticated connection.
 pub struct Session {

@@ -86,7 +86,8 @@ async fn a_login_is_set_and_proved_over_a_new_connection() {
     assert!(matches!(end, Ok(HostState::Succeeded { .. })), "{end:?}");
     assert_eq!(lab.host.shared.connections.load(Ordering::SeqCst) - before, 2);
     let keys = lab.host.lines("root/root/.ssh/authorized_keys").join("\n");
-    let controller = lab.book.0.lock().unwrap().ssh.clone().unwrap().public_key;
+    let mut controller = String::new();
+    lab.access(|access| controller.clone_from(&access.public_key));
     assert!(keys.contains(&own[..60]) && keys.contains(&controller[..60]), "{keys}");
 
     lab.host.shared.canned.lock().unwrap().insert("prove", proof(false));
@@ -131,7 +132,7 @@ async fn a_probe_names_what_is_missing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_ssh_settings_a_script_recipe_is_refused() {
     let lab = Lab::new().await;
-    lab.change(|brief| brief.ssh = None);
+    lab.change(|brief| brief.reach = None);
     assert!(permanent(lab.probe().await).contains("evenkeel cluster set-machines"));
     let end: Result<HostState, Fault> = lab.run(&lab.order(1, Stage::Reset)).await.0;
     assert!(permanent(end).contains("worker-1"));

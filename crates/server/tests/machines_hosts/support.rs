@@ -5,10 +5,10 @@
 
 use async_trait::async_trait;
 use evenkeel_engine::ids::JobId;
-use evenkeel_node::protocol::{Remote, Verb};
+use evenkeel_node::protocol::Remote;
 use evenkeel_server::machines::{
     BinarySource, Book, Brief, ClearTemplate, FileOutput, Fleet, NodeBinary, OutputKey, OutputSink,
-    SshAccess,
+    Reach, SshAccess,
 };
 use evenkeel_server::records::Recipe;
 use evenkeel_server::sync::ports::{Fault, HostOrder, HostState, Machines, Stage, Target};
@@ -97,10 +97,7 @@ fn word(command: &str) -> String {
     match Remote::parse(command) {
         Some(Remote::Have { .. }) => "have".into(),
         Some(Remote::Upload { .. }) => "upload".into(),
-        Some(Remote::Run { verb, .. }) => match verb {
-            Verb::Probe { .. } => "probe".into(),
-            other => other.args()[0].clone(),
-        },
+        Some(Remote::Run { verb, .. }) => verb.args()[0].clone(),
         None => "shell".into(),
     }
 }
@@ -328,7 +325,7 @@ impl Lab {
         let template = ClearTemplate::default();
         let brief = Brief {
             recipe,
-            ssh: Some(ssh),
+            reach: Some(Reach::Ssh(ssh)),
             template,
             joiner: None,
             epoch: None,
@@ -369,7 +366,9 @@ impl Lab {
     }
 
     pub fn access(&self, change: impl FnOnce(&mut SshAccess)) {
-        self.change(|brief| change(brief.ssh.as_mut().unwrap()));
+        self.change(|brief| match brief.reach.as_mut().unwrap() {
+            Reach::Ssh(access) => change(access),
+        });
     }
 
     pub fn target(&self) -> Target {
