@@ -108,6 +108,7 @@ fn answer(
 fn probe(world: &World, node: &NodeName, stdin: &[u8]) -> Answer {
     let asked: ProbeRequest = match serde_json::from_slice(stdin) {
         Ok(asked) => asked,
+        Err(_) if stdin.is_empty() => ProbeRequest::default(),
         Err(error) => return refused(RefusalKind::BadOrder, error.to_string()),
     };
     let facts = match world.host_facts(node) {

@@ -123,6 +123,10 @@ async fn a_probe_names_what_is_missing() {
     });
     assert!(permanent(lab.probe().await).contains("not a command name"));
     lab.change(|brief| {
+        let Recipe::Script { needs, .. } = &mut brief.recipe else {
+            panic!("not a script");
+        };
+        needs.clear();
         brief.template.login.user = "no-such-user".into();
         brief.template.login.remove_keys = true;
     });
