@@ -1,6 +1,7 @@
 //! What was seen in the cluster, in slim types of our own: only the fields that a decision or a reason needs.
 
 use crate::ids::{JobId, NodeName, ObjectKey, Uid};
+use crate::place::{Needs, Resources, Taint};
 use crate::selector::Selector;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -66,6 +67,10 @@ pub struct NodeSeen {
     pub kubelet_version: Option<Arc<str>>,
     /// All labels.
     pub labels: Arc<BTreeMap<String, String>>,
+    /// `spec.taints`.
+    pub taints: Arc<[Taint]>,
+    /// `status.allocatable`.
+    pub allocatable: Resources,
 }
 
 impl NodeSeen {
@@ -126,6 +131,10 @@ pub struct PodSeen {
     pub local_data: bool,
     /// It carries `karpenter.sh/do-not-disrupt: "true"` or `cluster-autoscaler.kubernetes.io/safe-to-evict: "false"`.
     pub protected: bool,
+    /// What it asks of a node.
+    pub needs: Arc<Needs>,
+    /// Names of the PersistentVolumeClaims that it uses, of its own namespace.
+    pub claims: Box<[Arc<str>]>,
 }
 
 /// A PodDisruptionBudget.

@@ -3,8 +3,9 @@
 //! Which node is out, by pool; which pods are on a node; which budgets cover a pod; which nodes carry a mark. Every
 //! update touches only what changed.
 
-use crate::facts::{BudgetSeen, NodeSeen, PodSeen};
+use crate::facts::{BudgetSeen, NodeSeen, PodPhase, PodSeen};
 use crate::ids::{NodeName, ObjectKey, PoolId, Uid};
+use crate::place::Resources;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +24,7 @@ pub struct Index {
     nodes: BTreeMap<NodeName, NodeEntry>,
     pods: BTreeMap<Uid, PodSeen>,
     pods_by_node: BTreeMap<NodeName, BTreeSet<Uid>>,
+    requested: BTreeMap<NodeName, Resources>,
     ending_since: BTreeMap<Uid, Time>,
     budgets: BTreeMap<ObjectKey, BudgetSeen>,
     pool_of: BTreeMap<NodeName, PoolId>,
@@ -60,6 +62,11 @@ impl Index {
     /// The pods bound to a node.
     pub fn pods_on(&self, node: &NodeName) -> impl Iterator<Item = &PodSeen> {
         self.pods_by_node.get(node).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
+    }
+
+    /// What the pods of a node ask for together; pods that have ended ask for nothing.
+    pub fn requested(&self, node: &NodeName) -> Resources {
+        self.requested.get(node).copied().unwrap_or_default()
     }
 
     /// Since when a pod has been ending, as far as we watched.
@@ -146,12 +153,14 @@ impl Index {
     pub fn see_pod(&mut self, pod: PodSeen, now: Time) {
         let uid = pod.uid.clone();
         if let Some(old) = self.pods.get(&uid)
-            && old.node != pod.node
+            && (old.node != pod.node || asks(old) != asks(&pod))
         {
             self.unbind(&uid);
         }
-        if let Some(node) = &pod.node {
-            self.pods_by_node.entry(node.clone()).or_default().insert(uid.clone());
+        if let Some(node) = &pod.node
+            && self.pods_by_node.entry(node.clone()).or_default().insert(uid.clone())
+        {
+            *self.requested.entry(node.clone()).or_default() += asks(&pod);
         }
         if pod.deleting {
             self.ending_since.entry(uid.clone()).or_insert(now);
@@ -208,13 +217,20 @@ impl Index {
     }
 
     fn unbind(&mut self, uid: &Uid) {
-        let Some(node) = self.pods.get(uid).and_then(|p| p.node.clone()) else {
+        let Some((node, asked)) =
+            self.pods.get(uid).and_then(|p| p.node.clone().map(|node| (node, asks(p))))
+        else {
             return;
         };
-        if let Some(set) = self.pods_by_node.get_mut(&node) {
-            set.remove(uid);
+        if let Some(set) = self.pods_by_node.get_mut(&node)
+            && set.remove(uid)
+        {
+            if let Some(sum) = self.requested.get_mut(&node) {
+                *sum -= asked;
+            }
             if set.is_empty() {
                 self.pods_by_node.remove(&node);
+                self.requested.remove(&node);
             }
         }
     }
@@ -230,5 +246,13 @@ impl Index {
         } else {
             set.remove(name);
         }
+    }
+}
+
+/// What a pod takes of its node.
+fn asks(pod: &PodSeen) -> Resources {
+    match pod.phase {
+        PodPhase::Finished => Resources::default(),
+        PodPhase::Pending | PodPhase::Running | PodPhase::Unknown => pod.needs.requests,
     }
 }

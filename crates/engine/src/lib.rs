@@ -12,6 +12,7 @@ pub mod ids;
 pub mod index;
 pub mod ledger;
 pub mod phase;
+pub mod place;
 pub mod plan;
 pub mod report;
 pub mod selector;

@@ -5,6 +5,7 @@ mod kube_server;
 
 use evenkeel_engine::facts::{Mark, NodeSeen, Readiness};
 use evenkeel_engine::ids::{NodeName, ObjectKey};
+use evenkeel_engine::place::Resources;
 use evenkeel_server::kube::{Api, Options, WatchLimits};
 use evenkeel_server::records::{Dress, Taint};
 use evenkeel_server::sync::ports::{Cluster as _, EvictAnswer, Fault, Listed, PodRef, Seen};
@@ -70,6 +71,8 @@ fn node() -> NodeSeen {
         internal_ip: None,
         kubelet_version: None,
         labels: Arc::default(),
+        taints: Arc::default(),
+        allocatable: Resources::default(),
     }
 }
 

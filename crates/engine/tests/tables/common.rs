@@ -7,6 +7,7 @@ use evenkeel_engine::ids::*;
 use evenkeel_engine::index::Index;
 use evenkeel_engine::ledger::Ledger;
 use evenkeel_engine::phase::Phase;
+use evenkeel_engine::place::{Needs, Resources};
 use evenkeel_engine::plan::{Ctx, Plan, plan};
 use evenkeel_engine::selector::{Requirement, Selector};
 use evenkeel_engine::sync::*;
@@ -45,6 +46,8 @@ pub fn node(n: usize) -> NodeSeen {
         internal_ip: None,
         kubelet_version: None,
         labels: Arc::default(),
+        taints: Arc::default(),
+        allocatable: Resources::default(),
     }
 }
 
@@ -61,6 +64,8 @@ pub fn pod(app: &str, on: usize) -> PodSeen {
         grace_s: 30,
         local_data: false,
         protected: false,
+        needs: Arc::new(Needs::nothing()),
+        claims: Box::default(),
     }
 }
 

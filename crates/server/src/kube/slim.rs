@@ -1,6 +1,9 @@
 //! Slim types of our own for nodes, pods and budgets: they take from list and watch JSON only what a decision
 //! or a reason needs, and turn into the engine's facts. Unknown fields, nulls and a missing status are fine.
 
+mod quantity;
+mod spec;
+
 use super::intern::{Interner, Labels};
 use crate::sync::ports::{Listed, Seen};
 use evenkeel_engine::facts::{BudgetSeen, Mark, NodeSeen, Owner, PodPhase, PodSeen, Readiness};
@@ -8,6 +11,7 @@ use evenkeel_engine::ids::{ObjectKey, Uid};
 use evenkeel_engine::selector::{Requirement, Selector};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use spec::{Amounts, PodSpec, SpecTaint};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -119,11 +123,13 @@ struct NodeSpec {
     unschedulable: Option<bool>,
     #[serde(rename = "providerID")]
     provider_id: Option<String>,
+    taints: Option<Vec<SpecTaint>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct NodeStatus {
+    allocatable: Option<Amounts>,
     conditions: Option<Vec<Condition>>,
     addresses: Option<Vec<Address>>,
     node_info: Option<NodeInfo>,
@@ -190,6 +196,8 @@ impl Slim for Node {
                 .and_then(|a| text(Some(a.address))),
             kubelet_version: info.kubelet_version.as_deref().map(|v| interner.text(v)),
             labels: interner.labels(labels),
+            taints: spec.taints.iter().flatten().map(|taint| taint.taint(interner)).collect(),
+            allocatable: status.allocatable.map(|a| a.resources()).unwrap_or_default(),
         })
     }
 
@@ -233,20 +241,6 @@ pub(super) struct Pod {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct PodSpec {
-    node_name: Option<String>,
-    termination_grace_period_seconds: Option<i64>,
-    volumes: Option<Vec<Volume>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Volume {
-    empty_dir: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize, Default)]
 #[serde(default)]
 struct PodStatus {
     phase: Option<String>,
@@ -268,7 +262,7 @@ impl Slim for Pod {
         if meta.name.is_empty() || meta.uid.is_empty() {
             return None;
         }
-        let spec = self.spec.unwrap_or_default();
+        let mut spec = self.spec.unwrap_or_default();
         let status = self.status.unwrap_or_default();
         let notes = meta.annotations.unwrap_or_default();
         let owners = meta.owner_references.unwrap_or_default();
@@ -278,10 +272,11 @@ impl Slim for Pod {
             Some(given) if deleting => given,
             _ => own,
         };
+        let claims = spec.claims(&meta.name, interner);
         Some(PodSeen {
             uid: Uid::from(meta.uid),
             key: ObjectKey { namespace: interner.text(&meta.namespace), name: meta.name.into() },
-            node: spec.node_name.filter(|n| !n.is_empty()).map(|n| interner.node(&n)),
+            node: spec.node_name.take().filter(|n| !n.is_empty()).map(|n| interner.node(&n)),
             labels: interner.labels(meta.labels.unwrap_or_default()),
             owner: owner(notes.mirror.is_some(), &owners, interner),
             phase: match status.phase.as_deref() {
@@ -293,9 +288,11 @@ impl Slim for Pod {
             ready: readiness(&status.conditions.unwrap_or_default()) == Readiness::Ready,
             deleting,
             grace_s: u32::try_from(grace.max(0)).unwrap_or(u32::MAX),
-            local_data: spec.volumes.unwrap_or_default().iter().any(|v| v.empty_dir.is_some()),
+            local_data: spec.local_data(),
             protected: notes.do_not_disrupt.as_deref() == Some("true")
                 || notes.safe_to_evict.as_deref() == Some("false"),
+            claims,
+            needs: interner.needs(spec.needs(interner)),
         })
     }
 
@@ -354,6 +351,19 @@ struct Expression {
     key: String,
     operator: String,
     values: Option<Vec<String>>,
+}
+
+impl Expression {
+    fn requirement(self) -> Requirement {
+        let values = self.values.unwrap_or_default();
+        match self.operator.as_str() {
+            "In" => Requirement::In(self.key, values),
+            "NotIn" => Requirement::NotIn(self.key, values),
+            "Exists" => Requirement::Exists(self.key),
+            "DoesNotExist" => Requirement::Absent(self.key),
+            _ => Requirement::Unknown(self.operator),
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -423,16 +433,7 @@ fn selector(given: LabelSelector) -> Selector {
         .into_iter()
         .map(|(key, value)| Requirement::In(key, vec![value]))
         .collect();
-    all.extend(given.match_expressions.unwrap_or_default().into_iter().map(|e| {
-        let values = e.values.unwrap_or_default();
-        match e.operator.as_str() {
-            "In" => Requirement::In(e.key, values),
-            "NotIn" => Requirement::NotIn(e.key, values),
-            "Exists" => Requirement::Exists(e.key),
-            "DoesNotExist" => Requirement::Absent(e.key),
-            _ => Requirement::Unknown(e.operator),
-        }
-    }));
+    all.extend(given.match_expressions.into_iter().flatten().map(Expression::requirement));
     Selector::All(all)
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use evenkeel_api::sign::{self, RequestParts};
 use evenkeel_engine::facts::{NodeSeen, Readiness};
 use evenkeel_engine::ids::{ClusterId, NodeId, NodeName, PoolId, TemplateRevision};
+use evenkeel_engine::place::Resources;
 use evenkeel_engine::sync::Policy;
 use evenkeel_engine::time::Time;
 use evenkeel_server::http::ports::{
@@ -573,5 +574,7 @@ fn seen(name: &str, control_plane: bool, ready: bool) -> NodeSeen {
         internal_ip: Some("127.0.0.9".into()),
         kubelet_version: None,
         labels: Arc::new(BTreeMap::new()),
+        taints: Arc::default(),
+        allocatable: Resources::default(),
     }
 }

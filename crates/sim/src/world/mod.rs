@@ -167,6 +167,8 @@ pub struct World {
     leases: BTreeMap<NodeName, Lease>,
     hosts: BTreeMap<NodeName, Host>,
     workloads: BTreeMap<ObjectKey, Workload>,
+    /// Claims, and the node whose disk each is bound to.
+    volumes: BTreeMap<ObjectKey, NodeName>,
     log: VecDeque<Event>,
     compacted_rv: u64,
     last_visible: u64,
@@ -203,6 +205,7 @@ impl World {
             leases: BTreeMap::new(),
             hosts: BTreeMap::new(),
             workloads: BTreeMap::new(),
+            volumes: BTreeMap::new(),
             log: VecDeque::new(),
             compacted_rv: 1000,
             last_visible: 0,
