@@ -21,6 +21,7 @@ pub mod nodepool;
 pub mod password;
 pub mod pool_rules;
 pub mod pool_update;
+pub mod preview;
 pub mod sign;
 pub mod upgrade;
 pub mod upgrade_template;

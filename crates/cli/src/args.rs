@@ -24,6 +24,8 @@ pub enum Command {
     /// Nodes and the pools they are in
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Say what a sync would do, and what stands in its way; nothing is changed
+    Plan(PlanArgs),
     /// Bring the nodes of a pool to the configuration of the pool
     Sync(SyncArgs),
     /// Jobs, and what their scripts printed
@@ -319,15 +321,12 @@ pub struct NodeMigrate {
     pub place: In,
 }
 
-/// `sync`.
+/// What `sync` and `plan` are about.
 #[derive(Debug, Args)]
-pub struct SyncArgs {
+pub struct SyncScope {
     /// Node pool, by name or id
     #[arg(value_name = "NAME|ID")]
     pub pool: String,
-    /// Most nodes that may be out of service at a time, for whatever reason
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub max_unavailable: u16,
     /// Only this node, by name or id; repeat it for more. Without it: every node that is not up to date
     #[arg(long = "node", value_name = "NODE")]
     pub nodes: Vec<String>,
@@ -343,14 +342,37 @@ pub struct SyncArgs {
     /// JSON file with `nodeTemplate`; needed for DefaultPool, which has none; - is standard input
     #[arg(long, value_name = "FILE")]
     pub template: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: In,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub scope: SyncScope,
+    /// Most nodes that may be out of service at a time [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_unavailable: Option<u16>,
+    /// The server's answer instead of a page
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sync`.
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    #[command(flatten)]
+    pub scope: SyncScope,
+    /// Most nodes that may be out of service at a time, for whatever reason
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_unavailable: u16,
     /// Follow the job to its end; exit status 0 only for Success
     #[arg(long)]
     pub wait: bool,
     /// With --wait: give up watching after this many seconds; the job goes on
     #[arg(long, value_name = "S", requires = "wait", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
-    #[command(flatten)]
-    pub place: In,
     #[command(flatten)]
     pub show: Show,
 }

@@ -8,6 +8,7 @@ mod keypair;
 mod login;
 mod machines;
 mod node;
+mod plan;
 mod pool;
 mod sync;
 
@@ -51,6 +52,7 @@ pub(crate) async fn dispatch(command: Command, io: &mut Io<'_>) -> Result<Exit, 
         Command::Pool(PoolCommand::Update(args)) => pool::update(args, client, io).await,
         Command::Node(NodeCommand::List(args)) => node::list(args, client, io).await,
         Command::Node(NodeCommand::Migrate(args)) => node::migrate(args, client, io).await,
+        Command::Plan(args) => plan::plan(args, client, io).await,
         Command::Sync(args) => sync::sync(args, client, io).await,
         Command::Get(GetCommand::Job(args)) => get::job(args, client, io).await,
         Command::Get(GetCommand::Output(args)) => get::output(args, client, io).await,

@@ -11,7 +11,7 @@ use crate::time::{Span, Time};
 use std::collections::BTreeSet;
 
 /// After this many nodes have taken a configuration well, the window is full: the canary and the pair after it.
-const RAMP_END: u32 = 3;
+pub(crate) const RAMP_END: u32 = 3;
 /// Names in a reason are cut here: a page shows that many.
 const NAMES_MAX: usize = 10;
 

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod phase;
 pub mod place;
 pub mod plan;
+pub mod preview;
 pub mod report;
 pub mod selector;
 pub mod step;

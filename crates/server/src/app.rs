@@ -5,6 +5,7 @@
 mod book;
 mod bootstrap;
 mod fleet;
+mod foresight;
 mod listen;
 mod ports;
 
@@ -121,6 +122,7 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
     let state = ApiState {
         store: store.clone(),
         secrets,
+        previews: Arc::new(foresight::Foresight { board: board.clone() }),
         board,
         clock: wall,
         registrar: Arc::new(ports::KubeRegistrar { options: kube_options }),

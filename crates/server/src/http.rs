@@ -36,7 +36,7 @@ use crate::secrets::KeyFile;
 use crate::store::Store;
 use crate::sync::board::Board;
 use error::ApiError;
-use ports::{OutputSource, Passwords, Registrar};
+use ports::{OutputSource, Passwords, Previews, Registrar};
 
 /// Milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -54,6 +54,8 @@ pub struct ApiState {
     pub clock: Clock,
     /// Looks at clusters that are to be registered.
     pub registrar: Arc<dyn Registrar>,
+    /// Says what a synchronization would do.
+    pub previews: Arc<dyn Previews>,
     /// What scripts printed.
     pub outputs: Arc<dyn OutputSource>,
     /// Hashes node passwords.
@@ -137,6 +139,7 @@ enum Operation {
     SetMachines,
     ImportKeypair,
     ListKeypairs,
+    PreviewUpgrade,
     DescribeJob,
     ReadOutput,
 }
@@ -176,6 +179,7 @@ routes! {
     "PUT" "/evenkeel/v1/projects/{project}/clusters/{cluster}/machines" Principal SetMachines;
     "POST" "/evenkeel/v1/projects/{project}/keypairs" Principal ImportKeypair;
     "GET" "/evenkeel/v1/projects/{project}/keypairs" Principal ListKeypairs;
+    "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/nodepools/{pool}/operation/upgrade/preview" Principal PreviewUpgrade;
     "GET" "/evenkeel/v1/projects/{project}/jobs/{job}" Principal DescribeJob;
     "GET" "/evenkeel/v1/projects/{project}/jobs/{job}/nodes/{node}/output" Principal ReadOutput;
 }
@@ -205,6 +209,7 @@ impl Operation {
             Self::SetMachines => on(method, ext::machines::set),
             Self::ImportKeypair => on(method, ext::keypairs::import),
             Self::ListKeypairs => on(method, ext::keypairs::list),
+            Self::PreviewUpgrade => on(method, nodepools::preview::preview),
             Self::DescribeJob => on(method, ext::jobs::describe),
             Self::ReadOutput => on(method, ext::output::read),
         }

@@ -7,6 +7,7 @@ pub mod keys;
 
 use crate::secrets::Sealed;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, PoolId, TemplateRevision};
+use evenkeel_engine::preview::drift::Parts;
 use evenkeel_engine::sync::{Policy, SyncSpec};
 use evenkeel_engine::time::Time;
 use serde::de::DeserializeOwned;
@@ -290,6 +291,9 @@ pub struct Template {
     /// Labels and taints that a synchronized node carries, beside those that people gave it.
     #[serde(default)]
     pub dress: Dress,
+    /// The template field by field, for comparing; secrets as digests.
+    #[serde(default)]
+    pub parts: Parts,
     /// What of the pool's configuration goes into the KubeletConfiguration (recipe `kubeadm`).
     #[serde(default)]
     pub kubelet: serde_json::Map<String, Value>,
@@ -356,6 +360,9 @@ pub struct NodeRecord {
     pub provider_id: Option<String>,
     /// What was last applied there.
     pub applied: Option<TemplateRevision>,
+    /// The fields of the template that was last applied.
+    #[serde(default)]
+    pub carries: Parts,
     /// OS, image and runtime of the template that was last applied; unknown before the first time.
     #[serde(default)]
     pub image: Option<String>,

@@ -5,6 +5,7 @@ pub mod actor;
 pub mod board;
 pub mod clock;
 pub mod commit;
+pub mod desk;
 pub mod enrol;
 mod lease;
 pub mod points;

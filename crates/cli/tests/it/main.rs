@@ -6,6 +6,7 @@ mod clusters;
 mod jobs;
 mod login;
 mod machines;
+mod plan;
 mod pools;
 mod settings;
 mod support;

@@ -4,3 +4,4 @@ mod admission;
 mod common;
 mod drain;
 mod node;
+mod preview;

@@ -201,16 +201,20 @@ pub(super) fn pod(world: &World, pod: &Pod) -> Value {
         },
         "status": {"phase": phase, "conditions": conditions},
     }));
+    let volumes = volumes(pod);
+    if !volumes.is_empty() {
+        item["spec"]["volumes"] = volumes.into();
+    }
+    item
+}
+
+fn volumes(pod: &Pod) -> Vec<Value> {
     let scratch = pod.local_data.then(|| json!({"name": "scratch", "emptyDir": {}}));
     let claims = pod
         .claims
         .iter()
         .map(|claim| json!({"name": "data", "persistentVolumeClaim": {"claimName": claim}}));
-    let volumes: Vec<Value> = scratch.into_iter().chain(claims).collect();
-    if !volumes.is_empty() {
-        item["spec"]["volumes"] = volumes.into();
-    }
-    item
+    scratch.into_iter().chain(claims).collect()
 }
 
 fn requests(pod: &Pod) -> Value {

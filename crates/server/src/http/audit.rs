@@ -26,7 +26,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(request_id: &str, method: &Method, path: &str) -> Self {
         Self {
-            mutating: is_mutating(method),
+            mutating: is_mutating(method, path),
             request_id: request_id.to_owned(),
             method: method.clone(),
             path: path.chars().take(400).collect(),

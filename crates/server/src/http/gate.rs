@@ -17,6 +17,7 @@ use futures::{FutureExt, StreamExt};
 
 use super::auth::{self, Call};
 use super::error::{self, ApiError, Pending};
+use super::nodepools::preview;
 use super::replay::{self, Inflight};
 use super::{Access, ApiState, ROUTES, audit};
 
@@ -33,7 +34,7 @@ const DISCARD_LIMIT: usize = 12 * 1024 * 1024;
 
 /// Checks, runs and dresses one call.
 pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    if !is_mutating(request.method()) {
+    if !is_mutating(request.method(), request.uri().path()) {
         return serve(gate, request, next).await;
     }
     // A client that hangs up drops this future in the middle of whatever it does. A task of its own goes on to the
@@ -104,7 +105,7 @@ async fn pass(
     let proven = auth::authenticate(&gate.state, &wire).await?;
     entry.caller(&proven.principal);
     check_project(&proven, wire.raw_path, &headers)?;
-    let key = proven.replay.filter(|_| is_mutating(&parts.method));
+    let key = proven.replay.filter(|_| is_mutating(&parts.method, wire.raw_path));
     let call =
         Call { principal: proven.principal, request_id: request_id.into(), replay: key.clone() };
     let Some(key) = key else {
@@ -121,8 +122,10 @@ async fn pass(
     replay::remember(&gate.state, &key, request_id, response).await
 }
 
-pub(super) fn is_mutating(method: &Method) -> bool {
+/// Whether a call may change something. A preview is a POST only because it has a body.
+pub(super) fn is_mutating(method: &Method, path: &str) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+        && !path.ends_with(preview::PATH_END)
 }
 
 async fn read_body(state: &ApiState, body: Body) -> Result<Bytes, ApiError> {

@@ -8,6 +8,7 @@ mod fingerprint;
 mod kubelet;
 pub(super) mod list;
 pub(super) mod migrate;
+pub(super) mod preview;
 pub(super) mod show;
 mod template;
 pub(super) mod update;

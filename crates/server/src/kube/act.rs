@@ -2,7 +2,7 @@
 //! where a lost update would matter, a resourceVersion. Nothing is tried again here.
 
 use super::intern::Interner;
-use super::slim::{Node, Pod, Slim as _};
+use super::slim::{Kind as _, Node, Pod};
 use super::watch::list;
 use super::wire::{Answer, Call, Status, Wire, built, segment};
 use crate::records::{Dress, Taint};
@@ -120,6 +120,19 @@ async fn patch_node(wire: &Wire, node: &NodeSeen, body: &Value) -> Result<(), Fa
 }
 
 pub(super) async fn evict(wire: &Wire, pod: &PodRef) -> Result<EvictAnswer, Fault> {
+    post_eviction(wire, pod, None).await
+}
+
+/// What the server would answer; nothing happens.
+pub(super) async fn try_evict(wire: &Wire, pod: &PodRef) -> Result<EvictAnswer, Fault> {
+    post_eviction(wire, pod, Some(vec!["All".to_owned()])).await
+}
+
+async fn post_eviction(
+    wire: &Wire,
+    pod: &PodRef,
+    dry_run: Option<Vec<String>>,
+) -> Result<EvictAnswer, Fault> {
     let shown = pod.key.to_string();
     let call = Call { verb: "create", resource: "pods/eviction", name: &shown };
     let (namespace, name) = (segment(&call, &pod.key.namespace)?, segment(&call, &pod.key.name)?);
@@ -130,6 +143,7 @@ pub(super) async fn evict(wire: &Wire, pod: &PodRef) -> Result<EvictAnswer, Faul
                 uid: Some(pod.uid.to_string()),
                 ..Preconditions::default()
             }),
+            dry_run,
             ..DeleteOptions::default()
         }),
         metadata: ObjectMeta {

@@ -2,7 +2,7 @@
 //! or a reason needs, and turn into the engine's facts. Unknown fields, nulls and a missing status are fine.
 
 mod quantity;
-mod spec;
+pub(super) mod spec;
 
 use super::intern::{Interner, Labels};
 use crate::sync::ports::{Listed, Seen};
@@ -18,20 +18,24 @@ use std::sync::Arc;
 /// `terminationGracePeriodSeconds` where a pod does not say (the API server's default).
 const DEFAULT_GRACE_S: i64 = 30;
 
-/// A kind that is listed and watched.
-pub(super) trait Slim: DeserializeOwned + Send + Sync + 'static {
+/// A kind that is listed.
+pub(super) trait Kind: DeserializeOwned + Send + Sync + 'static {
     /// What it becomes.
     type Fact: Send;
     /// The resource, for messages.
     const RESOURCE: &'static str;
     /// The collection's path.
     const PATH: &'static str;
+    /// The fact; `None` for something without a name or UID.
+    fn fact(self, interner: &Interner) -> Option<Self::Fact>;
+}
+
+/// A kind that is watched as well.
+pub(super) trait Slim: Kind {
     /// Field selector.
     const FIELDS: Option<&'static str>;
     /// `metadata.resourceVersion`.
     fn version(&self) -> &str;
-    /// The fact; `None` for something without a name or UID.
-    fn fact(self, interner: &Interner) -> Option<Self::Fact>;
     /// It was added or changed.
     fn seen(fact: Self::Fact) -> Seen;
     /// It was deleted.
@@ -153,15 +157,10 @@ struct NodeInfo {
     kubelet_version: Option<String>,
 }
 
-impl Slim for Node {
+impl Kind for Node {
     type Fact = NodeSeen;
     const RESOURCE: &'static str = "nodes";
     const PATH: &'static str = "/api/v1/nodes";
-    const FIELDS: Option<&'static str> = None;
-
-    fn version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 
     fn fact(self, interner: &Interner) -> Option<NodeSeen> {
         let meta = self.metadata;
@@ -199,6 +198,14 @@ impl Slim for Node {
             taints: spec.taints.iter().flatten().map(|taint| taint.taint(interner)).collect(),
             allocatable: status.allocatable.map(|a| a.resources()).unwrap_or_default(),
         })
+    }
+}
+
+impl Slim for Node {
+    const FIELDS: Option<&'static str> = None;
+
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
     }
 
     fn seen(fact: NodeSeen) -> Seen {
@@ -247,15 +254,10 @@ struct PodStatus {
     conditions: Option<Vec<Condition>>,
 }
 
-impl Slim for Pod {
+impl Kind for Pod {
     type Fact = PodSeen;
     const RESOURCE: &'static str = "pods";
     const PATH: &'static str = "/api/v1/pods";
-    const FIELDS: Option<&'static str> = Some("spec.nodeName!=");
-
-    fn version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 
     fn fact(self, interner: &Interner) -> Option<PodSeen> {
         let meta = self.metadata;
@@ -294,6 +296,14 @@ impl Slim for Pod {
             claims,
             needs: interner.needs(spec.needs(interner)),
         })
+    }
+}
+
+impl Slim for Pod {
+    const FIELDS: Option<&'static str> = Some("spec.nodeName!=");
+
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
     }
 
     fn seen(fact: PodSeen) -> Seen {
@@ -381,15 +391,10 @@ struct BudgetStatus {
     disrupted_pods: Option<BTreeMap<String, IgnoredAny>>,
 }
 
-impl Slim for Budget {
+impl Kind for Budget {
     type Fact = BudgetSeen;
     const RESOURCE: &'static str = "poddisruptionbudgets";
     const PATH: &'static str = "/apis/policy/v1/poddisruptionbudgets";
-    const FIELDS: Option<&'static str> = None;
-
-    fn version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 
     fn fact(self, interner: &Interner) -> Option<BudgetSeen> {
         let meta = self.metadata;
@@ -411,6 +416,14 @@ impl Slim for Budget {
             always_allow_unready: spec.unhealthy_pod_eviction_policy.as_deref()
                 == Some("AlwaysAllow"),
         })
+    }
+}
+
+impl Slim for Budget {
+    const FIELDS: Option<&'static str> = None;
+
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
     }
 
     fn seen(fact: BudgetSeen) -> Seen {

@@ -7,6 +7,7 @@ use super::act::{self, About, Hands, News};
 use super::board::{Board, Snapshot};
 use super::clock::{ClusterClock, WallClock};
 use super::commit::{self, Committed};
+use super::desk::{Glimpse, Questions};
 use super::lease::{LEASE_RENEW, take_lease};
 use super::points::Points;
 use super::ports::{Cluster, Listed, Machines, Seen};
@@ -117,6 +118,7 @@ async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
     let prefix = keys::inside(&setup.project, &setup.cluster);
     let stored = setup.store.watch(&prefix, state.revision + 1).await.map_err(ActorError::Store)?;
     let (news_tx, news) = mpsc::channel(NEWS_QUEUE);
+    let asked = setup.board.desks().open(&setup.cluster);
     let clock = ClusterClock::resume(state.clock.as_ref(), (setup.wall)());
     let mut actor = Actor {
         setup,
@@ -137,7 +139,7 @@ async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
         listed: false,
         trouble: Some("waiting for the first list".to_owned()),
     };
-    actor.turns(seen, stored, news).await
+    actor.turns(seen, stored, news, asked).await
 }
 
 struct Actor<'a> {
@@ -162,6 +164,7 @@ impl Actor<'_> {
         mut seen: mpsc::Receiver<Vec<Seen>>,
         mut stored: crate::store::Watch,
         mut news: mpsc::Receiver<News>,
+        mut asked: Questions,
     ) -> Result<std::convert::Infallible, ActorError> {
         let mut renew = tokio::time::interval(LEASE_RENEW);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -194,6 +197,11 @@ impl Actor<'_> {
                     while let Ok(item) = news.try_recv() {
                         self.take_news(item);
                     }
+                }
+                Some(answer) = asked.recv() => {
+                    let (index, now) = (self.state.index.clone(), self.clock.now());
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Glimpse { index, now, kube: self.setup.kube.clone() });
                 }
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
                 () = tokio::time::sleep_until(until) => {}

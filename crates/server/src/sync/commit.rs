@@ -49,9 +49,10 @@ pub async fn commit(
         {
             let mut record = kept.record.clone();
             if applied.is_some()
-                && let Some(image) = state.brings.get(job).and_then(|b| b.image.as_ref())
+                && let Some(brings) = state.brings.get(job)
             {
-                record.image = Some(image.clone());
+                record.image = brings.image.clone().or(record.image);
+                record.carries.clone_from(&brings.parts);
             }
             record.applied = applied;
             record.updated_ms = wall_ms;

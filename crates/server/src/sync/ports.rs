@@ -5,6 +5,7 @@ use async_trait::async_trait;
 pub use evenkeel_engine::action::{EvictAnswer, HostState, Stage};
 use evenkeel_engine::facts::{BudgetSeen, Mark, NodeSeen, PodSeen};
 use evenkeel_engine::ids::{JobId, NodeId, NodeName, ObjectKey, Uid};
+use evenkeel_engine::preview::concern::Volumes;
 use secrecy::SecretString;
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -129,6 +130,10 @@ pub trait Cluster: Send + Sync + 'static {
     ) -> Result<(), Fault>;
     /// `policy/v1` eviction with UID precondition.
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault>;
+    /// The same without effect (`dryRun=All`): what the server would say now.
+    async fn try_evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault>;
+    /// Volumes that only some nodes reach, by the claim that is bound to them. Read anew at each call.
+    async fn volumes(&self) -> Result<Volumes, Fault>;
     /// Deletes a pod with its own grace period and UID precondition: only with `force`.
     async fn delete(&self, pod: &PodRef) -> Result<(), Fault>;
     /// Reads the node and its pods from the API server, not from a cache.

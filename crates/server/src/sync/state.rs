@@ -9,6 +9,7 @@ use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, PoolId};
 use evenkeel_engine::index::Index;
 use evenkeel_engine::ledger::Ledger;
 use evenkeel_engine::phase::{Outcome, Phase};
+use evenkeel_engine::preview::drift::Parts;
 use evenkeel_engine::sync::{Sync, SyncState, Work};
 use evenkeel_engine::time::{Span, Time};
 use std::collections::BTreeMap;
@@ -61,11 +62,13 @@ pub(super) struct Brings {
     pub image: Option<String>,
     /// Labels and taints.
     pub dress: Dress,
+    /// Its fields, in words.
+    pub parts: Parts,
 }
 
 impl Brings {
     fn of(template: Template) -> Self {
-        Self { image: template.image, dress: template.dress }
+        Self { image: template.image, dress: template.dress, parts: template.parts }
     }
 }
 

@@ -6,6 +6,7 @@ mod accept;
 mod clients;
 mod faults;
 mod pools;
+mod preview;
 mod recorded;
 mod secrets;
 mod support;

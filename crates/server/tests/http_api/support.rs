@@ -9,11 +9,12 @@ use evenkeel_api::sign::{self, RequestParts};
 use evenkeel_engine::facts::{NodeSeen, Readiness};
 use evenkeel_engine::ids::{ClusterId, NodeId, NodeName, PoolId, TemplateRevision};
 use evenkeel_engine::place::Resources;
+use evenkeel_engine::preview::{self, Ask};
 use evenkeel_engine::sync::Policy;
 use evenkeel_engine::time::Time;
 use evenkeel_server::http::ports::{
-    OutputChunk, OutputQuery, OutputSource, PasswordError, Passwords, RegisterError, Registered,
-    Registrar,
+    Foreseen, OutputChunk, OutputQuery, OutputSource, PasswordError, Passwords, PreviewError,
+    Previews, RegisterError, Registered, Registrar,
 };
 use evenkeel_server::http::{self, ApiConfig, ApiState, vault};
 use evenkeel_server::machines::password;
@@ -82,6 +83,26 @@ impl Registrar for FakeRegistrar {
                 kubeconfig: text.into(),
             }),
         }
+    }
+}
+
+/// Previews of a cluster of which nothing but the nodes' names is seen.
+struct FakePreviews;
+
+#[async_trait]
+impl Previews for FakePreviews {
+    async fn preview(&self, _: &ClusterId, ask: Ask) -> Result<Foreseen, PreviewError> {
+        if ask.spec.max_unavailable == 19 {
+            return Err(PreviewError::NotSeen("the API server's watches are down".into()));
+        }
+        let (index, volumes) = (Default::default(), Default::default());
+        let view = preview::View { index: &index, volumes: &volumes, now: Time(0) };
+        Ok(Foreseen {
+            preview: preview::preview(&view, &ask),
+            trials: Vec::new(),
+            unknown: Vec::new(),
+            zones: BTreeMap::new(),
+        })
     }
 }
 
@@ -278,6 +299,7 @@ impl World {
             board: board.clone(),
             clock: Arc::new(move || reading.load(Ordering::SeqCst)),
             registrar: Arc::new(FakeRegistrar),
+            previews: Arc::new(FakePreviews),
             outputs: Arc::new(FakeOutputs),
             passwords: Arc::new(RealPasswords),
             config: Arc::new(ApiConfig {
@@ -392,6 +414,7 @@ impl World {
             provider_id: None,
             applied: None,
             image: None,
+            carries: Default::default(),
             created_ms: START_MS,
             updated_ms: START_MS,
         };

@@ -23,7 +23,7 @@ fn template(value: Value) -> Value {
 }
 
 /// (what, pool of the path, body, text that the message has)
-fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+pub fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let life = json!({ "preInstall": "ZWNobyAx" });
     let key = json!({ "sshKey": "kp" });
     let big = "A".repeat(10_244);

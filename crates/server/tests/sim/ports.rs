@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use evenkeel_engine::check::Fact;
 use evenkeel_engine::facts::{CLAIM_ANNOTATION, Mark, NodeSeen, Owner, PodPhase, Readiness};
 use evenkeel_engine::ids::{JobId, NodeName};
+use evenkeel_engine::preview::concern::Volumes;
 use evenkeel_server::records::Dress;
 use evenkeel_server::sync::ports::{
     Cluster, EvictAnswer, Fault, HostOrder, HostState, Listed, LiveNode, Machines, PodRef, Seen,
@@ -182,6 +183,36 @@ fn to_fault(what: &str, failure: Failure) -> Fault {
     }
 }
 
+impl Outside {
+    async fn eviction(&self, pod: &PodRef, dry_run: bool) -> Result<EvictAnswer, Fault> {
+        let (key, uid) = (pod.key.clone(), pod.uid.clone());
+        let evict = move |world: &mut World| {
+            let precondition = Precondition { uid: Some(uid), resource_version: None };
+            let options = DeleteOptions { precondition, dry_run, ..DeleteOptions::default() };
+            world.evict(&key, &key.name, &options)
+        };
+        let refusal = match self.api(Call::Write, true, evict, |_, ()| ()).await {
+            Ok(()) => return Ok(EvictAnswer::Accepted),
+            Err(Failure::Status(refusal)) => refusal,
+            Err(lost @ Failure::Lost) => return Err(to_fault("evict", lost)),
+        };
+        let by_budget = refusal.causes.iter().any(|c| c.reason == "DisruptionBudget");
+        let message =
+            refusal.causes.first().map_or_else(|| refusal.message.clone(), |c| c.message.clone());
+        match refusal.code {
+            404 | 409 => Ok(EvictAnswer::Gone),
+            429 if by_budget => {
+                Ok(EvictAnswer::Refused { message, retry_after_s: refusal.retry_after_s })
+            }
+            500 if refusal.message.contains("PodDisruptionBudget") => {
+                Ok(EvictAnswer::Impossible { message })
+            }
+            400 | 403 => Ok(EvictAnswer::Impossible { message }),
+            _ => Err(to_fault("evict", Failure::Status(refusal))),
+        }
+    }
+}
+
 #[async_trait]
 impl Cluster for Outside {
     async fn watch(&self) -> Result<mpsc::Receiver<Vec<Seen>>, Fault> {
@@ -219,31 +250,15 @@ impl Cluster for Outside {
     }
 
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {
-        let (key, uid) = (pod.key.clone(), pod.uid.clone());
-        let evict = move |world: &mut World| {
-            let precondition = Precondition { uid: Some(uid), resource_version: None };
-            let options = DeleteOptions { precondition, ..DeleteOptions::default() };
-            world.evict(&key, &key.name, &options)
-        };
-        let refusal = match self.api(Call::Write, true, evict, |_, ()| ()).await {
-            Ok(()) => return Ok(EvictAnswer::Accepted),
-            Err(Failure::Status(refusal)) => refusal,
-            Err(lost @ Failure::Lost) => return Err(to_fault("evict", lost)),
-        };
-        let by_budget = refusal.causes.iter().any(|c| c.reason == "DisruptionBudget");
-        let message =
-            refusal.causes.first().map_or_else(|| refusal.message.clone(), |c| c.message.clone());
-        match refusal.code {
-            404 | 409 => Ok(EvictAnswer::Gone),
-            429 if by_budget => {
-                Ok(EvictAnswer::Refused { message, retry_after_s: refusal.retry_after_s })
-            }
-            500 if refusal.message.contains("PodDisruptionBudget") => {
-                Ok(EvictAnswer::Impossible { message })
-            }
-            400 | 403 => Ok(EvictAnswer::Impossible { message }),
-            _ => Err(to_fault("evict", Failure::Status(refusal))),
-        }
+        self.eviction(pod, false).await
+    }
+
+    async fn try_evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {
+        self.eviction(pod, true).await
+    }
+
+    async fn volumes(&self) -> Result<Volumes, Fault> {
+        Ok(Volumes::new())
     }
 
     async fn delete(&self, pod: &PodRef) -> Result<(), Fault> {

@@ -6,7 +6,10 @@ use evenkeel_api::Violation;
 use evenkeel_api::job::Job;
 use evenkeel_api::password::Secret;
 use evenkeel_api::upgrade::Upgrade;
-use evenkeel_engine::ids::{ClusterId, JobId, PoolId, TemplateRevision};
+use evenkeel_engine::ids::{ClusterId, JobId, NodeName, PoolId, TemplateRevision};
+use evenkeel_engine::place::Taint;
+use evenkeel_engine::preview::Ask;
+use evenkeel_engine::preview::drift::Wanted;
 use evenkeel_engine::sync::{Status, Sync, SyncSpec, SyncState};
 use evenkeel_engine::time::Time;
 
@@ -16,7 +19,7 @@ use super::template::{self, Clear};
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
 use crate::http::vault::{self, TemplateField, TemplateOwner};
-use crate::http::{ApiState, convert, load, revision};
+use crate::http::{ApiState, convert, load};
 use crate::records::{
     self, ClockRecord, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord,
     PoolRecord, Recipe, keys,
@@ -77,8 +80,8 @@ pub(super) async fn wish(
         }
         (None, Some(sent)) => {
             let known = known_hash(state, project, facts).await?;
-            let clear = Clear::of_request(state, sent, known.as_ref()).await?;
-            let revision = revision::revision_of_request(sent, &clear.hidden());
+            let mut clear = Clear::of_request(state, sent, known.as_ref()).await?;
+            let revision = clear.settle_request(sent);
             (clear, revision)
         }
         (None, None) => {
@@ -92,6 +95,64 @@ pub(super) async fn wish(
     Ok(Wish { clear, revision, fingerprint })
 }
 
+/// What a request comes to when it is held against the store.
+pub(super) struct Review {
+    recipe: Recipe,
+    /// What the cluster lacks before any of its nodes can be reset.
+    pub(super) lacking: Vec<Violation>,
+    /// What is wrong with the request.
+    pub(super) found: Vec<Violation>,
+    pub(super) targets: check::Targets,
+    authorized_keys: Option<Vec<String>>,
+}
+
+/// Holds a request against the store: all that a request must pass, whether it is to be carried out or only previewed.
+pub(super) async fn review(
+    state: &ApiState,
+    project: &str,
+    upgrade: &Upgrade,
+    pool: &PoolId,
+    facts: &Facts<'_>,
+    wish: &Wish,
+) -> Result<Review, ApiError> {
+    let (mut lacking, mut found) = (Vec::new(), Vec::new());
+    let recipe = check::recipe(facts.cluster, &mut lacking);
+    let authorized_keys = login_keys(state, project, &wish.clear, facts, &mut found).await?;
+    let snapshot = state.board.get(&facts.cluster.id);
+    let view = snapshot.as_deref();
+    let targets = check::targets(upgrade, pool, facts.nodes, &wish.revision, view, &mut found);
+    let image = wish.clear.image.as_deref();
+    check::image(facts.cluster, facts.nodes, &targets, image, &mut found);
+    Ok(Review { recipe, lacking, found, targets, authorized_keys })
+}
+
+/// What a review that found nothing wrong is asked of the engine.
+pub(super) fn foresee(
+    upgrade: &Upgrade,
+    pool: &PoolId,
+    facts: &Facts<'_>,
+    wish: &Wish,
+    review: Review,
+) -> (Ask, Vec<String>) {
+    let ignored = ignored(upgrade, &review.recipe);
+    let resets = facts.cluster.recipe != Some(Recipe::None);
+    let spec = spec(upgrade, pool, facts, wish, review.targets, resets);
+    let mut labels = wish.clear.dress.labels.clone();
+    if let Some(pool) = facts.pool {
+        labels.insert(POOL_LABEL.to_owned(), pool.name.clone());
+    }
+    let taint = |taint: &records::Taint| Taint {
+        key: taint.key.as_str().into(),
+        value: taint.value.as_str().into(),
+        effect: taint.effect.as_str().into(),
+    };
+    let taints = wish.clear.dress.taints.iter().map(taint).collect();
+    let carried = facts.nodes.iter().filter(|node| node.applied.is_some());
+    let carried = carried.map(|node| (NodeName::new(&node.name), node.carries.clone())).collect();
+    let wanted = Wanted { parts: wish.clear.parts.clone(), labels, taints };
+    (Ask { spec, wanted, carried }, ignored)
+}
+
 /// Checks a request against the store and builds its job; every violation in one answer.
 pub(super) async fn offer(
     state: &ApiState,
@@ -102,16 +163,11 @@ pub(super) async fn offer(
     wish: Wish,
 ) -> Result<Offer, ApiError> {
     let project = call.project();
-    let mut found = Vec::new();
-    let recipe = check::recipe(facts.cluster, &mut found);
-    let authorized_keys = login_keys(state, project, &wish.clear, facts, &mut found).await?;
-    let snapshot = state.board.get(&facts.cluster.id);
-    let view = snapshot.as_deref();
-    let targets = check::targets(upgrade, pool, facts.nodes, &wish.revision, view, &mut found);
-    let image = wish.clear.image.as_deref();
-    check::image(facts.cluster, facts.nodes, &targets, image, &mut found);
-    if !found.is_empty() {
-        return Err(ApiError::Invalid(found));
+    let Review { recipe, mut lacking, found, targets, authorized_keys } =
+        review(state, project, upgrade, pool, facts, &wish).await?;
+    lacking.extend(found);
+    if !lacking.is_empty() {
+        return Err(ApiError::Invalid(lacking));
     }
     let accepted = cluster_time(state, project, &facts.cluster.id).await?;
     let status =

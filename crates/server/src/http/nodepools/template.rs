@@ -12,6 +12,7 @@ use evenkeel_api::pool_update::LoginChange;
 use evenkeel_api::upgrade::UpgradeTemplate;
 use evenkeel_api::upgrade_template::VolumeReset;
 use evenkeel_engine::ids::TemplateRevision;
+use evenkeel_engine::preview::drift::Parts;
 
 use super::kubelet;
 use crate::http::error::ApiError;
@@ -31,6 +32,7 @@ pub(super) struct Clear {
     pub(super) retain_volumes: bool,
     pub(super) image: Option<String>,
     pub(super) dress: Dress,
+    pub(super) parts: Parts,
     pub(super) kubelet: serde_json::Map<String, serde_json::Value>,
     pub(super) user: String,
     pub(super) ssh_key: Option<String>,
@@ -58,6 +60,7 @@ impl Clear {
             retain_volumes: stored.retain_volumes,
             image: stored.image.clone(),
             dress: stored.dress.clone(),
+            parts: stored.parts.clone(),
             kubelet: stored.kubelet.clone(),
             user: stored.login.user.clone(),
             ssh_key: stored.login.ssh_key.clone(),
@@ -85,6 +88,7 @@ impl Clear {
             retain_volumes: self.retain_volumes,
             image: self.image.clone(),
             dress: self.dress.clone(),
+            parts: self.parts.clone(),
             kubelet: self.kubelet.clone(),
             login: LoginRecord {
                 user: self.user.clone(),
@@ -109,9 +113,16 @@ impl Clear {
         }
     }
 
-    /// The revision together with the open part of a pool's template.
-    pub(super) fn revision(&self, template: &NodeTemplate) -> TemplateRevision {
+    /// The revision together with the open part of a pool's template, whose fields are kept in words.
+    pub(super) fn settle(&mut self, template: &NodeTemplate) -> TemplateRevision {
+        self.parts = revision::parts(template, &self.hidden());
         revision::revision(template, &self.hidden())
+    }
+
+    /// The same for a template that came with a request.
+    pub(super) fn settle_request(&mut self, template: &UpgradeTemplate) -> TemplateRevision {
+        self.parts = revision::parts_of_request(template, &self.hidden());
+        revision::revision_of_request(template, &self.hidden())
     }
 
     /// Moves scripts out of a pool's template, where they would be stored in clear.

@@ -105,7 +105,7 @@ async fn changed(
     Ok(PoolRecord {
         id: record.id.clone(),
         name: pool.metadata.name.clone(),
-        revision: clear.revision(&pool.spec.node_template),
+        revision: clear.settle(&pool.spec.node_template),
         template: clear.seal(state, project, owner)?,
         spec: stored_spec(&pool.spec)?,
         proven: record.proven.clone(),

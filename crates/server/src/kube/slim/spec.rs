@@ -103,7 +103,7 @@ struct SpecNodeAffinity {
 /// `NodeSelector`, as pods and volumes carry it.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct NodeSelector {
+pub(in crate::kube) struct NodeSelector {
     node_selector_terms: Option<Vec<SpecTerm>>,
 }
 
@@ -221,7 +221,7 @@ fn larger(a: Resources, b: Resources) -> Resources {
 }
 
 impl NodeSelector {
-    pub(super) fn affinity(self) -> NodeAffinity {
+    pub(in crate::kube) fn affinity(self) -> NodeAffinity {
         let term = |term: SpecTerm| NodeTerm {
             labels: requirements(term.match_expressions, false),
             names: requirements(term.match_fields, true),
