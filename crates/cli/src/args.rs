@@ -130,7 +130,7 @@ pub enum RecipeKind {
     Script,
     /// `kubeadm reset` and `kubeadm join` with a fresh token per node (needs deploy/rbac-kubeadm.yaml)
     Kubeadm,
-    /// A program on the server, run once per node and attempt
+    /// A program on the server, or a webhook, called once per node and attempt
     Command,
     /// Nothing is reset: nodes are drained and put back
     None,
@@ -166,6 +166,9 @@ pub struct SetMachines {
     /// Take the host keys of all nodes from an OpenSSH known_hosts file, by address or name
     #[arg(long, value_name = "FILE", help_heading = SSH)]
     pub known_hosts: Option<PathBuf>,
+    /// CA that signs host keys, as an OpenSSH public key line: vouches for nodes without a host key; repeat it for more
+    #[arg(long = "host-ca", value_name = "LINE", help_heading = SSH)]
+    pub host_cas: Vec<String>,
     /// What a reset is
     #[arg(long, value_enum, help_heading = RECIPE)]
     pub recipe: Option<RecipeKind>,
@@ -193,13 +196,35 @@ pub struct SetMachines {
     /// Seconds that each script, or the program, may take; the server's default is 1800
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = RECIPE)]
     pub limit: Option<u32>,
+    /// Reinstall the machine after its teardown, by the program after -- or by --webhook (recipes script, kubeadm)
+    #[arg(long, help_heading = HOOK)]
+    pub reimage: bool,
+    /// URL that is called in place of a program; see docs/reimage.md
+    #[arg(long, value_name = "URL", help_heading = HOOK)]
+    pub webhook: Option<String>,
+    /// File with the secret by which calls are signed; - is standard input
+    #[arg(long, value_name = "FILE", requires = "webhook", help_heading = HOOK)]
+    pub webhook_secret: Option<PathBuf>,
+    /// PEM file with the only CA that the webhook may be certified by [default: the server's system]
+    #[arg(long, value_name = "FILE", requires = "webhook", help_heading = HOOK)]
+    pub webhook_ca: Option<PathBuf>,
+    /// Seconds until the hook has announced the machine's new host key; the server's default is 3600
+    #[arg(long, value_name = "S", requires = "reimage", value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = HOOK)]
+    pub reimage_limit: Option<u32>,
+    /// Seconds from then until the machine answers with it; the server's default is 1800
+    #[arg(long, value_name = "S", requires = "reimage", value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = HOOK)]
+    pub return_limit: Option<u32>,
+    /// Reinstall without taking Kubernetes off the machine first
+    #[arg(long, requires = "reimage", help_heading = HOOK)]
+    pub no_teardown: bool,
     #[command(flatten)]
     pub show: Show,
-    /// Program and fixed arguments (recipe command)
+    /// Program on the server and fixed arguments (recipe command, --reimage)
     #[arg(last = true, value_name = "ARGV")]
     pub argv: Vec<String>,
 }
 
+const HOOK: &str = "Programs and webhooks";
 const SSH: &str = "SSH access (set as a whole; the key may be left out later)";
 const RECIPE: &str = "Recipe";
 

@@ -14,7 +14,7 @@ pub use bootstrap::Bootstrap;
 use crate::config::{Config, ConfigError};
 use crate::http::{self, ApiConfig, ApiState};
 use crate::kube;
-use crate::machines::{BinarySource, FileOutput, Fleet};
+use crate::machines::{BinarySource, FileOutput, Fleet, HookOptions};
 use crate::secrets::{KeyFile, SecretError};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
@@ -108,8 +108,9 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         options: kube_options.clone(),
     });
     let binary = BinarySource::file(config.node_binary.as_deref());
+    let hooks = HookOptions { allow_loopback: config.webhooks.allow_loopback };
     let machines: Arc<dyn Machines> =
-        Arc::new(Fleet::new(book, output.clone(), binary, &config.data_dir));
+        Arc::new(Fleet::new(book, output.clone(), binary, &config.data_dir, hooks));
     let clusters = fleet::Clusters {
         store: store.clone(),
         secrets: secrets.clone(),

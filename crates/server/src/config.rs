@@ -28,6 +28,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// How API servers may be reached.
     pub clusters: Clusters,
+    /// How webhooks may be reached.
+    pub webhooks: Webhooks,
     /// Time limits, copied into each job at its acceptance.
     pub policy: PolicyConfig,
     /// `text` or `json`.
@@ -52,6 +54,14 @@ pub struct Clusters {
     pub allow_loopback: bool,
     /// `insecure-skip-tls-verify` in kubeconfigs.
     pub allow_insecure_tls: bool,
+}
+
+/// How webhooks may be reached.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhooks {
+    /// Webhooks on this machine.
+    pub allow_loopback: bool,
 }
 
 /// How log lines look.
@@ -128,6 +138,7 @@ impl Default for Config {
             max_unavailable_cap: 20,
             tls: None,
             clusters: Clusters::default(),
+            webhooks: Webhooks::default(),
             policy: PolicyConfig::default(),
             log: LogFormat::default(),
         }

@@ -9,6 +9,7 @@
 
 mod brief;
 mod command;
+mod durable;
 mod follow;
 mod given;
 mod host;
@@ -19,24 +20,30 @@ mod output;
 pub mod password;
 mod probe;
 mod push;
+mod reimage;
 pub mod ssh;
+mod trust;
+mod webhook;
 
 pub use brief::{Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
-pub use output::{FileOutput, Output, OutputKey, OutputSink};
+pub use output::{FileOutput, Output, OutputKey, OutputSink, Part};
 pub use push::{BinaryError, BinarySource, NodeBinary};
 
-use crate::records::Recipe;
+use crate::records::{Hook, Recipe};
 use crate::sync::ports::{Fault, HostOrder, HostState, Machines, Stage, Target};
 use async_trait::async_trait;
 use command::{Commands, Run as CommandRun};
 use evenkeel_engine::ids::JobId;
 use evenkeel_node::protocol::{self, Facts, OrderId, Step};
 use given::Given;
+use reimage::Reimages;
 use secrecy::ExposeSecret;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use webhook::Webhooks;
 
 /// A bootstrap token outlives the join's own limit by the time that login and pre-install may take (15 min).
 const TOKEN_MARGIN: Duration = Duration::from_mins(20);
@@ -47,23 +54,39 @@ pub struct Fleet {
     output: Arc<dyn OutputSink>,
     binary: BinarySource,
     commands: Commands,
+    webhooks: Webhooks,
+    reimages: Reimages,
     given: Given,
+    allow_loopback: bool,
+}
+
+/// How hooks of the user may be reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HookOptions {
+    /// Webhooks on this machine.
+    pub allow_loopback: bool,
 }
 
 impl Fleet {
-    /// `data_dir` holds the journal of the `command` recipe (`commands/`) and which orders hosts have (`orders/`); it must survive a restart of the
-    /// controller and must not be shared between two of them.
+    /// `data_dir` holds the journals of the recipe `command` (`commands/`, `webhooks/`), of reinstallations (`reimages/`),
+    /// and which orders hosts have (`orders/`); it must survive a restart of the controller and must not be shared
+    /// between two of them.
     pub fn new(
         book: Arc<dyn Book>,
         output: Arc<dyn OutputSink>,
         binary: BinarySource,
         data_dir: &Path,
+        hooks: HookOptions,
     ) -> Self {
+        let allow_loopback = hooks.allow_loopback;
         Self {
             book,
             output,
             binary,
             commands: Commands::new(data_dir.join("commands")),
+            webhooks: Webhooks::new(data_dir.join("webhooks"), allow_loopback),
+            reimages: Reimages::new(data_dir, allow_loopback),
+            allow_loopback,
             given: Given::new(data_dir.join("orders")),
         }
     }
@@ -73,6 +96,8 @@ impl Fleet {
     pub async fn forget(&self, job: &JobId) -> std::io::Result<()> {
         self.output.forget(job).await?;
         self.given.forget(job).await?;
+        self.webhooks.forget(job).await?;
+        self.reimages.forget(job).await?;
         self.commands.forget(job).await
     }
 
@@ -126,17 +151,27 @@ impl Fleet {
         brief: &Brief,
         progress: &mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault> {
-        let (settings, limit_s) = kubeadm_settings(&brief.recipe);
-        let Some(joiner) = &brief.joiner else {
-            return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
-        };
         let first = order::id_at(order, protocol::Stage::Teardown)?;
-        let teardown = kubeadm::teardown(settings, brief.template.retain_volumes);
-        let steps = vec![Step::teardown(teardown, limit_s)];
+        let steps = vec![kubeadm_teardown(brief)];
         match self.run_steps(order, &first, brief, steps, progress).await? {
             HostState::Succeeded { .. } => {}
             other => return Ok(other),
         }
+        self.join_by_kubeadm(order, id, brief, progress).await
+    }
+
+    /// What follows once Kubernetes is off the machine.
+    async fn join_by_kubeadm(
+        &self,
+        order: &HostOrder,
+        id: &OrderId,
+        brief: &Brief,
+        progress: &mpsc::Sender<HostState>,
+    ) -> Result<HostState, Fault> {
+        let (settings, limit_s) = kubeadm_settings(&brief.recipe);
+        let Some(joiner) = &brief.joiner else {
+            return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
+        };
         let node = &order.target.node;
         joiner.kubelet_stopped(node).await?;
         let life = Duration::from_secs(limit_s) + TOKEN_MARGIN;
@@ -158,7 +193,7 @@ impl Fleet {
         order: &HostOrder,
         id: &OrderId,
         brief: &Brief,
-        argv: &[String],
+        hook: &Hook,
         limit_s: u32,
         progress: &mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault> {
@@ -166,16 +201,7 @@ impl Fleet {
         if order.stage == Stage::Post && (reached || brief.template.post_install_b64.is_none()) {
             return self.on_host(order, id, brief, progress).await;
         }
-        let run = CommandRun {
-            id,
-            order,
-            argv,
-            limit_s,
-            brief,
-            // Nobody else can apply the template: the command gets it.
-            template: (!reached).then_some(&brief.template),
-        };
-        let state = self.commands.run(&run, self.output.as_ref(), progress).await?;
+        let state = self.by_hook(order, id, brief, hook, limit_s, progress).await?;
         match state {
             HostState::Succeeded { .. } if reached => {
                 match self.on_host(order, id, brief, progress).await? {
@@ -190,7 +216,70 @@ impl Fleet {
     }
 }
 
+/// What the recipe `command` calls.
 impl Fleet {
+    async fn by_hook(
+        &self,
+        order: &HostOrder,
+        id: &OrderId,
+        brief: &Brief,
+        hook: &Hook,
+        limit_s: u32,
+        progress: &mpsc::Sender<HostState>,
+    ) -> Result<HostState, Fault> {
+        // Where the host is not reached nobody else can apply the template: the hook gets it.
+        let template = brief.reach.is_none().then_some(&brief.template);
+        match hook {
+            Hook::Program { argv } => {
+                let run = CommandRun {
+                    id,
+                    order,
+                    argv,
+                    limit_s,
+                    brief,
+                    template,
+                    step: "command",
+                    more_env: BTreeMap::new(),
+                };
+                self.commands.run(&run, self.output.as_ref(), progress).await
+            }
+            Hook::Webhook(hook) => {
+                let facts = webhook::facts(order, id, brief, template.is_some());
+                let work = webhook::Work {
+                    id,
+                    key: id.to_string(),
+                    hook,
+                    limit_s,
+                    body: facts.to_string().into_bytes().into(),
+                    step: "webhook",
+                };
+                let ended = self.webhooks.run(&work, self.output.as_ref(), progress).await?;
+                Ok(ended.state)
+            }
+        }
+    }
+
+    fn check_hook(&self, hook: &Hook) -> Result<(), Fault> {
+        match hook {
+            Hook::Program { argv } => command::check_executable(argv),
+            Hook::Webhook(hook) => webhook::check(hook, self.allow_loopback),
+        }
+    }
+
+    /// Whether the recipe can run on the machine; the hooks of the controller's side are not looked at.
+    async fn fit(&self, brief: &Brief, target: &Target) -> Result<(), Fault> {
+        let needs: &[String] = match &brief.recipe {
+            Recipe::None => return Ok(()),
+            Recipe::Command { .. } => &[],
+            Recipe::Script { needs, .. } => needs,
+            Recipe::Kubeadm { .. } => return self.probe_kubeadm(brief, target).await,
+        };
+        if brief.reach.is_none() && matches!(brief.recipe, Recipe::Command { .. }) {
+            return Ok(());
+        }
+        self.look(brief, target, needs.to_vec(), false).await.map(drop)
+    }
+
     async fn probe_kubeadm(&self, brief: &Brief, target: &Target) -> Result<(), Fault> {
         let needs: Vec<String> = kubeadm::NEEDS.iter().map(|&n| n.to_owned()).collect();
         let facts = self.look(brief, target, needs, true).await?;
@@ -219,9 +308,14 @@ impl Fleet {
     }
 }
 
+fn kubeadm_teardown(brief: &Brief) -> Step {
+    let (settings, limit_s) = kubeadm_settings(&brief.recipe);
+    Step::teardown(kubeadm::teardown(settings, brief.template.retain_volumes), limit_s)
+}
+
 fn kubeadm_settings(recipe: &Recipe) -> (kubeadm::Settings<'_>, u64) {
     match recipe {
-        Recipe::Kubeadm { limit_s, endpoint, cri_socket, ignore_preflight, data_dirs } => (
+        Recipe::Kubeadm { limit_s, endpoint, cri_socket, ignore_preflight, data_dirs, .. } => (
             kubeadm::Settings {
                 endpoint: endpoint.as_deref(),
                 cri_socket: cri_socket.as_deref(),
@@ -242,23 +336,29 @@ fn kubeadm_settings(recipe: &Recipe) -> (kubeadm::Settings<'_>, u64) {
     }
 }
 
+/// The machine that a node's status names, or the one that it has become since.
+fn as_it_is_now<'a>(target: &'a Target, brief: &Brief) -> std::borrow::Cow<'a, Target> {
+    match brief.reinstalled.as_ref().filter(|now| now.stands_for(target)) {
+        Some(now) => {
+            let mut target = target.clone();
+            now.clone().into_target(&mut target);
+            std::borrow::Cow::Owned(target)
+        }
+        None => std::borrow::Cow::Borrowed(target),
+    }
+}
+
 #[async_trait]
 impl Machines for Fleet {
     async fn probe(&self, job: &JobId, target: &Target) -> Result<(), Fault> {
         let brief = self.book.brief(job, target).await?;
-        let needs: &[String] = match &brief.recipe {
-            Recipe::None => return Ok(()),
-            Recipe::Command { argv, .. } => {
-                command::check_executable(argv)?;
-                &[]
-            }
-            Recipe::Script { needs, .. } => needs,
-            Recipe::Kubeadm { .. } => return self.probe_kubeadm(&brief, target).await,
-        };
-        if brief.reach.is_none() && matches!(brief.recipe, Recipe::Command { .. }) {
-            return Ok(());
+        if let Recipe::Command { hook, .. } = &brief.recipe {
+            self.check_hook(hook)?;
         }
-        self.look(&brief, target, needs.to_vec(), false).await.map(drop)
+        if let Some(reimage) = brief.recipe.reimage() {
+            self.check_hook(&reimage.hook)?;
+        }
+        self.fit(&brief, &as_it_is_now(target, &brief)).await
     }
 
     async fn run(
@@ -268,15 +368,20 @@ impl Machines for Fleet {
     ) -> Result<HostState, Fault> {
         let id = order::id(order)?;
         let brief = self.book.brief(&order.job, &order.target).await?;
+        let mut order = order.clone();
+        order.target = as_it_is_now(&order.target, &brief).into_owned();
+        if let Some(reimage) = brief.recipe.reimage().filter(|_| order.stage == Stage::Reset) {
+            return self.by_reimage(&order, &id, &brief, reimage, &progress).await;
+        }
         match &brief.recipe {
             Recipe::None => Ok(HostState::Succeeded { ended_host_ms: None }),
-            Recipe::Script { .. } => self.on_host(order, &id, &brief, &progress).await,
+            Recipe::Script { .. } => self.on_host(&order, &id, &brief, &progress).await,
             Recipe::Kubeadm { .. } if order.stage == Stage::Reset => {
-                self.by_kubeadm(order, &id, &brief, &progress).await
+                self.by_kubeadm(&order, &id, &brief, &progress).await
             }
-            Recipe::Kubeadm { .. } => self.on_host(order, &id, &brief, &progress).await,
-            Recipe::Command { argv, limit_s } => {
-                self.by_command(order, &id, &brief, argv, *limit_s, &progress).await
+            Recipe::Kubeadm { .. } => self.on_host(&order, &id, &brief, &progress).await,
+            Recipe::Command { hook, limit_s } => {
+                self.by_command(&order, &id, &brief, hook, *limit_s, &progress).await
             }
         }
     }

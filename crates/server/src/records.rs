@@ -3,7 +3,10 @@
 //! Every key of a tenant begins with its project, so an id of another project is a missing id. Clear-text secrets
 //! never stand here: they are [`Sealed`].
 
+mod hook;
 pub mod keys;
+
+pub use hook::{Hook, Image, Reimage, Reinstalled, Webhook};
 
 use crate::secrets::Sealed;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, PoolId, TemplateRevision};
@@ -168,9 +171,13 @@ pub struct MachineSettings {
     /// Per node name: `host` or `host:port`.
     #[serde(default)]
     pub overrides: BTreeMap<String, String>,
-    /// Per node name: the pinned host key, as an OpenSSH public key line. A host without one is refused.
+    /// Per node name: the pinned host key, as an OpenSSH public key line.
     #[serde(default)]
     pub host_keys: BTreeMap<String, String>,
+    /// Host CAs, as OpenSSH public key lines: a host without a pinned key is known by a certificate of one of them,
+    /// and refused without.
+    #[serde(default)]
+    pub host_cas: Vec<String>,
 }
 
 /// Where a node's machine answers.
@@ -198,6 +205,9 @@ pub enum Recipe {
         /// Commands that the probe must find.
         #[serde(default)]
         needs: Vec<String>,
+        /// What reinstalls the machine in between.
+        #[serde(default)]
+        reimage: Option<Reimage>,
     },
     /// `kubeadm reset` and `kubeadm join` with a fresh bootstrap token per node.
     Kubeadm {
@@ -215,11 +225,14 @@ pub enum Recipe {
         /// Directories that are emptied in the teardown, unless `volumeResetPolicy` retains volumes.
         #[serde(default)]
         data_dirs: Vec<String>,
+        /// What reinstalls the machine between teardown and join.
+        #[serde(default)]
+        reimage: Option<Reimage>,
     },
-    /// A local executable on the controller, once per attempt; facts in its environment, exit status is the outcome.
+    /// The user's own tool, once per attempt.
     Command {
-        /// Program and fixed arguments.
-        argv: Vec<String>,
+        /// A program on the controller, or a webhook.
+        hook: Hook,
         /// Limit, seconds.
         limit_s: u32,
     },
@@ -228,27 +241,48 @@ pub enum Recipe {
 }
 
 impl Recipe {
-    /// The same recipe with every text changed that may hold a secret: the commands, and the arguments of the
-    /// program. In the store these are sealed.
+    /// The same recipe with every text changed that may hold a secret: the commands, the arguments of programs, and
+    /// addresses and secrets of webhooks. In the store these are sealed.
     pub fn map_commands<E>(
         self,
         mut change: impl FnMut(String) -> Result<String, E>,
     ) -> Result<Self, E> {
         Ok(match self {
-            Self::Script { teardown, install, limit_s, needs } => Self::Script {
+            Self::Script { teardown, install, limit_s, needs, reimage } => Self::Script {
                 teardown: change(teardown)?,
                 install: change(install)?,
                 limit_s,
                 needs,
+                reimage: reimage.map(|reimage| reimage.map_secrets(&mut change)).transpose()?,
             },
-            Self::Command { mut argv, limit_s } => {
-                for argument in argv.iter_mut().skip(1) {
-                    *argument = change(std::mem::take(argument))?;
-                }
-                Self::Command { argv, limit_s }
+            Self::Command { hook, limit_s } => {
+                Self::Command { hook: hook.map_secrets(&mut change)?, limit_s }
             }
-            other @ (Self::Kubeadm { .. } | Self::None) => other,
+            Self::Kubeadm {
+                limit_s,
+                endpoint,
+                cri_socket,
+                ignore_preflight,
+                data_dirs,
+                reimage,
+            } => Self::Kubeadm {
+                limit_s,
+                endpoint,
+                cri_socket,
+                ignore_preflight,
+                data_dirs,
+                reimage: reimage.map(|reimage| reimage.map_secrets(&mut change)).transpose()?,
+            },
+            Self::None => Self::None,
         })
+    }
+
+    /// What reinstalls the machine, if anything does.
+    pub fn reimage(&self) -> Option<&Reimage> {
+        match self {
+            Self::Script { reimage, .. } | Self::Kubeadm { reimage, .. } => reimage.as_ref(),
+            Self::Command { .. } | Self::None => None,
+        }
     }
 }
 
@@ -285,9 +319,9 @@ pub struct Template {
     /// Data directories are left as they are (`volumeResetPolicy: retain_custom_volumes`).
     #[serde(default)]
     pub retain_volumes: bool,
-    /// OS, image and runtime that the template names, in words; none where it names none of them.
+    /// OS, image and runtime that the template names; none where it names none of them.
     #[serde(default)]
-    pub image: Option<String>,
+    pub image: Option<Image>,
     /// Labels and taints that a synchronized node carries, beside those that people gave it.
     #[serde(default)]
     pub dress: Dress,
@@ -365,7 +399,7 @@ pub struct NodeRecord {
     pub carries: Parts,
     /// OS, image and runtime of the template that was last applied; unknown before the first time.
     #[serde(default)]
-    pub image: Option<String>,
+    pub image: Option<Image>,
     /// Wall clock, ms since the epoch.
     pub created_ms: i64,
     /// Wall clock, ms since the epoch.

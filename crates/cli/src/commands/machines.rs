@@ -1,5 +1,7 @@
 //! `cluster set-machines`: SSH access and recipe of a cluster.
 
+mod hook;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +57,7 @@ fn has_access(args: &SetMachines) -> bool {
         || !args.hosts.is_empty()
         || !args.host_keys.is_empty()
         || args.known_hosts.is_some()
+        || !args.host_cas.is_empty()
 }
 
 fn access(
@@ -74,7 +77,7 @@ fn access(
     let keys = host_keys(args, port, &overrides, nodes, io)?;
     let names = nodes.iter().map(|node| node.name.as_str());
     let bare: Vec<&str> = names.filter(|name| !keys.contains_key(*name)).collect();
-    if !bare.is_empty() {
+    if !bare.is_empty() && args.host_cas.is_empty() {
         let bare = some(&bare);
         io.say(&format!("warning: without a host key these nodes cannot be reset: {bare}"));
     }
@@ -88,6 +91,10 @@ fn access(
         "overrides": overrides,
         "hostKeys": keys,
     });
+    if !args.host_cas.is_empty() {
+        let lines = args.host_cas.iter().map(|line| check_line("--host-ca", line));
+        access["hostCAs"] = Value::from(lines.collect::<Result<Vec<_>, _>>()?);
+    }
     if args.sudo {
         access["sudo"] = Value::Bool(true);
     }
@@ -107,7 +114,7 @@ fn host_keys(
 ) -> Result<BTreeMap<String, String>, CliError> {
     let mut keys = BTreeMap::new();
     for (node, line) in &args.host_keys {
-        keys.insert(node.clone(), check_line(node, line)?);
+        keys.insert(node.clone(), check_line(&format!("--host-key {node}"), line)?);
     }
     let Some(path) = &args.known_hosts else {
         return Ok(keys);
@@ -208,10 +215,7 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
             return Err(error.with_hint("add --recipe kubeadm"));
         }
     }
-    if !args.argv.is_empty() && args.recipe != Some(RecipeKind::Command) {
-        return Err(CliError::usage("a program after -- belongs to the recipe command")
-            .with_hint("add --recipe command"));
-    }
+    hook::fits(args)?;
     if args.limit.is_some() && matches!(args.recipe, None | Some(RecipeKind::None)) {
         return Err(CliError::usage("--limit belongs to the recipes script, kubeadm and command"));
     }
@@ -219,12 +223,11 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
         None => return Ok(None),
         Some(RecipeKind::None) => json!({ "type": "none" }),
         Some(RecipeKind::Kubeadm) => kubeadm(args),
-        Some(RecipeKind::Command) if args.argv.is_empty() => {
-            let error = CliError::usage("the recipe command needs a program");
-            return Err(error
-                .with_hint("give it at the end: --recipe command -- /usr/local/bin/reset-node"));
+        Some(RecipeKind::Command) => {
+            let mut recipe = hook::hook(args, io)?;
+            recipe["type"] = Value::from("command");
+            recipe
         }
-        Some(RecipeKind::Command) => json!({ "type": "command", "argv": args.argv }),
         Some(RecipeKind::Script) => {
             let teardown = script(io, "--teardown", args.teardown.as_ref())?;
             let install = script(io, "--install", args.install.as_ref())?;
@@ -233,6 +236,9 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
     };
     if let Some(limit) = args.limit {
         recipe["limitSeconds"] = Value::from(limit);
+    }
+    if args.reimage {
+        recipe["reimage"] = hook::reimage(args, io)?;
     }
     Ok(Some(recipe))
 }

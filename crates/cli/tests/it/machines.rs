@@ -118,7 +118,7 @@ fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
         ("--recipe command".to_owned(), "the recipe command needs a program"),
         (
             "--recipe none -- /bin/true".to_owned(),
-            "a program after -- belongs to the recipe command",
+            "a program after -- belongs to the recipe command or to --reimage",
         ),
         (
             "--recipe none --limit 5".to_owned(),

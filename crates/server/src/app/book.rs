@@ -4,18 +4,22 @@ use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::kube;
 use crate::machines::{Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
 use crate::records::{
-    self, ClusterRecord, JobIndexRecord, JobRecord, MachineSettings, Recipe, keys,
+    self, ClusterRecord, JobIndexRecord, JobRecord, MachineSettings, Recipe, Reinstalled, keys,
 };
 use crate::secrets::{KeyFile, Sealed, SecretContext};
-use crate::store::Store;
+use crate::store::{Store, StoreError, Txn};
 use crate::sync::chain;
-use crate::sync::ports::{Fault, Joiner, Target};
+use crate::sync::ports::{Fault, HostOrder, Joiner, Target};
 use async_trait::async_trait;
 use evenkeel_engine::ids::{ClusterId, JobId};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// How often it is done again over a record that changed meanwhile.
+const TRIES: usize = 8;
 
 /// See the module.
 pub struct StoreBook {
@@ -60,9 +64,53 @@ impl Book for StoreBook {
             template,
             joiner,
             epoch,
+            reinstalled: self
+                .find(&keys::reinstalled(&project, &cluster_id, &target.node_id))
+                .await?,
             facts_env,
         })
     }
+
+    async fn pin(&self, order: &HostOrder, key: &str, address: Option<&str>) -> Result<(), Fault> {
+        let (project, cluster) = self.whereabouts(&order.job).await?;
+        let at = keys::cluster(&project, &cluster);
+        let node = order.target.node.as_str();
+        self.change(order, &project, &cluster, &at, |old: Option<ClusterRecord>| {
+            let mut record = old.ok_or_else(|| missing(&at))?;
+            let Some(machines) = &mut record.machines else {
+                return Err(Fault::permanent(format!(
+                    "node {node}: the cluster has no SSH settings to pin a host key in; set them with \
+                     `evenkeel cluster set-machines`"
+                )));
+            };
+            machines.host_keys.insert(node.to_owned(), key.to_owned());
+            if let Some(address) = address {
+                machines.overrides.insert(node.to_owned(), address.to_owned());
+            }
+            Ok(record)
+        })
+        .await
+    }
+
+    async fn came_back(&self, order: &HostOrder, now: &Reinstalled) -> Result<(), Fault> {
+        let (project, cluster) = self.whereabouts(&order.job).await?;
+        let at = keys::reinstalled(&project, &cluster, &order.target.node_id);
+        self.change(order, &project, &cluster, &at, |old: Option<Reinstalled>| {
+            let mut record = now.clone();
+            if let Some(old) = old {
+                // The node's status may lag behind by more than one of them.
+                record.replaces.extend(old.replaces);
+                record.replaces.insert(old.machine_id);
+            }
+            record.replaces.remove(&record.machine_id);
+            Ok(record)
+        })
+        .await
+    }
+}
+
+fn missing(key: &str) -> Fault {
+    Fault::permanent(format!("the record {key} is not there"))
 }
 
 impl StoreBook {
@@ -90,9 +138,43 @@ impl StoreBook {
     }
 
     async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<T, Fault> {
+        self.find(key).await?.ok_or_else(|| missing(key))
+    }
+
+    async fn find<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Fault> {
         let kv = self.store.get(key, None).await.map_err(|e| Fault::transient(chain(&e)))?;
-        let kv = kv.ok_or_else(|| Fault::permanent(format!("the record {key} is not there")))?;
-        records::decode(key, &kv.value).map_err(|e| Fault::permanent(chain(&e)))
+        kv.map(|kv| records::decode(key, &kv.value).map_err(|e| Fault::permanent(chain(&e))))
+            .transpose()
+    }
+
+    /// Changes one record on behalf of an order, as long as the actor that gave it holds the cluster.
+    async fn change<T: DeserializeOwned + Serialize>(
+        &self,
+        order: &HostOrder,
+        project: &str,
+        cluster: &ClusterId,
+        at: &str,
+        change: impl Fn(Option<T>) -> Result<T, Fault>,
+    ) -> Result<(), Fault> {
+        let lost = |e: StoreError| Fault::transient(chain(&e));
+        let leader = keys::leader(project, cluster);
+        for _ in 0..TRIES {
+            let kv = self.store.get(at, None).await.map_err(lost)?;
+            let old = kv.as_ref().map(|kv| records::decode(at, &kv.value)).transpose();
+            let new = change(old.map_err(|e| Fault::permanent(chain(&e)))?)?;
+            let txn = Txn::new().when_create_revision(&leader, order.epoch);
+            let txn = match &kv {
+                Some(kv) => txn.when_mod_revision(at, kv.mod_revision),
+                None => txn.when_absent(at),
+            };
+            let txn = txn.put(at, records::encode(&new));
+            if self.store.txn(txn).await.map_err(lost)?.succeeded {
+                return Ok(());
+            }
+        }
+        Err(Fault::transient(format!(
+            "the record {at} is being changed by others, or another controller holds the cluster"
+        )))
     }
 
     fn open(&self, place: &SecretContext<'_>, sealed: &Sealed) -> Result<SecretString, Fault> {
@@ -153,6 +235,7 @@ impl StoreBook {
             pre_install_b64: text(template.pre_install.as_ref(), TemplateField::PreInstall)?,
             post_install_b64: text(template.post_install.as_ref(), TemplateField::PostInstall)?,
             retain_volumes: template.retain_volumes,
+            image: template.image.clone(),
             kubelet: template.kubelet.clone(),
             login: ClearLogin {
                 user: template.login.user.clone(),

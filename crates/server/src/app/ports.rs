@@ -5,7 +5,7 @@ use crate::http::ports::{
     Registrar,
 };
 use crate::kube;
-use crate::machines::{FileOutput, OutputKey, OutputSink, password};
+use crate::machines::{FileOutput, OutputKey, OutputSink, Part, password};
 use crate::sync::chain;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
@@ -52,6 +52,7 @@ impl OutputSource for FileOutputs {
             node: query.node_id.clone(),
             attempt: query.attempt,
             stage: query.stage,
+            part: Part::Host,
         };
         let Some(kept) = self.sink.load(&key).await? else {
             return Ok(None);

@@ -133,6 +133,7 @@ mod tests {
 
     use super::*;
     use crate::machines::{ClearLogin, ClearTemplate, SshAccess};
+    use crate::records::Hook;
     use crate::sync::ports::Target;
     use std::collections::BTreeMap;
 
@@ -147,6 +148,8 @@ mod tests {
                 private_key: SecretString::from("canary-key"),
                 public_key: "ssh-ed25519 AAAA c\n".into(),
                 host_key: None,
+                host_cas: Vec::new(),
+                names: Vec::new(),
             })),
             template: ClearTemplate {
                 pre_install_b64: Some(SecretString::from("canary-pre")),
@@ -160,6 +163,7 @@ mod tests {
             },
             joiner: None,
             epoch: None,
+            reinstalled: None,
             facts_env: BTreeMap::new(),
         }
     }
@@ -170,6 +174,7 @@ mod tests {
             install: "canary-install".into(),
             limit_s: 5,
             needs: vec![],
+            reimage: None,
         }
     }
 
@@ -183,7 +188,7 @@ mod tests {
         assert_eq!(names(&brief(script("down")), Stage::Reset), full);
         assert_eq!(names(&brief(script(" \n")), Stage::Reset), full[1..]);
         assert_eq!(names(&brief(script("down")), Stage::Post), ["post_install"]);
-        let command = Recipe::Command { argv: vec![], limit_s: 5 };
+        let command = Recipe::Command { hook: Hook::Program { argv: vec![] }, limit_s: 5 };
         assert_eq!(names(&brief(command), Stage::Reset), ["login", "pre_install"]);
         let mut bare = brief(script("down"));
         bare.template = ClearTemplate::default();

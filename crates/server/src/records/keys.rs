@@ -57,6 +57,10 @@ pub fn nodes(project: &str, cluster: &ClusterId) -> String {
 pub fn node(project: &str, cluster: &ClusterId, node: &NodeId) -> String {
     format!("p/{project}/in/{cluster}/nodes/{node}")
 }
+/// The identity of a node's machine after it was reinstalled.
+pub fn reinstalled(project: &str, cluster: &ClusterId, node: &NodeId) -> String {
+    format!("p/{project}/in/{cluster}/reinstalled/{node}")
+}
 /// Headers of a cluster's jobs (prefix).
 pub fn jobs(project: &str, cluster: &ClusterId) -> String {
     format!("p/{project}/in/{cluster}/jobs/")

@@ -2,7 +2,7 @@
 
 use super::act::About;
 use crate::records::{
-    self, ClockRecord, Dress, JobRecord, NodeRecord, PoolRecord, RecordError, Template, keys,
+    self, ClockRecord, Dress, Image, JobRecord, NodeRecord, PoolRecord, RecordError, Template, keys,
 };
 use crate::store::{Event, KeyValue, Page, Revision, Store, StoreError};
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, PoolId};
@@ -59,7 +59,7 @@ pub struct State {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Brings {
     /// OS, image and runtime.
-    pub image: Option<String>,
+    pub image: Option<Image>,
     /// Labels and taints.
     pub dress: Dress,
     /// Its fields, in words.

@@ -3,6 +3,7 @@
 use crate::support::{Cut, Lab, new_key, permanent, public_line, transient};
 use evenkeel_server::machines::ssh;
 use evenkeel_server::sync::ports::{HostState, Stage};
+use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
 use secrecy::SecretString;
 use std::time::{Duration, Instant};
@@ -85,6 +86,35 @@ async fn another_host_key_is_refused_with_both_fingerprints() {
 
     lab.access(|access| access.host_key = None);
     assert!(permanent(lab.probe().await).contains("no pinned SSH host key"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_ca_vouches_where_no_key_is_pinned() {
+    let lab = Lab::new().await;
+    let ca = new_key();
+    lab.access(|access| {
+        access.host_key = None;
+        access.host_cas = vec![public_line(&new_key()), public_line(&ca)];
+    });
+    assert!(permanent(lab.probe().await).contains("no certificate of a host CA"));
+    let certify = |name: &str| {
+        let data = lab.host.host_key.public_key().key_data().clone();
+        let mut builder = Builder::new([7; 16], data, 0, u64::MAX - 1).unwrap();
+        builder.cert_type(CertType::Host).unwrap().valid_principal(name).unwrap();
+        let line = builder.sign(&ca).unwrap().to_openssh().unwrap();
+        std::fs::write(lab.host.file("host_key.cert"), line).unwrap();
+    };
+    certify("worker-2");
+    assert!(permanent(lab.probe().await).contains("for worker-2, not for worker-1"));
+    certify("worker-1");
+    lab.probe().await.unwrap();
+    certify("127.0.0.1");
+    lab.probe().await.unwrap();
+    let end = lab.run(&lab.order(1, Stage::Reset)).await.0;
+    assert!(matches!(end, Ok(HostState::Succeeded { .. })), "{end:?}");
+    // A pinned key wins over the best certificate.
+    lab.access(|access| access.host_key = Some(public_line(&new_key())));
+    assert!(permanent(lab.probe().await).contains("another SSH host key"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

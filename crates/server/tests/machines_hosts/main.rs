@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod faults;
+mod reimage;
+mod service;
 mod support;
+mod webhook;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use evenkeel_server::machines::{BinarySource, ssh};
-use evenkeel_server::records::Recipe;
+use evenkeel_server::records::{Hook, Recipe};
 use evenkeel_server::sync::ports::{Fault, HostState, Stage};
 use secrecy::SecretString;
 use std::sync::atomic::Ordering;
@@ -147,10 +150,8 @@ async fn a_command_recipe_with_ssh_lets_the_host_do_login_and_scripts() {
     let lab = Lab::new().await;
     let done = lab.host.file("done");
     lab.change(|brief| {
-        brief.recipe = Recipe::Command {
-            argv: vec!["/bin/sh".into(), "-c".into(), format!("cat >>{}", done.display())],
-            limit_s: 20,
-        };
+        let argv = vec!["/bin/sh".into(), "-c".into(), format!("cat >>{}", done.display())];
+        brief.recipe = Recipe::Command { hook: Hook::Program { argv }, limit_s: 20 };
     });
     lab.probe().await.unwrap();
     // Without login and scripts nothing is left to do on the host.

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use evenkeel_engine::ids::JobId;
 use evenkeel_node::protocol::Remote;
 use evenkeel_server::machines::{
-    BinarySource, Book, Brief, ClearTemplate, FileOutput, Fleet, NodeBinary, OutputKey, OutputSink,
-    Reach, SshAccess,
+    BinarySource, Book, Brief, ClearTemplate, FileOutput, Fleet, HookOptions, NodeBinary,
+    OutputKey, OutputSink, Part, Reach, SshAccess,
 };
-use evenkeel_server::records::Recipe;
+use evenkeel_server::records::{Recipe, Reinstalled};
 use evenkeel_server::sync::ports::{Fault, HostOrder, HostState, Machines, Stage, Target};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
@@ -220,6 +220,19 @@ async fn execute(
     (output.status.code().unwrap_or(255) as u32, output.stdout)
 }
 
+/// Keys as they lie on the disk now: a host that was reinstalled has others, and none while it boots.
+fn config(key_file: &Path) -> Option<server::Config> {
+    let key = PrivateKey::read_openssh_file(key_file).ok()?;
+    let certificate = std::fs::read_to_string(key_file.with_added_extension("cert"));
+    Some(server::Config {
+        keys: vec![key],
+        certificates: certificate.iter().map(|line| line.parse().unwrap()).collect(),
+        auth_rejection_time: Duration::from_millis(10),
+        nodelay: true,
+        ..server::Config::default()
+    })
+}
+
 /// One host.
 pub struct TestHost {
     pub dir: tempfile::TempDir,
@@ -249,19 +262,17 @@ impl TestHost {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let config = Arc::new(server::Config {
-            keys: vec![host_key.clone()],
-            auth_rejection_time: Duration::from_millis(10),
-            nodelay: true,
-            ..server::Config::default()
-        });
+        let key_file = dir.path().join("host_key");
+        std::fs::write(&key_file, host_key.to_openssh(LineEnding::LF).unwrap()).unwrap();
         let accepting = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 accepting.connections.fetch_add(1, Ordering::SeqCst);
                 let shared = Arc::clone(&accepting);
                 let connection = Connection { shared, channels: BTreeMap::new() };
-                let config = Arc::clone(&config);
+                let Some(config) = config(&key_file).map(Arc::new) else {
+                    continue;
+                };
                 tokio::spawn(async move {
                     if let Ok(session) = server::run_stream(config, stream, connection).await {
                         session.await.ok();
@@ -291,6 +302,18 @@ impl Book for TestBook {
     async fn brief(&self, _job: &JobId, _target: &Target) -> Result<Brief, Fault> {
         Ok(self.0.lock().unwrap().clone())
     }
+
+    async fn pin(&self, _: &HostOrder, key: &str, _: Option<&str>) -> Result<(), Fault> {
+        let mut brief = self.0.lock().unwrap();
+        let Some(Reach::Ssh(access)) = &mut brief.reach else { panic!("no SSH") };
+        access.host_key = Some(key.to_owned());
+        Ok(())
+    }
+
+    async fn came_back(&self, _: &HostOrder, now: &Reinstalled) -> Result<(), Fault> {
+        self.0.lock().unwrap().reinstalled = Some(now.clone());
+        Ok(())
+    }
 }
 
 /// A controller with one host.
@@ -313,6 +336,8 @@ impl Lab {
             private_key: SecretString::from(key.to_openssh(LineEnding::LF).unwrap().to_string()),
             public_key: public_line(&key),
             host_key: Some(public_line(&host.host_key)),
+            host_cas: Vec::new(),
+            names: vec!["worker-1".into()],
         };
         let done = host.file("done");
         let done = done.display();
@@ -321,6 +346,7 @@ impl Lab {
             install: format!("echo install >>{done}; echo putting back"),
             limit_s: 20,
             needs: vec!["sh".into(), "cat".into()],
+            reimage: None,
         };
         let template = ClearTemplate::default();
         let brief = Brief {
@@ -329,6 +355,7 @@ impl Lab {
             template,
             joiner: None,
             epoch: None,
+            reinstalled: None,
             facts_env: BTreeMap::new(),
         };
         let book = Arc::new(TestBook(Mutex::new(brief)));
@@ -345,6 +372,7 @@ impl Lab {
             output,
             BinarySource::loaded(node_binary()),
             data,
+            HookOptions { allow_loopback: true },
         )
     }
 
@@ -416,7 +444,7 @@ impl Lab {
 
     pub async fn output(&self, attempt: u32, stage: Stage) -> String {
         let (job, node) = ("job-1".into(), "node-1".into());
-        let key = OutputKey { job, node, attempt, stage };
+        let key = OutputKey { job, node, attempt, stage, part: Part::Host };
         let output = FileOutput::new(self.data.path()).load(&key).await.unwrap();
         output.unwrap_or_default().to_text()
     }

@@ -121,7 +121,7 @@ pub(super) async fn review(
     let snapshot = state.board.get(&facts.cluster.id);
     let view = snapshot.as_deref();
     let targets = check::targets(upgrade, pool, facts.nodes, &wish.revision, view, &mut found);
-    let image = wish.clear.image.as_deref();
+    let image = wish.clear.image.as_ref();
     check::image(facts.cluster, facts.nodes, &targets, image, &mut found);
     Ok(Review { recipe, lacking, found, targets, authorized_keys })
 }

@@ -1,6 +1,6 @@
 //! What of a pool's configuration goes into the KubeletConfiguration of its nodes. Pure.
 
-use crate::records::{Dress, Taint};
+use crate::records::{Dress, Image, Taint};
 use serde_json::{Map, Value, json};
 
 /// CCE's names, their place in the KubeletConfiguration, and the unit that CCE counts in (its API page).
@@ -34,20 +34,18 @@ pub(super) fn configuration(template: &Value) -> Map<String, Value> {
     config
 }
 
-/// OS, private image and runtime that a template names, in words. Only a reinstallation changes them.
-pub(super) fn image(template: &Value) -> Option<String> {
-    let named: Vec<String> = [
-        ("os", "/os"),
-        ("image", "/extendParam/alpha.cce~1NodeImageID"),
-        ("runtime", "/runtime/name"),
-    ]
-    .iter()
-    .filter_map(|(word, at)| {
-        let value = template.pointer(at).and_then(Value::as_str).filter(|text| !text.is_empty())?;
-        Some(format!("{word} {value}"))
-    })
-    .collect();
-    (!named.is_empty()).then(|| named.join(", "))
+/// OS, private image and runtime that a template names. Only a reinstallation changes them.
+pub(super) fn image(template: &Value) -> Option<Image> {
+    let text = |at: &str| {
+        let text = template.pointer(at).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let image = Image {
+        os: text("/os"),
+        image: text("/extendParam/alpha.cce~1NodeImageID"),
+        runtime: text("/runtime/name"),
+    };
+    (image != Image::default()).then_some(image)
 }
 
 /// Labels (`k8sTags`) and taints that nodes of the pool carry.
@@ -97,7 +95,7 @@ mod tests {
         let template = json!({"os": "Debian 12", "runtime": {"name": "containerd"},
             "extendParam": {"alpha.cce/NodeImageID": "img-1"}});
         assert_eq!(
-            image(&template).as_deref(),
+            image(&template).map(|image| image.to_string()).as_deref(),
             Some("os Debian 12, image img-1, runtime containerd")
         );
         assert_eq!(image(&json!({"os": ""})), None);

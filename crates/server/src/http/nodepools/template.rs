@@ -19,7 +19,7 @@ use crate::http::error::ApiError;
 use crate::http::revision::{self, Hidden};
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::http::{ApiState, load};
-use crate::records::{Dress, KeypairRecord, LoginRecord, Template, keys};
+use crate::records::{Dress, Image, KeypairRecord, LoginRecord, Template, keys};
 
 /// A template in clear. Its secrets hide themselves in `Debug` and are wiped on drop.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Clear {
     pub(super) post_install: Option<Secret>,
     pub(super) wait_post_install: bool,
     pub(super) retain_volumes: bool,
-    pub(super) image: Option<String>,
+    pub(super) image: Option<Image>,
     pub(super) dress: Dress,
     pub(super) parts: Parts,
     pub(super) kubelet: serde_json::Map<String, serde_json::Value>,
