@@ -158,10 +158,18 @@ mod tests {
     }
 
     fn signed(ca: &PrivateKey, change: impl FnOnce(&mut Builder)) -> Certificate {
+        signed_for(CertType::Host, ca, change)
+    }
+
+    fn signed_for(
+        kind: CertType,
+        ca: &PrivateKey,
+        change: impl FnOnce(&mut Builder),
+    ) -> Certificate {
         let host = key();
         let data = host.public_key().key_data().clone();
         let mut builder = Builder::new([7; 16], data, NOW - 10, NOW + 10).unwrap();
-        builder.cert_type(CertType::Host).unwrap();
+        builder.cert_type(kind).unwrap();
         change(&mut builder);
         builder.sign(ca).unwrap()
     }
@@ -192,10 +200,7 @@ mod tests {
             b.all_principals_valid().unwrap();
         });
         assert!(judge(&any, NOW).contains("no name"));
-        let user = signed(&ca, |b| {
-            b.cert_type(CertType::User).unwrap();
-            named(b);
-        });
+        let user = signed_for(CertType::User, &ca, named);
         assert!(judge(&user, NOW).contains("for users"));
         let critical = signed(&ca, |b| {
             named(b);
