@@ -166,6 +166,12 @@ pub struct SetMachines {
     /// Take the host keys of all nodes from an OpenSSH known_hosts file, by address or name
     #[arg(long, value_name = "FILE", help_heading = SSH)]
     pub known_hosts: Option<PathBuf>,
+    /// Show the host keys that the machines of the other nodes show to the server, and pin those that you confirm
+    #[arg(long, help_heading = SSH)]
+    pub scan: bool,
+    /// With --scan: pin keys with this SHA-256 fingerprint without asking, and no others; repeat it for more
+    #[arg(long = "accept-fingerprint", value_name = "SHA256:...", requires = "scan", help_heading = SSH)]
+    pub accept_fingerprints: Vec<String>,
     /// CA that signs host keys, as an OpenSSH public key line: vouches for nodes without a host key; repeat it for more
     #[arg(long = "host-ca", value_name = "LINE", help_heading = SSH)]
     pub host_cas: Vec<String>,

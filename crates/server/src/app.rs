@@ -127,6 +127,7 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         board,
         clock: wall,
         registrar: Arc::new(ports::KubeRegistrar { options: kube_options }),
+        scanner: Arc::new(ports::SshScanner),
         outputs: Arc::new(ports::FileOutputs { sink: output }),
         passwords: Arc::new(ports::ShaCrypt),
         config: Arc::new(api_config(&config)),

@@ -36,7 +36,7 @@ use crate::secrets::KeyFile;
 use crate::store::Store;
 use crate::sync::board::Board;
 use error::ApiError;
-use ports::{OutputSource, Passwords, Previews, Registrar};
+use ports::{OutputSource, Passwords, Previews, Registrar, Scanner};
 
 /// Milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -56,6 +56,8 @@ pub struct ApiState {
     pub registrar: Arc<dyn Registrar>,
     /// Says what a synchronization would do.
     pub previews: Arc<dyn Previews>,
+    /// Looks at the host keys of machines that are to be registered.
+    pub scanner: Arc<dyn Scanner>,
     /// What scripts printed.
     pub outputs: Arc<dyn OutputSource>,
     /// Hashes node passwords.
@@ -137,6 +139,7 @@ enum Operation {
     ShowJob,
     RegisterCluster,
     SetMachines,
+    ScanMachines,
     ImportKeypair,
     ListKeypairs,
     PreviewUpgrade,
@@ -177,6 +180,7 @@ routes! {
     "GET" "/api/v3/projects/{project}/jobs/{job}" Principal ShowJob;
     "POST" "/evenkeel/v1/projects/{project}/clusters" Principal RegisterCluster;
     "PUT" "/evenkeel/v1/projects/{project}/clusters/{cluster}/machines" Principal SetMachines;
+    "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/machines/scan" Principal ScanMachines;
     "POST" "/evenkeel/v1/projects/{project}/keypairs" Principal ImportKeypair;
     "GET" "/evenkeel/v1/projects/{project}/keypairs" Principal ListKeypairs;
     "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/nodepools/{pool}/operation/upgrade/preview" Principal PreviewUpgrade;
@@ -207,6 +211,7 @@ impl Operation {
             Self::ShowJob => on(method, jobs::show::show),
             Self::RegisterCluster => on(method, ext::clusters::register),
             Self::SetMachines => on(method, ext::machines::set),
+            Self::ScanMachines => on(method, ext::scan::scan),
             Self::ImportKeypair => on(method, ext::keypairs::import),
             Self::ListKeypairs => on(method, ext::keypairs::list),
             Self::PreviewUpgrade => on(method, nodepools::preview::preview),

@@ -1,6 +1,7 @@
 //! `cluster set-machines`: SSH access and recipe of a cluster.
 
 mod hook;
+mod scan;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,13 @@ pub(super) async fn set(
     let mut body = json!({});
     if has_access {
         let nodes = lookup::nodes(client, &cluster.uid).await?;
-        body["machines"] = access(&args, key.as_ref(), &nodes, io)?;
+        let mut keys = host_keys(&args, &nodes, io)?;
+        if args.scan {
+            let bare = nodes.iter().filter(|node| !keys.contains_key(&node.name));
+            let bare: Vec<&str> = bare.map(|node| node.name.as_str()).collect();
+            keys.extend(scan::keys(&args, client, &cluster.uid, &bare, io).await?);
+        }
+        body["machines"] = access(&args, key.as_ref(), &nodes, &keys, io)?;
     }
     if let Some(recipe) = recipe {
         body["recipe"] = recipe;
@@ -58,12 +65,14 @@ fn has_access(args: &SetMachines) -> bool {
         || !args.host_keys.is_empty()
         || args.known_hosts.is_some()
         || !args.host_cas.is_empty()
+        || args.scan
 }
 
 fn access(
     args: &SetMachines,
     key: Option<&Secret>,
     nodes: &[Item],
+    keys: &BTreeMap<String, String>,
     io: &mut Io<'_>,
 ) -> Result<Value, CliError> {
     for (option, pairs) in [("--host", &args.hosts), ("--host-key", &args.host_keys)] {
@@ -72,9 +81,6 @@ fn access(
             io.say(&format!("warning: {option} {node}: the cluster has no node of this name yet"));
         }
     }
-    let port = args.port.unwrap_or(22);
-    let overrides: BTreeMap<String, String> = args.hosts.iter().cloned().collect();
-    let keys = host_keys(args, port, &overrides, nodes, io)?;
     let names = nodes.iter().map(|node| node.name.as_str());
     let bare: Vec<&str> = names.filter(|name| !keys.contains_key(*name)).collect();
     if !bare.is_empty() && args.host_cas.is_empty() {
@@ -83,12 +89,9 @@ fn access(
     }
     let mut access = json!({
         "user": args.user.as_deref().unwrap_or("root"),
-        "port": port,
-        "address": match args.address {
-            Some(Address::Name) => "name",
-            Some(Address::InternalIp) | None => "internal-ip",
-        },
-        "overrides": overrides,
+        "port": args.port.unwrap_or(SSH_PORT),
+        "address": rule(args),
+        "overrides": overrides(args),
         "hostKeys": keys,
     });
     if !args.host_cas.is_empty() {
@@ -104,14 +107,27 @@ fn access(
     Ok(access)
 }
 
+/// Where sshd listens if nothing is said.
+const SSH_PORT: u16 = 22;
+
+fn rule(args: &SetMachines) -> &'static str {
+    match args.address {
+        Some(Address::Name) => "name",
+        Some(Address::InternalIp) | None => "internal-ip",
+    }
+}
+
+fn overrides(args: &SetMachines) -> BTreeMap<String, String> {
+    args.hosts.iter().cloned().collect()
+}
+
 /// By node name: the keys given by hand, and for the other nodes those of the known_hosts file.
 fn host_keys(
     args: &SetMachines,
-    port: u16,
-    overrides: &BTreeMap<String, String>,
     nodes: &[Item],
     io: &mut Io<'_>,
 ) -> Result<BTreeMap<String, String>, CliError> {
+    let (port, overrides) = (args.port.unwrap_or(SSH_PORT), overrides(args));
     let mut keys = BTreeMap::new();
     for (node, line) in &args.host_keys {
         keys.insert(node.clone(), check_line(&format!("--host-key {node}"), line)?);

@@ -247,3 +247,6 @@ impl StoreBook {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,3 +5,4 @@ pub(super) mod jobs;
 pub(super) mod keypairs;
 pub(super) mod machines;
 pub(super) mod output;
+pub(super) mod scan;

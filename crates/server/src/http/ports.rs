@@ -88,6 +88,24 @@ pub enum PreviewError {
     Broken(#[source] tokio::task::JoinError),
 }
 
+/// Reads the SSH host keys of machines, before anybody trusts them.
+#[async_trait]
+pub trait Scanner: Send + Sync + 'static {
+    /// What the machine at `place` (`host` or `host:port`) shows, without logging in. An error is in words for people.
+    async fn scan(&self, place: &str, port: u16) -> Result<Scanned, String>;
+}
+
+/// A host key as it was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// `host:port`.
+    pub address: String,
+    /// OpenSSH public key line.
+    pub host_key: String,
+    /// Its SHA-256 fingerprint.
+    pub fingerprint: String,
+}
+
 /// Which output is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputQuery {

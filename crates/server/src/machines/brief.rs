@@ -167,7 +167,7 @@ impl SshAccess {
 }
 
 /// Splits `host`, `host:port`, `[v6]` and `[v6]:port`; a bare IPv6 address has no port.
-fn host_port(text: &str, default: u16) -> Option<(String, u16)> {
+pub(super) fn host_port(text: &str, default: u16) -> Option<(String, u16)> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         match rest.strip_prefix(':') {

@@ -3,7 +3,7 @@
 //! Entry points: [`Session::connect`] and [`scan`]. Absent on purpose: passwords, agents, known_hosts files,
 //! blind acceptance of a host key, and retries (callers know whether a command may be repeated).
 
-use super::brief::{SshAccess, ssh_peer};
+use super::brief::{SshAccess, host_port, ssh_peer};
 use super::link::Ended;
 use super::trust::{Shown, Trust};
 use crate::sync::ports::Fault;
@@ -225,6 +225,16 @@ pub async fn scan(address: &str, port: u16) -> Result<String, Fault> {
             LOGIN_LIMIT.as_secs()
         ))),
     }
+}
+
+/// Splits `host`, `host:port`, `[v6]` and `[v6]:port`; `None` if it is none of them.
+pub fn place(text: &str, default: u16) -> Option<(String, u16)> {
+    host_port(text, default)
+}
+
+/// `address:port`, for people.
+pub fn peer(address: &str, port: u16) -> String {
+    ssh_peer(address, port)
 }
 
 /// The SHA-256 fingerprint of a public key line, for people; `None` if it is not one.

@@ -92,6 +92,19 @@ pub struct Image {
     pub runtime: Option<String>,
 }
 
+impl Image {
+    /// What is named, without empty texts; `None` if nothing is.
+    pub fn named(
+        os: &Option<String>,
+        image: &Option<String>,
+        runtime: &Option<String>,
+    ) -> Option<Self> {
+        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let named = Self { os: text(os), image: text(image), runtime: text(runtime) };
+        (named != Self::default()).then_some(named)
+    }
+}
+
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("os", &self.os), ("image", &self.image), ("runtime", &self.runtime)];

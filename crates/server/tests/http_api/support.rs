@@ -14,7 +14,7 @@ use evenkeel_engine::sync::Policy;
 use evenkeel_engine::time::Time;
 use evenkeel_server::http::ports::{
     Foreseen, OutputChunk, OutputQuery, OutputSource, PasswordError, Passwords, PreviewError,
-    Previews, RegisterError, Registered, Registrar,
+    Previews, RegisterError, Registered, Registrar, Scanned, Scanner,
 };
 use evenkeel_server::http::{self, ApiConfig, ApiState, vault};
 use evenkeel_server::machines::password;
@@ -102,6 +102,22 @@ impl Previews for FakePreviews {
             trials: Vec::new(),
             unknown: Vec::new(),
             zones: BTreeMap::new(),
+        })
+    }
+}
+
+struct FakeScanner;
+
+#[async_trait]
+impl Scanner for FakeScanner {
+    async fn scan(&self, place: &str, port: u16) -> Result<Scanned, String> {
+        if place.starts_with("gone") {
+            return Err("host gone:22 cannot be reached".into());
+        }
+        Ok(Scanned {
+            address: format!("{place}:{port}"),
+            host_key: PUBLIC_KEY.into(),
+            fingerprint: "SHA256:shown".into(),
         })
     }
 }
@@ -300,6 +316,7 @@ impl World {
             clock: Arc::new(move || reading.load(Ordering::SeqCst)),
             registrar: Arc::new(FakeRegistrar),
             previews: Arc::new(FakePreviews),
+            scanner: Arc::new(FakeScanner),
             outputs: Arc::new(FakeOutputs),
             passwords: Arc::new(RealPasswords),
             config: Arc::new(ApiConfig {

@@ -224,7 +224,7 @@ fn overlaid(old: &Policy, given: &Map<String, Value>) -> Result<Policy, ApiError
 }
 
 /// A host name or address, with a port or without one; IPv6 with a port stands in brackets.
-fn is_place(text: &str) -> bool {
+pub(super) fn is_place(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         _ => (text, None),
@@ -366,12 +366,12 @@ fn text(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Option<String> {
     (!text.trim().is_empty()).then(|| text.to_owned())
 }
 
-fn strings(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Vec<String> {
+pub(super) fn strings(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Vec<String> {
     let items = at.get(key).and_then(|at| at.items(found)).unwrap_or_default();
     items.iter().filter_map(|item| item.string(found)).map(str::to_owned).collect()
 }
 
-fn map(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> BTreeMap<String, String> {
+pub(super) fn map(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> BTreeMap<String, String> {
     let Some(at) = at.get(key).and_then(|at| at.object(found)) else {
         return BTreeMap::new();
     };

@@ -36,16 +36,8 @@ pub(super) fn configuration(template: &Value) -> Map<String, Value> {
 
 /// OS, private image and runtime that a template names. Only a reinstallation changes them.
 pub(super) fn image(template: &Value) -> Option<Image> {
-    let text = |at: &str| {
-        let text = template.pointer(at).and_then(Value::as_str);
-        text.filter(|text| !text.is_empty()).map(str::to_owned)
-    };
-    let image = Image {
-        os: text("/os"),
-        image: text("/extendParam/alpha.cce~1NodeImageID"),
-        runtime: text("/runtime/name"),
-    };
-    (image != Image::default()).then_some(image)
+    let text = |at: &str| template.pointer(at).and_then(Value::as_str).map(str::to_owned);
+    Image::named(&text("/os"), &text("/extendParam/alpha.cce~1NodeImageID"), &text("/runtime/name"))
 }
 
 /// Labels (`k8sTags`) and taints that nodes of the pool carry.

@@ -221,6 +221,7 @@ impl Clear {
             post_install: script(&template.post_install),
             wait_post_install: template.wait_post_install_finish.unwrap_or(false),
             retain_volumes: template.volume_reset == VolumeReset::RetainCustomVolumes,
+            image: Image::named(&template.os, &template.image_id, &template.runtime),
             user: "root".to_owned(),
             ..Self::default()
         };
