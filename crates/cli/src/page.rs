@@ -45,12 +45,16 @@ fn head(preview: &Preview) -> String {
         0 => format!("{moves} leave, nothing blocks"),
         _ => format!("{moves} leave; {} cannot be drained as things are", count(blocked, "node")),
     };
-    let time = format!(
-        "about {}, between {} and {} ({basis})",
-        span(eta.likely_seconds),
-        span(eta.low_seconds),
-        span(eta.high_seconds)
-    );
+    let time = if blocked == preview.nodes.len() {
+        "none of the nodes would be taken: see what blocks".to_owned()
+    } else {
+        format!(
+            "about {}, between {} and {} ({basis})",
+            span(eta.likely_seconds),
+            span(eta.low_seconds),
+            span(eta.high_seconds)
+        )
+    };
     let fastest = bound.map(|bound| match bound.what.as_str() {
         "" => span(bound.seconds),
         what => format!("{} ({}: {what})", span(bound.seconds), bound.name),

@@ -126,7 +126,7 @@ fn node(plan: NodePlan, node_id: String, zone: String) -> wire::Node {
         node_id,
         name: plan.name.to_string(),
         zone,
-        rule: plan.rule.map(|rule| rule.to_string()).unwrap_or_default(),
+        rule: plan.rule.unwrap_or_default(),
         start_seconds: plan.start.map(seconds),
         end_seconds: plan.end.map(seconds),
         drift: plan.drift.into_iter().map(drift).collect(),
