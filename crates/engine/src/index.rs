@@ -8,6 +8,7 @@ use crate::ids::{NodeName, ObjectKey, PoolId, Uid};
 use crate::place::Resources;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A node with what we remember about it.
 #[derive(Clone, Debug)]
@@ -22,8 +23,9 @@ pub struct NodeEntry {
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     nodes: BTreeMap<NodeName, NodeEntry>,
-    pods: BTreeMap<Uid, PodSeen>,
-    pods_by_node: BTreeMap<NodeName, BTreeSet<Uid>>,
+    // Shared, so that a copy of the index costs little; twice, so that a node's pods are read without a search.
+    pods: BTreeMap<Uid, Arc<PodSeen>>,
+    pods_by_node: BTreeMap<NodeName, Arc<BTreeMap<Uid, Arc<PodSeen>>>>,
     requested: BTreeMap<NodeName, Resources>,
     ending_since: BTreeMap<Uid, Time>,
     budgets: BTreeMap<ObjectKey, BudgetSeen>,
@@ -56,12 +58,13 @@ impl Index {
 
     /// A pod.
     pub fn pod(&self, uid: &Uid) -> Option<&PodSeen> {
-        self.pods.get(uid)
+        self.pods.get(uid).map(|pod| &**pod)
     }
 
     /// The pods bound to a node.
     pub fn pods_on(&self, node: &NodeName) -> impl Iterator<Item = &PodSeen> {
-        self.pods_by_node.get(node).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
+        let on = self.pods_by_node.get(node).into_iter().flat_map(|pods| pods.values());
+        on.map(|pod| &**pod)
     }
 
     /// What the pods of a node ask for together; pods that have ended ask for nothing.
@@ -157,10 +160,12 @@ impl Index {
         {
             self.unbind(&uid);
         }
-        if let Some(node) = &pod.node
-            && self.pods_by_node.entry(node.clone()).or_default().insert(uid.clone())
-        {
-            *self.requested.entry(node.clone()).or_default() += asks(&pod);
+        let pod = Arc::new(pod);
+        if let Some(node) = &pod.node {
+            let on = Arc::make_mut(self.pods_by_node.entry(node.clone()).or_default());
+            if on.insert(uid.clone(), pod.clone()).is_none() {
+                *self.requested.entry(node.clone()).or_default() += asks(&pod);
+            }
         }
         if pod.deleting {
             self.ending_since.entry(uid.clone()).or_insert(now);
@@ -223,7 +228,7 @@ impl Index {
             return;
         };
         if let Some(set) = self.pods_by_node.get_mut(&node)
-            && set.remove(uid)
+            && Arc::make_mut(set).remove(uid).is_some()
         {
             if let Some(sum) = self.requested.get_mut(&node) {
                 *sum -= asked;

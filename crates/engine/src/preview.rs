@@ -41,6 +41,8 @@ pub struct Ask {
     pub spec: SyncSpec,
     /// What the pool wants of its nodes.
     pub wanted: Wanted,
+    /// The largest maxUnavailable that is taken.
+    pub cap: u32,
     /// What was last applied, for nodes that have been synchronized.
     pub carried: BTreeMap<NodeName, Parts>,
 }
@@ -167,7 +169,7 @@ pub fn preview(view: &View<'_>, ask: &Ask) -> Preview {
         Times { outage, drain: &|node| node.grace.min(STOP_GUESS), recovery: &|_| RECOVERY_GUESS };
     let slots = spec.max_unavailable;
     let bounds = bounds::bounds(view.index, &census, &places, &capacity, &times, slots, None);
-    let useful = bounds::useful(&bounds, &capacity, census.nodes.len() as u32, slots);
+    let useful = bounds::useful(&bounds, &capacity, census.nodes.len() as u32, slots, ask.cap);
     let stuck: BTreeSet<&NodeName> =
         nodes.iter().filter(|n| n.is_blocked()).map(|n| &n.name).collect();
     let run = rehearse::rehearse(view, spec, &census, &times, &stuck);

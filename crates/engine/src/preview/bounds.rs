@@ -195,7 +195,9 @@ pub struct Useful {
 }
 
 /// The smallest number of slots that no larger one beats, by the bounds.
-pub fn useful(bounds: &Bounds, capacity: &Verdict, nodes: u32, slots: u32) -> Useful {
+///
+/// `most` is the largest that is taken.
+pub fn useful(bounds: &Bounds, capacity: &Verdict, nodes: u32, slots: u32, most: u32) -> Useful {
     let work = bounds
         .all
         .iter()
@@ -209,8 +211,11 @@ pub fn useful(bounds: &Bounds, capacity: &Verdict, nodes: u32, slots: u32) -> Us
         _ => nodes,
     };
     let cap = if capacity.scarce.is_some() { capacity.k_cap.max(1) } else { nodes };
-    let best = enough.min(nodes).min(cap).max(1);
-    let why = if best == cap && capacity.scarce.is_some() && cap < enough {
+    let helps = enough.min(nodes).min(cap).max(1);
+    let best = helps.min(most);
+    let why = if best < helps {
+        format!("more would help, but {most} is the most that is taken")
+    } else if best == cap && capacity.scarce.is_some() && cap < enough {
         let scarce = capacity.scarce.map_or("room", |r| r.word());
         let place = capacity.group.as_ref().map(|g| format!(" on {g}")).unwrap_or_default();
         format!("{scarce}{place} is the limit")
@@ -229,7 +234,8 @@ pub fn useful(bounds: &Bounds, capacity: &Verdict, nodes: u32, slots: u32) -> Us
         std::cmp::Ordering::Greater => format!("{slots} gains nothing over {best}: {why}"),
         std::cmp::Ordering::Equal => format!("{slots} is as many as help: {why}"),
         std::cmp::Ordering::Less => {
-            format!("{best} would be faster than {slots}, more than {best} gains nothing: {why}")
+            let more = if best < helps { "" } else { ", more gains nothing" };
+            format!("{best} would be faster than {slots}{more}: {why}")
         }
     };
     Useful { max_unavailable: best, sentence }

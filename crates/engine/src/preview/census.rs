@@ -7,6 +7,9 @@ use crate::index::Index;
 use crate::place::Resources;
 use crate::time::Span;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Labels = BTreeMap<String, String>;
 
 /// What becomes of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +75,8 @@ pub fn census<'a>(
     force: bool,
 ) -> Census<'a> {
     let mut census = Census::default();
+    // Pods of a workload share their labels: which budgets cover them is asked once.
+    let mut covers: BTreeMap<(*const Labels, &str), Vec<&BudgetSeen>> = BTreeMap::new();
     for name in nodes {
         let mut view = NodeView {
             name: name.clone(),
@@ -80,8 +85,10 @@ pub fn census<'a>(
             moving: Resources::default(),
         };
         for pod in index.pods_on(name) {
-            let budgets: Vec<&BudgetSeen> = index.budgets_of(pod).collect();
-            let seen = look(pod, &budgets, force);
+            let budgets = covers
+                .entry((Arc::as_ptr(&pod.labels), &pod.key.namespace))
+                .or_insert_with(|| index.budgets_of(pod).collect());
+            let seen = look(pod, budgets, force);
             if matches!(seen.lot, Lot::Moves | Lot::Barred | Lot::Ending) {
                 view.grace = view.grace.max(Span::secs(pod.grace_s.into()));
             }

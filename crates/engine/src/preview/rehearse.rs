@@ -33,6 +33,8 @@ enum Next {
 }
 
 struct Budget {
+    /// Nodes that are still to do, by how many of their pods it has to let go.
+    line: BTreeMap<u32, Vec<usize>>,
     room: u32,
     most: u32,
     recovery: Span,
@@ -48,12 +50,18 @@ struct Place {
     /// Budgets, and the pods that each still has to let go.
     needs: Vec<(usize, u32)>,
     drain: Span,
-    start: Span,
     drained: bool,
+    /// Its place in the order, all else being equal.
+    rank: usize,
+    /// How many of its budgets have no room for all of its pods.
+    blocks: u32,
+    taken: bool,
 }
 
 struct Run {
     now: Span,
+    /// Nodes that are still to do: whether they would wait, rank, node.
+    line: BTreeSet<(bool, usize, usize)>,
     places: Vec<Place>,
     budgets: Vec<Budget>,
     next: BinaryHeap<Reverse<(Span, Next)>>,
@@ -69,7 +77,6 @@ pub(super) fn rehearse(
     stuck: &BTreeSet<&NodeName>,
 ) -> Vec<Turn> {
     let mut run = Run::new(view, census, times, stuck);
-    let mut waiting: BTreeSet<usize> = (0..run.places.len()).collect();
     let (mut held, mut proofs) = (0, if spec.proven { RAMP_END } else { 0 });
     let mut turns: Vec<Turn> = Vec::new();
     let mut turn_of: BTreeMap<usize, usize> = BTreeMap::new();
@@ -81,9 +88,8 @@ pub(super) fn rehearse(
             _ => spec.max_unavailable,
         };
         while held < ramp.min(spec.max_unavailable)
-            && let Some((place, rule)) = run.choose(&waiting)
+            && let Some((place, rule)) = run.choose()
         {
-            waiting.remove(&place);
             held += 1;
             turn_of.insert(place, turns.len());
             let (node, start) = (run.places[place].name.clone(), run.now);
@@ -126,6 +132,7 @@ impl Run {
                 };
                 let index = *known.entry(&budget.key).or_insert_with(|| {
                     budgets.push(Budget {
+                        line: BTreeMap::new(),
                         room: budget.allowed.max(0) as u32,
                         most: at_once(budget).max(1),
                         recovery: (times.recovery)(&budget.key),
@@ -143,12 +150,21 @@ impl Run {
                 pods: node.pods.iter().filter(|pod| pod.lot == Lot::Moves).count(),
                 needs: needs.into_iter().collect(),
                 drain: (times.drain)(node),
-                start: Span(0),
                 drained: false,
+                rank: 0,
+                blocks: 0,
+                taken: false,
             });
         }
-        let mut run =
-            Run { now: Span(0), places, budgets, next: BinaryHeap::new(), outage: times.outage };
+        let mut run = Run {
+            now: Span(0),
+            line: BTreeSet::new(),
+            places,
+            budgets,
+            next: BinaryHeap::new(),
+            outage: times.outage,
+        };
+        run.line_up();
         // A budget that is below what it usually allows is on its way back.
         for index in 0..run.budgets.len() {
             let budget = &run.budgets[index];
@@ -160,27 +176,51 @@ impl Run {
         run
     }
 
-    fn waits(&self, place: &Place) -> bool {
-        place.needs.iter().any(|(budget, pods)| *pods > self.budgets[*budget].room)
-    }
-
-    fn choose(&self, waiting: &BTreeSet<usize>) -> Option<(usize, &'static str)> {
-        let key = |index: &usize| {
+    /// Puts every node into the line.
+    fn line_up(&mut self) {
+        let mut order: Vec<usize> = (0..self.places.len()).collect();
+        order.sort_by_key(|index| {
             let place = &self.places[*index];
             let pods = if place.available { 1 + place.pods } else { 0 };
-            (self.waits(place), pods, &place.zone, &place.name)
-        };
-        let best = waiting.iter().min_by_key(|index| key(index))?;
-        let rule = if self.waits(&self.places[*best]) {
-            "all would wait for a budget"
-        } else {
-            "can be drained now"
-        };
-        Some((*best, rule))
+            (pods, &place.zone, &place.name)
+        });
+        for (rank, index) in order.into_iter().enumerate() {
+            let needs = self.places[index].needs.clone();
+            let mut blocks = 0;
+            for (budget, pods) in needs {
+                let budget = &mut self.budgets[budget];
+                budget.line.entry(pods).or_default().push(index);
+                blocks += u32::from(pods > budget.room);
+            }
+            let place = &mut self.places[index];
+            (place.rank, place.blocks) = (rank, blocks);
+            self.line.insert((blocks > 0, rank, index));
+        }
+    }
+
+    fn choose(&mut self) -> Option<(usize, &'static str)> {
+        let (waits, _, place) = self.line.pop_first()?;
+        self.places[place].taken = true;
+        let rule = if waits { "all would wait for a budget" } else { "can be drained now" };
+        Some((place, rule))
+    }
+
+    /// A budget has more or less room: nodes whose pods it now lets go all, or no longer does, change sides.
+    fn set_room(&mut self, budget: usize, room: u32) {
+        let before = std::mem::replace(&mut self.budgets[budget].room, room);
+        let turned = self.budgets[budget].line.get(&before.max(room)).cloned().unwrap_or_default();
+        for index in turned {
+            let place = &mut self.places[index];
+            if place.taken {
+                continue;
+            }
+            self.line.remove(&(place.blocks > 0, place.rank, index));
+            place.blocks = if room > before { place.blocks - 1 } else { place.blocks + 1 };
+            self.line.insert((place.blocks > 0, place.rank, index));
+        }
     }
 
     fn take(&mut self, place: usize) {
-        self.places[place].start = self.now;
         for slot in 0..self.places[place].needs.len() {
             let (budget, pods) = self.places[place].needs[slot];
             let granted = pods.min(self.budgets[budget].room);
@@ -196,14 +236,13 @@ impl Run {
     }
 
     fn grant(&mut self, budget: usize) {
-        let entry = &mut self.budgets[budget];
-        entry.room -= 1;
-        let at = self.now + entry.recovery;
+        self.set_room(budget, self.budgets[budget].room - 1);
+        let at = self.now + self.budgets[budget].recovery;
         self.next.push(Reverse((at, Next::Recovered(budget))));
     }
 
     fn recovered(&mut self, budget: usize) {
-        self.budgets[budget].room += 1;
+        self.set_room(budget, self.budgets[budget].room + 1);
         let Some(place) = self.budgets[budget].queue.pop_front() else {
             return;
         };

@@ -18,8 +18,12 @@ const BUSY_S: u64 = (RESET_GUESS.0 + STOP_GUESS.0) / 1000;
 const EMPTY_S: u64 = RESET_GUESS.0 / 1000;
 
 fn look(case: &Case, volumes: &Volumes) -> Preview {
-    let ask =
-        Ask { spec: case.sync.spec.clone(), wanted: Wanted::default(), carried: BTreeMap::new() };
+    let ask = Ask {
+        spec: case.sync.spec.clone(),
+        wanted: Wanted::default(),
+        cap: 20,
+        carried: BTreeMap::new(),
+    };
     preview(&View { index: &case.index, volumes, now: case.now }, &ask)
 }
 
@@ -181,6 +185,7 @@ fn bounds_are_those_that_one_works_out_by_hand() {
         (4, 1, 0, (0, 0), 4 * EMPTY_S, 0, 4, "1"),
         (4, 2, 0, (0, 0), 2 * EMPTY_S, 0, 4, "2"),
         (4, 9, 0, (0, 0), 4 * EMPTY_S / 9, 0, 4, "9 gains nothing over 4"),
+        (40, 20, 0, (0, 0), 40 * EMPTY_S / 20, 0, 20, "more would help, but 20 is the most"),
         // 10 nodes with 3 pods each under a budget of 1: 29 recoveries, then a reset: 2040 s. Work: 10 x 330 s, so
         // two slots reach that.
         (10, 1, 3, (30, 29), 10 * BUSY_S, chain(30, 1), 2, "2 would be faster than 1"),

@@ -133,6 +133,7 @@ pub(super) fn foresee(
     facts: &Facts<'_>,
     wish: &Wish,
     review: Review,
+    cap: u32,
 ) -> (Ask, Vec<String>) {
     let ignored = ignored(upgrade, &review.recipe);
     let resets = facts.cluster.recipe != Some(Recipe::None);
@@ -150,7 +151,7 @@ pub(super) fn foresee(
     let carried = facts.nodes.iter().filter(|node| node.applied.is_some());
     let carried = carried.map(|node| (NodeName::new(&node.name), node.carries.clone())).collect();
     let wanted = Wanted { parts: wish.clear.parts.clone(), labels, taints };
-    (Ask { spec, wanted, carried }, ignored)
+    (Ask { spec, wanted, cap, carried }, ignored)
 }
 
 /// Checks a request against the store and builds its job; every violation in one answer.

@@ -56,7 +56,8 @@ pub(in crate::http) async fn preview(
     if let Some(job) = &facts.running {
         missing.push(format!("the pool is being synchronized by job {}", job.spec.job));
     }
-    let (ask, ignored_fields) = accept::foresee(&upgrade, &pool_id, &facts, &wish, review);
+    let cap = u32::from(state.config.max_unavailable_cap);
+    let (ask, ignored_fields) = accept::foresee(&upgrade, &pool_id, &facts, &wish, review, cap);
     let spec = ask.spec.clone();
     let foreseen = state.previews.preview(&id, ask).await.map_err(not_now)?;
     let answer = wire::Preview { missing, ignored_fields, ..shown(&facts, &spec, foreseen) };
