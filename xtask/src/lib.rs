@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod binaries;
 pub mod gobuild;
+pub mod mutants;
 pub mod paths;
 pub mod python;
 pub mod run;

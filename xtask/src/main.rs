@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{audit, binaries, gobuild, paths, python, suite, testbed, tidy};
+use xtask::{audit, binaries, gobuild, mutants, paths, python, suite, testbed, tidy};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tools of the Evenkeel workspace")]
@@ -31,9 +31,18 @@ enum Command {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         first: u32,
+        /// Instead of seeds: look for the smallest failing part of this one.
+        #[arg(long, value_name = "SEED", conflicts_with = "hosts")]
+        minimize: Option<u32>,
         /// Instead of seeds: fifty real hosts at once, and a thousand idle nodes.
         #[arg(long)]
         hosts: bool,
+    },
+    /// Plant defects in a copy of the workspace and demand that the suite finds each.
+    Mutants {
+        /// Only this one, by name.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// A real control plane with real SSH hosts on loopback.
     #[command(subcommand)]
@@ -123,9 +132,13 @@ fn act(command: Command) -> Result<ExitCode> {
         }
         Command::Test { only } => suite::run(only)?,
         Command::Soak { hosts: true, .. } => suite::pytest(&paths::workspace_root(), "tests/soak")?,
+        Command::Soak { minimize: Some(seed), .. } => {
+            suite::minimize(&paths::workspace_root(), seed)?
+        }
         Command::Soak { seeds, first, .. } => {
             suite::simulate(&paths::workspace_root(), seeds, first)?
         }
+        Command::Mutants { only } => mutants::run(&paths::workspace_root(), only.as_deref())?,
         Command::Testbed(command) => return act_on_testbed(command),
         Command::Build => {
             for module in gobuild::MODULES {

@@ -209,15 +209,16 @@ fn verdict(ctx: &Ctx<'_>, sync: &Sync) -> SyncState {
     SyncState { status, ..sync.state.clone() }
 }
 
-/// A mark of this job on a node that it does not hold is a leftover of a lost answer: take it away. Nodes that
-/// failed and stay cordoned hold their slot, so they are not touched.
+/// A mark of this job on a node that it does not hold is a leftover of a lost answer, or of a view that was behind:
+/// take it away. Nodes that failed and stay cordoned keep theirs.
 fn stray_marks(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
     for entry in ctx.index.marked() {
         let Some(mark) = &entry.seen.mark else {
             continue;
         };
         let name = &entry.seen.name;
-        if mark.job != sync.spec.job || sync.work(name).is_some_and(|w| w.phase.holds_slot()) {
+        let kept = |work: &Work| work.phase.is_active() || work.phase.takes_node_out();
+        if mark.job != sync.spec.job || sync.work(name).is_some_and(kept) {
             continue;
         }
         let uncordon = entry.seen.unschedulable && !mark.was_unschedulable;

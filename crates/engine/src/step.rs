@@ -162,6 +162,17 @@ fn cordoned_meanwhile(
     Err(release(ctx, &work, then, "cordoned by somebody else meanwhile"))
 }
 
+/// A node that was taken as one that is out already, and that is in service before we cordoned it: it stands in line
+/// again, as one that costs availability.
+fn in_service_after_all(ctx: &Ctx<'_>, sync: &Sync, work: &Work, seen: &NodeSeen) -> Option<Step> {
+    if work.was_available || !seen.available() {
+        return None;
+    }
+    let cause = Cause::NoRoom { message: "it is in service after all".to_owned() };
+    let until = ctx.now + sync.spec.policy.requeue_pause;
+    Some(release(ctx, work, Outcome::Waiting { until, cause }, "withdrawn"))
+}
+
 fn claiming(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
     let gone = |reason| {
         let phase = Phase::Skipped { at: ctx.now, reason };
@@ -211,6 +222,9 @@ fn claimed(
     };
     if seen.hold {
         return release(ctx, &work, Outcome::Skipped { reason: SkipReason::Held }, "held");
+    }
+    if let Some(step) = in_service_after_all(ctx, sync, &work, seen) {
+        return step;
     }
     let limits = admit::limits(ctx, sync);
     if work.was_available && limits.out > limits.work {

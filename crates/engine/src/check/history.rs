@@ -89,7 +89,7 @@ impl History {
             Fact::Stored { job, work } => self.stored(job, work)?,
             Fact::Restarted => self.restarted()?,
             Fact::Marked { node, job } => self.marked(node, job)?,
-            Fact::Unmarked { node } => self.node(node).mark = None,
+            Fact::Unmarked { node } => self.unmarked(node),
             Fact::Schedulable { node, schedulable, by } => {
                 self.schedulable(node, *schedulable, *by)?;
                 self.node(node).count_out(tick);
@@ -218,11 +218,12 @@ impl History {
         }
     }
 
-    /// S4: a cordon of ours outlives no record of ours.
+    /// S4: a cordon of ours outlives no record of ours, unless the mark still says whose it is.
     fn restarted(&self) -> Result<(), Broken> {
         for (name, node) in &self.nodes {
             if node.cordon == Some(Cordon::Ours)
                 && node.holder.is_none()
+                && node.mark.is_none()
                 && !node.left_cordoned()
                 && !node.cordoned_before
             {
@@ -241,6 +242,15 @@ impl History {
         entry.marked_at.get_or_insert(tick);
         entry.mark = Some(job.clone());
         Ok(())
+    }
+
+    /// Whoever takes the mark off a node that we left cordoned has taken the cordon over.
+    fn unmarked(&mut self, node: &NodeName) {
+        let entry = self.node(node);
+        entry.mark = None;
+        if entry.holder.is_none() && entry.left_cordoned() && entry.cordon.is_some() {
+            entry.cordon = Some(Cordon::Others);
+        }
     }
 
     fn schedulable(&mut self, node: &NodeName, schedulable: bool, by: Who) -> Result<(), Broken> {

@@ -188,9 +188,13 @@ pub(super) fn releasing(
     let uncordon = !work.was_unschedulable;
     let action = Action::Release { node: work.name.clone(), uncordon };
     let acknowledged = ctx.ledger.done_at(&action.key()).is_some_and(|at| at >= since);
-    // Without a mark and schedulable, it is released, whoever did it. Unschedulable after our own acknowledged
-    // release, it was cordoned by somebody else.
-    let released = seen.mark.is_none() || ours(sync, seen).is_none();
+    // Without a mark and schedulable, it is released, whoever did it; but a cordon of ours may be on its way, or not
+    // be shown yet: then only a release of ours is proof. Unschedulable after our own acknowledged release, it was
+    // cordoned by somebody else.
+    let cordon = Action::Cordon { node: work.name.clone() }.key();
+    let in_doubt = ctx.ledger.done_at(&cordon).is_some() || ctx.ledger.trouble(&cordon).is_some();
+    let released =
+        (seen.mark.is_none() || ours(sync, seen).is_none()) && (acknowledged || !in_doubt);
     if released && (!seen.unschedulable || !uncordon || acknowledged) {
         return end(after);
     }

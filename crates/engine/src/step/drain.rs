@@ -1,6 +1,6 @@
 //! Cordon, evictions, and the fresh read that must agree before the reset.
 
-use super::{fail, go, ours, release, stay, step_to};
+use super::{fail, go, in_service_after_all, ours, release, stay, step_to};
 use crate::action::Action;
 use crate::admit;
 use crate::drain::{self, DrainView};
@@ -51,6 +51,11 @@ pub(super) fn draining(
         }
         (false, true) if work.attempt == 0 => return uncordoned(ctx, work, since),
         (false, _) => {
+            if work.attempt == 0
+                && let Some(step) = in_service_after_all(ctx, sync, work, seen)
+            {
+                return step;
+            }
             let action = Action::Cordon { node: work.name.clone() };
             let what = super::trouble(ctx, &action.key()).unwrap_or_else(|| "the cordon".into());
             plan.emit(ctx, action);

@@ -18,7 +18,8 @@ pub use api::{DeleteOptions, NodeChange, Precondition};
 pub use calls::{Call, Failure, Reply};
 pub(crate) use people::new_budget;
 
-use crate::faults::{Coverage, FaultPlan};
+use crate::coverage::Coverage;
+use crate::faults::FaultPlan;
 use crate::history::{Actor, Happened, Run};
 use crate::hosts::{Host, OrderKey};
 use crate::objects::{Budget, Lease, Node, Pod, Workload};
@@ -253,6 +254,15 @@ impl World {
         [task, hidden].into_iter().flatten().min()
     }
 
+    /// As [`next_at`](Self::next_at), without the Lease renewals: nobody watches those.
+    pub fn next_to_see(&self) -> Option<u64> {
+        let shows = |task: &Task| !matches!(task, Task::Renew(..));
+        let task = self.tasks.iter().find(|(_, task)| shows(task)).map(|((at, _), _)| *at);
+        let shown = self.log.partition_point(|event| event.visible_ms <= self.now);
+        let hidden = self.log.get(shown).map(|event| event.visible_ms);
+        [task, hidden].into_iter().flatten().min()
+    }
+
     /// Lets time pass until `to_ms`. Going back is no move at all.
     pub fn advance(&mut self, to_ms: u64) {
         while let Some((&(at, seq), _)) = self.tasks.first_key_value() {
@@ -314,7 +324,18 @@ impl World {
             lag.from_ms += start;
             lag.to_ms += start;
         }
-        self.later(self.plan.until_ms, Task::FaultsEnd);
+        for outage in &mut self.plan.outages {
+            outage.from_ms += start;
+            outage.to_ms += start;
+        }
+        if self.plan.until_ms != u64::MAX {
+            self.later(self.plan.until_ms, Task::FaultsEnd);
+        }
+    }
+
+    /// The plan in force, for those faults that the driver plays.
+    pub fn plan(&self) -> &FaultPlan {
+        &self.plan
     }
 
     /// Whether chance faults are still being injected.
