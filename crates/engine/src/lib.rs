@@ -5,12 +5,15 @@
 
 pub mod action;
 pub mod admit;
+pub mod changes;
 pub mod check;
 pub mod drain;
 pub mod facts;
 pub mod ids;
 pub mod index;
+pub mod learn;
 pub mod ledger;
+pub mod order;
 pub mod phase;
 pub mod place;
 pub mod plan;

@@ -4,7 +4,9 @@ use crate::action::Action;
 use crate::admit::{self, Admission};
 use crate::ids::{JobId, NodeName};
 use crate::index::Index;
+use crate::learn::Learned;
 use crate::ledger::{Gate, Ledger};
+use crate::order::Order;
 use crate::phase::{Left, Phase, SkipReason};
 use crate::report::{JobReport, WaitingOn};
 use crate::step;
@@ -19,6 +21,10 @@ pub struct Ctx<'a> {
     pub index: &'a Index,
     /// What came back from our own actions.
     pub ledger: &'a Ledger,
+    /// Who goes next, as of now: [`Order::follow`] was called with the same `now`.
+    pub order: &'a Order,
+    /// What earlier nodes taught.
+    pub learned: &'a Learned,
     /// Now, on the cluster's clock.
     pub now: Time,
 }
@@ -68,7 +74,7 @@ impl Plan {
     }
 }
 
-/// Decides. Costs O(nodes in hand and their pods), and O(waiting nodes) only while a slot is free.
+/// Decides. Costs O(nodes in hand and their pods).
 pub fn plan<'a>(ctx: &Ctx<'_>, syncs: impl Iterator<Item = &'a Sync>) -> Plan {
     let mut plan = Plan::default();
     for sync in syncs {

@@ -65,6 +65,11 @@ pub enum WaitingOn {
         /// The limit.
         limit: u32,
     },
+    /// A node of this zone to come back: no more of it may be in hand.
+    Zone {
+        /// The zone.
+        zone: String,
+    },
     /// The canary to succeed first.
     Canary {
         /// The node that goes first.
@@ -103,6 +108,9 @@ impl fmt::Display for WaitingOn {
             WaitingOn::Availability { out, limit } => {
                 let names: Vec<&str> = out.iter().map(NodeName::as_str).collect();
                 write!(f, "no room: {} are out already, at most {limit} may be", names.join(", "))
+            }
+            WaitingOn::Zone { zone } => {
+                write!(f, "zone {zone} has as many nodes in hand as it may have")
             }
             WaitingOn::Canary { node: Some(node) } => {
                 write!(f, "waiting for {node} to prove the configuration")

@@ -76,6 +76,14 @@ pub struct Policy {
     pub stall_timeout: Span,
     /// A node that is NotReady for longer than this costs work but no availability. 60 s.
     pub sick_after: Span,
+    /// Nodes of one zone that may be in hand at once; no limit if absent.
+    pub zone_max: Option<u32>,
+    /// Take no node while the pods of the pool would not fit on the others. Otherwise one may go, with a warning.
+    pub strict_capacity: bool,
+    /// Mark nodes that are still to do with a PreferNoSchedule taint, so that evicted pods move once.
+    pub steer: bool,
+    /// Take fewer nodes while the API server is slow or nodes do not come back.
+    pub adaptive: bool,
 }
 
 impl Default for Policy {
@@ -93,6 +101,10 @@ impl Default for Policy {
             settle: Span::secs(10),
             stall_timeout: Span::mins(24 * 60),
             sick_after: Span::secs(60),
+            zone_max: None,
+            strict_capacity: false,
+            steer: true,
+            adaptive: true,
         }
     }
 }
@@ -195,6 +207,7 @@ pub struct Sync {
     waiting: BTreeSet<NodeName>,
     holding: BTreeSet<NodeName>,
     ids: BTreeMap<NodeName, NodeId>,
+    moved: BTreeSet<NodeName>,
     proofs: u32,
     counts: Counts,
 }
@@ -229,6 +242,7 @@ impl Sync {
             waiting: BTreeSet::new(),
             holding: BTreeSet::new(),
             ids,
+            moved: BTreeSet::new(),
             proofs: 0,
             counts: Counts::default(),
         };
@@ -246,6 +260,7 @@ impl Sync {
             self.count(&old.phase, false);
             self.proofs -= u32::from(old.proves());
         }
+        self.moved.insert(name.clone());
         self.untouched.remove(&name);
         self.waiting.remove(&name);
         self.holding.remove(&name);
@@ -321,6 +336,11 @@ impl Sync {
     /// How many nodes hold a slot.
     pub fn holding_count(&self) -> u32 {
         self.holding.len() as u32
+    }
+
+    /// Nodes with a new standing since the last call.
+    pub fn take_moved(&mut self) -> BTreeSet<NodeName> {
+        std::mem::take(&mut self.moved)
     }
 
     /// How many nodes that were in service have taken this configuration well.

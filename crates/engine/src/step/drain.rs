@@ -130,10 +130,12 @@ fn move_pods(
     let give_up = if sync.spec.force { elapsed >= limit + limit } else { overdue };
     // Nothing is given back while one of our evictions is on its way.
     let busy = ctx.index.pods_on(&work.name).any(|p| ctx.ledger.pod_busy(&p.uid));
+    let (yield_after, blocked_since) = patience(ctx, sync, blocker.as_ref(), since);
+    let blocked_for = ctx.now - blocked_since;
     let yields = blocker.is_some()
         && !busy
         && !sync.spec.force
-        && elapsed >= policy.yield_after
+        && blocked_for >= yield_after
         && work.attempt == 0
         && admit::somebody_could_drain(ctx, sync);
     if (give_up && !busy) || yields {
@@ -144,8 +146,8 @@ fn move_pods(
         let end = if sync.spec.force && overdue { limit + limit } else { limit };
         plan.wake(since + end);
     }
-    if blocker.is_some() && elapsed < policy.yield_after {
-        plan.wake(since + policy.yield_after);
+    if blocker.is_some() && blocked_for < yield_after {
+        plan.wake(blocked_since + yield_after);
     }
     match blocker {
         Some(blocker) => stay(WaitingOn::Budget { blocker }),
@@ -156,6 +158,17 @@ fn move_pods(
             stay(WaitingOn::PodEnding { pods, pod })
         }
     }
+}
+
+/// How long a blocked drain keeps its slot while others could use it, and since when that counts: twice what its
+/// budget has been seen to need, from the last time that it let somebody go.
+fn patience(ctx: &Ctx<'_>, sync: &Sync, blocker: Option<&Blocker>, since: Time) -> (Span, Time) {
+    let most = sync.spec.policy.yield_after;
+    let Some(budget) = blocker.and_then(|b| b.budget.as_ref()) else {
+        return (most, since);
+    };
+    let learned = ctx.learned.recovery(budget).map_or(most, |r| most.min(r + r));
+    (learned, ctx.ledger.granted_at(budget).map_or(since, |at| at.max(since)))
 }
 
 fn ending_blocker(view: &DrainView) -> Blocker {

@@ -1,11 +1,14 @@
 //! One pool, one job, and everything that a decision may look at, set up by hand.
 
 use evenkeel_engine::action::{Action, Answer, FaultSeen};
+use evenkeel_engine::changes::Changes;
 use evenkeel_engine::check;
 use evenkeel_engine::facts::*;
 use evenkeel_engine::ids::*;
 use evenkeel_engine::index::Index;
+use evenkeel_engine::learn::Learned;
 use evenkeel_engine::ledger::Ledger;
+use evenkeel_engine::order::{Order, Sight};
 use evenkeel_engine::phase::Phase;
 use evenkeel_engine::place::{Needs, Resources};
 use evenkeel_engine::plan::{Ctx, Plan, plan};
@@ -21,6 +24,7 @@ pub struct Case {
     pub index: Index,
     pub ledger: Ledger,
     pub sync: Sync,
+    pub learned: Learned,
     pub now: Time,
     version: u64,
 }
@@ -121,7 +125,8 @@ impl Case {
         };
         let state = SyncState { status: Status::Running, accepted: Time(0), stalled_since: None };
         let sync = Sync::new(spec, state, []);
-        Self { index, ledger: Ledger::default(), sync, now: NOW, version: 1 }
+        let learned = Learned::default();
+        Self { index, ledger: Ledger::default(), sync, learned, now: NOW, version: 1 }
     }
 
     pub fn spec(mut self, change: impl FnOnce(&mut SyncSpec)) -> Self {
@@ -177,10 +182,35 @@ impl Case {
     }
 
     pub fn once(&self) -> Plan {
-        let ctx = Ctx { index: &self.index, ledger: &self.ledger, now: self.now };
-        let decided = plan(&ctx, std::iter::once(&self.sync));
+        let learned = &self.learned;
+        let sight = Sight { index: &self.index, ledger: &self.ledger, learned, now: self.now };
+        let mut order = Order::default();
+        order.follow(&sight, &Changes::default(), std::iter::once(&self.sync));
+        let decided = self.with(&order);
         check::plan(std::iter::once(&self.sync), &decided).expect("no invariant is broken");
         decided
+    }
+
+    /// Brings an order that is kept from turn to turn up to date, as the actor does.
+    pub fn follow(&mut self, order: &mut Order) {
+        let syncs = std::iter::once(&mut self.sync);
+        let changes = Changes::take(&mut self.index, &mut self.ledger, syncs);
+        self.learned.follow(&self.index, &changes, self.now);
+        let learned = &self.learned;
+        let sight = Sight { index: &self.index, ledger: &self.ledger, learned, now: self.now };
+        order.follow(&sight, &changes, std::iter::once(&self.sync));
+    }
+
+    /// Decides with such an order.
+    pub fn with(&self, order: &Order) -> Plan {
+        let ctx = Ctx {
+            index: &self.index,
+            ledger: &self.ledger,
+            order,
+            learned: &self.learned,
+            now: self.now,
+        };
+        plan(&ctx, std::iter::once(&self.sync))
     }
 
     /// Decides and stores until nothing moves, as a turn of the actor does.

@@ -4,4 +4,5 @@ mod admission;
 mod common;
 mod drain;
 mod node;
+mod order;
 mod preview;

@@ -3,7 +3,7 @@
 //! Absent on purpose: reading and writing; whoever does that names the record as well.
 
 use super::{ClusterId, JobId, NodeId, PoolId};
-use evenkeel_engine::ids::NodeName;
+use evenkeel_engine::ids::{NodeName, ObjectKey};
 
 /// Tenants, by id.
 pub fn project(project: &str) -> String {
@@ -88,6 +88,22 @@ pub fn active(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
 /// The cluster's clock.
 pub fn clock(project: &str, cluster: &ClusterId) -> String {
     format!("p/{project}/in/{cluster}/clock")
+}
+/// What has been learned of a cluster's pools (prefix).
+pub fn learned_pools(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/in/{cluster}/learned/pools/")
+}
+/// How long the parts of a node's way take in a pool.
+pub fn learned_pool(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
+    format!("p/{project}/in/{cluster}/learned/pools/{pool}")
+}
+/// What has been learned of a cluster's budgets (prefix).
+pub fn learned_budgets(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/in/{cluster}/learned/budgets/")
+}
+/// How long a budget needs until an evicted pod is made good.
+pub fn learned_budget(project: &str, cluster: &ClusterId, budget: &ObjectKey) -> String {
+    format!("p/{project}/in/{cluster}/learned/budgets/{budget}")
 }
 /// The acting replica; its create revision is the epoch.
 pub fn leader(project: &str, cluster: &ClusterId) -> String {

@@ -19,7 +19,7 @@ use evenkeel_engine::action::Action;
 use evenkeel_engine::check;
 use evenkeel_engine::facts::NodeSeen;
 use evenkeel_engine::ids::{ClusterId, NodeName};
-use evenkeel_engine::plan::{Ctx, Plan, plan};
+use evenkeel_engine::plan::{Plan, plan};
 use evenkeel_engine::sync::Sync;
 use evenkeel_engine::time::Time;
 use std::collections::BTreeMap;
@@ -228,10 +228,8 @@ impl Actor<'_> {
         let mut turns = 0;
         let decided = loop {
             let now = self.clock.now();
-            let decided = {
-                let ctx = Ctx { index: &self.state.index, ledger: &self.state.ledger, now };
-                plan(&ctx, self.state.syncs.values())
-            };
+            self.state.follow(now);
+            let decided = plan(&self.state.ctx(now), self.state.syncs.values());
             if let Err(broken) = check::plan(self.state.syncs.values(), &decided) {
                 return Err(ActorError::Broken(broken.to_string()));
             }
@@ -347,6 +345,7 @@ impl Actor<'_> {
                 Seen::BudgetGone(key) => {
                     self.state.index.lose_budget(&key);
                     self.state.ledger.forget_budget(&key);
+                    self.state.learned.forget_budget(&key);
                 }
                 Seen::Relisted(Listed::Nodes(all)) => {
                     self.enrol.stir();

@@ -3,14 +3,19 @@
 use super::state::State;
 use crate::records::{self, ClockRecord, keys};
 use crate::store::{Revision, Store, StoreError, Txn};
-use evenkeel_engine::ids::{JobId, NodeName, PoolId, TemplateRevision};
+use evenkeel_engine::ids::{JobId, NodeName, ObjectKey, PoolId, TemplateRevision};
+use evenkeel_engine::learn::Times;
 use evenkeel_engine::phase::{Left, Phase};
 use evenkeel_engine::plan::Plan;
 use evenkeel_engine::sync::{Status, SyncState, Work};
 use evenkeel_engine::time::Time;
+use std::collections::BTreeMap;
 
 /// Nodes per commit: each may write two records, and a transaction holds 128 steps.
 const WORKS_MAX: usize = 40;
+
+/// Budgets per commit of which something new is stored: they go with nodes that finish, so there is always a next one.
+const LESSONS_MAX: usize = 16;
 
 /// How a commit ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +85,17 @@ pub async fn commit(
             }
         }
     }
+    let lessons = lessons(state, works);
+    for (pool, times) in &lessons.pools {
+        let key = keys::learned_pool(&project, &cluster, pool);
+        txn = txn.put(key, records::encode(times));
+    }
+    for budget in &lessons.budgets {
+        if let Some(samples) = state.learned.recoveries(budget) {
+            let key = keys::learned_budget(&project, &cluster, budget);
+            txn = txn.put(key, records::encode(samples));
+        }
+    }
     let clock = ClockRecord { at: now, wall_ms };
     txn = txn.put(keys::clock(&project, &cluster), records::encode(&clock));
     let done = store.txn(txn).await?;
@@ -87,8 +103,36 @@ pub async fn commit(
         return stale(store, state, &leader, epoch, &touched_nodes, &touched_pools).await;
     }
     apply(state, works, states);
+    for (pool, times) in lessons.pools {
+        state.learned.restore_pool(pool, times);
+    }
+    state.learned.stored(lessons.budgets.iter());
     reread(store, state, &touched_nodes, &touched_pools).await?;
     Ok(Committed::Yes)
+}
+
+/// What is stored of what was learned, with the nodes that finish in this commit.
+#[derive(Default)]
+struct Lessons {
+    pools: BTreeMap<PoolId, Times>,
+    budgets: Vec<ObjectKey>,
+}
+
+fn lessons(state: &State, works: &[(JobId, Work)]) -> Lessons {
+    let mut lessons = Lessons::default();
+    for (job, work) in works.iter().filter(|(_, w)| matches!(w.phase, Phase::Done { .. })) {
+        let Some(sync) = state.syncs.get(job) else {
+            continue;
+        };
+        let pool = &sync.spec.pool;
+        let known = || state.learned.times(pool).cloned().unwrap_or_default();
+        lessons.pools.entry(pool.clone()).or_insert_with(known).finished(work);
+    }
+    if !lessons.pools.is_empty() {
+        let news = state.learned.unstored(LESSONS_MAX);
+        lessons.budgets = news.map(|(budget, _)| budget.clone()).collect();
+    }
+    lessons
 }
 
 /// What is durable now becomes what the next plan sees.

@@ -5,10 +5,14 @@ use crate::records::{
     self, ClockRecord, Dress, Image, JobRecord, NodeRecord, PoolRecord, RecordError, Template, keys,
 };
 use crate::store::{Event, KeyValue, Page, Revision, Store, StoreError};
-use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, PoolId};
+use evenkeel_engine::changes::Changes;
+use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, ObjectKey, PoolId};
 use evenkeel_engine::index::Index;
+use evenkeel_engine::learn::{Learned, Samples, Times};
 use evenkeel_engine::ledger::Ledger;
+use evenkeel_engine::order::{Order, Sight};
 use evenkeel_engine::phase::{Outcome, Phase};
+use evenkeel_engine::plan::Ctx;
 use evenkeel_engine::preview::drift::Parts;
 use evenkeel_engine::sync::{Sync, SyncState, Work};
 use evenkeel_engine::time::{Span, Time};
@@ -44,6 +48,10 @@ pub struct State {
     pub index: Index,
     /// What came back from actions.
     pub ledger: Ledger,
+    /// Who goes next in each job.
+    pub order: Order,
+    /// What earlier nodes taught.
+    pub learned: Learned,
     /// Jobs that run, or ended a moment ago.
     pub syncs: BTreeMap<JobId, Sync>,
     pub(super) pools: BTreeMap<PoolId, Kept<PoolRecord>>,
@@ -110,6 +118,8 @@ impl State {
             cluster: cluster.clone(),
             index: Index::default(),
             ledger: Ledger::default(),
+            order: Order::default(),
+            learned: Learned::default(),
             syncs: BTreeMap::new(),
             pools: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -123,6 +133,7 @@ impl State {
         for kv in &listing.items {
             state.take_record(kv).map_err(bad)?;
         }
+        state.learned = learned(&by_key, project, cluster).map_err(bad)?;
         let jobs = keys::jobs(project, cluster);
         for (key, kv) in by_key.range(jobs.as_str()..).take_while(|(k, _)| k.starts_with(&jobs)) {
             let job: JobRecord = records::decode(key, &kv.value).map_err(bad)?;
@@ -149,6 +160,26 @@ impl State {
             }
         }
         Ok(state)
+    }
+
+    /// Brings what decisions are made from up to date with what came since the last one.
+    pub(super) fn follow(&mut self, now: Time) {
+        let syncs = self.syncs.values_mut();
+        let changes = Changes::take(&mut self.index, &mut self.ledger, syncs);
+        self.learned.follow(&self.index, &changes, now);
+        let sight = Sight { index: &self.index, ledger: &self.ledger, learned: &self.learned, now };
+        self.order.follow(&sight, &changes, self.syncs.values());
+    }
+
+    /// What a decision looks at.
+    pub(super) fn ctx(&self, now: Time) -> Ctx<'_> {
+        Ctx {
+            index: &self.index,
+            ledger: &self.ledger,
+            order: &self.order,
+            learned: &self.learned,
+            now,
+        }
     }
 
     /// Takes one change from the store's watch; returns the job if a new one was accepted.
@@ -245,4 +276,28 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// What is stored of earlier nodes and evictions.
+fn learned(
+    by_key: &BTreeMap<&str, &KeyValue>,
+    project: &str,
+    cluster: &ClusterId,
+) -> Result<Learned, RecordError> {
+    let mut learned = Learned::default();
+    let under = |prefix: String| {
+        let from = by_key.range(prefix.as_str()..);
+        from.map_while(|(key, kv)| Some((key.strip_prefix(&*prefix)?, *kv))).collect::<Vec<_>>()
+    };
+    for (pool, kv) in under(keys::learned_pools(project, cluster)) {
+        let times: Times = records::decode(&kv.key, &kv.value)?;
+        learned.restore_pool(PoolId::new(pool), times);
+    }
+    for (budget, kv) in under(keys::learned_budgets(project, cluster)) {
+        let samples: Samples = records::decode(&kv.key, &kv.value)?;
+        if let Some((namespace, name)) = budget.split_once('/') {
+            learned.restore_budget(ObjectKey::new(namespace, name), samples);
+        }
+    }
+    Ok(learned)
 }

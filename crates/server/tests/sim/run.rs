@@ -137,6 +137,10 @@ pub fn policy(canary: bool) -> Policy {
         settle: Span::secs(3),
         stall_timeout: Span::secs(240),
         sick_after: Span::secs(20),
+        zone_max: None,
+        strict_capacity: false,
+        steer: true,
+        adaptive: true,
     }
 }
 
