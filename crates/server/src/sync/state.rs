@@ -285,19 +285,24 @@ fn learned(
     cluster: &ClusterId,
 ) -> Result<Learned, RecordError> {
     let mut learned = Learned::default();
-    let under = |prefix: String| {
-        let from = by_key.range(prefix.as_str()..);
-        from.map_while(|(key, kv)| Some((key.strip_prefix(&*prefix)?, *kv))).collect::<Vec<_>>()
-    };
-    for (pool, kv) in under(keys::learned_pools(project, cluster)) {
+    for (pool, kv) in under(by_key, &keys::learned_pools(project, cluster)) {
         let times: Times = records::decode(&kv.key, &kv.value)?;
         learned.restore_pool(PoolId::new(pool), times);
     }
-    for (budget, kv) in under(keys::learned_budgets(project, cluster)) {
+    for (budget, kv) in under(by_key, &keys::learned_budgets(project, cluster)) {
         let samples: Samples = records::decode(&kv.key, &kv.value)?;
         if let Some((namespace, name)) = budget.split_once('/') {
             learned.restore_budget(ObjectKey::new(namespace, name), samples);
         }
     }
     Ok(learned)
+}
+
+/// Records below a prefix, by the rest of their keys.
+fn under<'a>(
+    by_key: &BTreeMap<&'a str, &'a KeyValue>,
+    prefix: &str,
+) -> Vec<(&'a str, &'a KeyValue)> {
+    let all = by_key.values().copied();
+    all.filter_map(|kv| Some((kv.key.strip_prefix(prefix)?, kv))).collect()
 }
