@@ -86,16 +86,7 @@ pub async fn commit(
         }
     }
     let lessons = lessons(state, works);
-    for (pool, times) in &lessons.pools {
-        let key = keys::learned_pool(&project, &cluster, pool);
-        txn = txn.put(key, records::encode(times));
-    }
-    for budget in &lessons.budgets {
-        if let Some(samples) = state.learned.recoveries(budget) {
-            let key = keys::learned_budget(&project, &cluster, budget);
-            txn = txn.put(key, records::encode(samples));
-        }
-    }
+    txn = lessons.put(state, txn);
     let clock = ClockRecord { at: now, wall_ms };
     txn = txn.put(keys::clock(&project, &cluster), records::encode(&clock));
     let done = store.txn(txn).await?;
@@ -103,10 +94,7 @@ pub async fn commit(
         return stale(store, state, &leader, epoch, &touched_nodes, &touched_pools).await;
     }
     apply(state, works, states);
-    for (pool, times) in lessons.pools {
-        state.learned.restore_pool(pool, times);
-    }
-    state.learned.stored(lessons.budgets.iter());
+    lessons.keep(state);
     reread(store, state, &touched_nodes, &touched_pools).await?;
     Ok(Committed::Yes)
 }
@@ -116,6 +104,31 @@ pub async fn commit(
 struct Lessons {
     pools: BTreeMap<PoolId, Times>,
     budgets: Vec<ObjectKey>,
+}
+
+impl Lessons {
+    fn put(&self, state: &State, mut txn: Txn) -> Txn {
+        let (project, cluster) = (&state.project, &state.cluster);
+        for (pool, times) in &self.pools {
+            let key = keys::learned_pool(project, cluster, pool);
+            txn = txn.put(key, records::encode(times));
+        }
+        for budget in &self.budgets {
+            if let Some(samples) = state.learned.recoveries(budget) {
+                let key = keys::learned_budget(project, cluster, budget);
+                txn = txn.put(key, records::encode(samples));
+            }
+        }
+        txn
+    }
+
+    /// They are stored now.
+    fn keep(self, state: &mut State) {
+        for (pool, times) in self.pools {
+            state.learned.restore_pool(pool, times);
+        }
+        state.learned.stored(self.budgets.iter());
+    }
 }
 
 fn lessons(state: &State, works: &[(JobId, Work)]) -> Lessons {
