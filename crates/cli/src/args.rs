@@ -3,6 +3,10 @@
 //! Entry point: [`Command`].
 //! Absent on purpose: options for AK, SK and passwords; arguments of a process can be read by others.
 
+mod agent;
+
+pub use agent::{AgentCommand, AgentList, AgentOne};
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -26,6 +30,9 @@ pub enum Command {
     Node(NodeCommand),
     /// Say what a sync would do, and what stands in its way; nothing is changed
     Plan(PlanArgs),
+    /// Agents on machines that the server cannot reach over SSH
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// Bring the nodes of a pool to the configuration of the pool
     Sync(SyncArgs),
     /// Jobs, and what their scripts printed

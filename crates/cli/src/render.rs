@@ -74,6 +74,23 @@ pub(crate) fn keypairs(pairs: &[Value]) -> String {
     table(&["NAME", "FINGERPRINTS"], &rows)
 }
 
+pub(crate) fn agents(agents: &[Item]) -> String {
+    let rows: Vec<_> = agents
+        .iter()
+        .map(|agent| {
+            let (id, ago) = (agent.text("/agent"), agent.text("/lastSeenSecondsAgo"));
+            let state = match (id.as_str(), agent.text("/connected").as_str(), ago.as_str()) {
+                ("", ..) => "to be enrolled".to_owned(),
+                (_, "true", _) => "connected".to_owned(),
+                (_, _, "") => "not seen yet".to_owned(),
+                (.., ago) => format!("last seen {ago} s ago"),
+            };
+            vec![agent.name.clone(), state, agent.text("/version"), agent.text("/enrolledAt"), id]
+        })
+        .collect();
+    table(&["NODE", "STATE", "VERSION", "ENROLLED", "AGENT"], &rows)
+}
+
 fn condition<'a>(pool: &'a Item, kind: &str) -> Option<&'a Value> {
     let conditions = pool.value.pointer("/status/conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().find(|condition| text(condition, "/type") == kind)

@@ -4,6 +4,7 @@
 //! Start at [`Order`]. Deliberately absent: any effect. Secrets (password hashes, script bodies)
 //! are [`Hidden`]: they travel on stdin and never show in `Debug`.
 
+pub mod agent;
 mod answer;
 mod id;
 mod remote;

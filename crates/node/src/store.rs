@@ -1,6 +1,7 @@
 //! The state directory: where things are, durable writes, locks and the fence.
 //!
 //! ```text
+//! agent/                        credential of an agent, see agent/files.rs
 //! bin/evenkeel-node-<sha256>    pushed by the controller
 //! lock                          held while an order is accepted
 //! fence.json                    highest epoch and attempts seen
@@ -39,6 +40,12 @@ pub struct StoreError {
     path: PathBuf,
     #[source]
     source: io::Error,
+}
+
+impl StoreError {
+    pub(crate) fn new(action: &'static str, path: PathBuf, source: io::Error) -> Self {
+        Self { action, path, source }
+    }
 }
 
 impl From<StoreError> for Refusal {

@@ -11,6 +11,7 @@ mod ports;
 
 pub use bootstrap::Bootstrap;
 
+use crate::agents::Exchange;
 use crate::config::{Config, ConfigError};
 use crate::http::{self, ApiConfig, ApiState};
 use crate::kube;
@@ -64,6 +65,8 @@ pub struct Running {
     pub bootstrap: Option<Bootstrap>,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// Where calls wait for agents.
+    pub agents: Exchange,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -102,8 +105,10 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         allow_insecure_tls: config.clusters.allow_insecure_tls,
         ..kube::Options::default()
     };
+    let agents = Exchange::default();
     let book = Arc::new(book::StoreBook {
         store: store.clone(),
+        agents: agents.clone(),
         secrets: secrets.clone(),
         options: kube_options.clone(),
     });
@@ -130,11 +135,12 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         scanner: Arc::new(ports::SshScanner),
         outputs: Arc::new(ports::FileOutputs { sink: output }),
         passwords: Arc::new(ports::ShaCrypt),
+        agents: agents.clone(),
         config: Arc::new(api_config(&config)),
     };
     let (address, listener) = listen::listen(&config, http::router(state)).await?;
     let tasks = vec![tokio::spawn(clusters.run()), listener];
-    Ok(Running { address, bootstrap, store, tasks })
+    Ok(Running { address, bootstrap, store, agents, tasks })
 }
 
 /// Data directory, key file, database. A missing key file is made only where there is no database yet.

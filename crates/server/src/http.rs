@@ -1,9 +1,10 @@
 //! The HTTP API: handlers record what is wanted and answer; they never call Kubernetes or a machine.
 //!
-//! Entry points: [`router`] and [`ROUTES`], the one table of everything that is served. Every route but the two marked
+//! Entry points: [`router`] and [`ROUTES`], the one table of everything that is served. Every route but those marked
 //! [`Access::Public`] stands behind one outer layer (`gate`) that lets nobody through by default.
 //! Absent on purpose: listening, TLS, and decisions about nodes.
 
+mod agent;
 mod audit;
 mod auth;
 mod clusters;
@@ -32,6 +33,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use evenkeel_api::ErrorCode;
 use evenkeel_engine::sync::Policy;
 
+use crate::agents::Exchange;
 use crate::secrets::KeyFile;
 use crate::store::Store;
 use crate::sync::board::Board;
@@ -62,6 +64,8 @@ pub struct ApiState {
     pub outputs: Arc<dyn OutputSource>,
     /// Hashes node passwords.
     pub passwords: Arc<dyn Passwords>,
+    /// Where calls wait for agents.
+    pub agents: Exchange,
     /// Settings.
     pub config: Arc<ApiConfig>,
 }
@@ -103,6 +107,8 @@ pub enum Access {
     Public,
     /// Whoever proves an identity.
     Principal,
+    /// The agent of one node, for that node alone.
+    Agent,
 }
 
 /// One thing that is served.
@@ -145,6 +151,12 @@ enum Operation {
     PreviewUpgrade,
     DescribeJob,
     ReadOutput,
+    CreateAgentToken,
+    ListAgents,
+    RevokeAgent,
+    EnrolAgent,
+    NextAgentCall,
+    EndAgentCall,
 }
 
 macro_rules! routes {
@@ -186,6 +198,12 @@ routes! {
     "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/nodepools/{pool}/operation/upgrade/preview" Principal PreviewUpgrade;
     "GET" "/evenkeel/v1/projects/{project}/jobs/{job}" Principal DescribeJob;
     "GET" "/evenkeel/v1/projects/{project}/jobs/{job}/nodes/{node}/output" Principal ReadOutput;
+    "GET" "/evenkeel/v1/projects/{project}/clusters/{cluster}/agents" Principal ListAgents;
+    "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/agents/{node}/token" Principal CreateAgentToken;
+    "DELETE" "/evenkeel/v1/projects/{project}/clusters/{cluster}/agents/{node}" Principal RevokeAgent;
+    "POST" "/evenkeel/v1/agent/enrol" Public EnrolAgent;
+    "GET" "/evenkeel/v1/agent/calls" Agent NextAgentCall;
+    "POST" "/evenkeel/v1/agent/calls/{call}" Agent EndAgentCall;
 }
 
 impl Operation {
@@ -217,6 +235,26 @@ impl Operation {
             Self::PreviewUpgrade => on(method, nodepools::preview::preview),
             Self::DescribeJob => on(method, ext::jobs::describe),
             Self::ReadOutput => on(method, ext::output::read),
+            Self::CreateAgentToken => on(method, ext::agents::token),
+            Self::ListAgents => on(method, ext::agents::list),
+            Self::RevokeAgent => on(method, ext::agents::revoke),
+            Self::EnrolAgent => on(method, agent::enrol),
+            Self::NextAgentCall => on(method, agent::next),
+            Self::EndAgentCall => on(method, agent::answer),
+        }
+    }
+}
+
+impl Route {
+    /// Whether a path is one of this route.
+    fn fits(&self, path: &str) -> bool {
+        let (mut wanted, mut found) = (self.path.split('/'), path.split('/'));
+        loop {
+            match (wanted.next(), found.next()) {
+                (None, None) => return true,
+                (Some(wanted), Some(found)) if wanted == found || wanted.starts_with('{') => {}
+                _ => return false,
+            }
         }
     }
 }
@@ -228,6 +266,7 @@ pub fn router(state: ApiState) -> Router {
         let method = match route.method {
             "POST" => MethodFilter::POST,
             "PUT" => MethodFilter::PUT,
+            "DELETE" => MethodFilter::DELETE,
             _ => MethodFilter::GET,
         };
         router = router.route(route.path, route.operation.handler(method));

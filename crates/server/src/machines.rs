@@ -7,6 +7,7 @@
 //! it: a call that is repeated re-attaches.
 //! Deliberately absent: which node is reset, when, and how often (the engine), and the store.
 
+mod agent;
 mod brief;
 mod command;
 mod durable;
@@ -25,6 +26,7 @@ pub mod ssh;
 mod trust;
 mod webhook;
 
+pub use agent::AgentAccess;
 pub use brief::{Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
 pub use output::{FileOutput, Output, OutputKey, OutputSink, Part};
 pub use push::{BinaryError, BinarySource, NodeBinary};
@@ -356,6 +358,13 @@ impl Machines for Fleet {
             self.check_hook(hook)?;
         }
         if let Some(reimage) = brief.recipe.reimage() {
+            if matches!(brief.reach, Some(Reach::Agent(_))) {
+                return Err(Fault::permanent(format!(
+                    "node {}: its agent would not survive that its machine is reinstalled; revoke it with `evenkeel \
+                     agent revoke {0}` and let the node be reached over SSH, or take the hook out of the recipe",
+                    target.node
+                )));
+            }
             self.check_hook(&reimage.hook)?;
         }
         self.fit(&brief, &as_it_is_now(target, &brief)).await
@@ -389,7 +398,8 @@ impl Machines for Fleet {
 
 fn no_reach(target: &Target) -> Fault {
     Fault::permanent(format!(
-        "node {}: the cluster has no SSH settings; set them with `evenkeel cluster set-machines`",
+        "node {}: nothing says how its machine is reached; set SSH with `evenkeel cluster set-machines`, or enrol an \
+         agent with `evenkeel agent enrol`",
         target.node
     ))
 }

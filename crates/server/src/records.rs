@@ -3,10 +3,13 @@
 //! Every key of a tenant begins with its project, so an id of another project is a missing id. Clear-text secrets
 //! never stand here: they are [`Sealed`].
 
+mod agents;
 mod hook;
 pub mod keys;
 
 pub use hook::{Hook, Image, Reimage, Reinstalled, Webhook};
+
+pub use agents::{AgentPlace, AgentRecord, EnrolToken, EnrolledAgent};
 
 use crate::secrets::Sealed;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, PoolId, TemplateRevision};

@@ -1,10 +1,12 @@
 //! What the machines module needs to know of a job and a machine, from the store.
 
+use crate::agents::Exchange;
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::kube;
-use crate::machines::{Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
+use crate::machines::{AgentAccess, Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
 use crate::records::{
-    self, ClusterRecord, JobIndexRecord, JobRecord, MachineSettings, Recipe, Reinstalled, keys,
+    self, AgentRecord, ClusterRecord, JobIndexRecord, JobRecord, MachineSettings, Recipe,
+    Reinstalled, keys,
 };
 use crate::secrets::{KeyFile, Sealed, SecretContext};
 use crate::store::{Store, StoreError, Txn};
@@ -27,6 +29,8 @@ pub struct StoreBook {
     pub store: Arc<dyn Store>,
     /// Opens secrets.
     pub secrets: Arc<KeyFile>,
+    /// Where calls wait for agents.
+    pub agents: Exchange,
     /// How API servers may be reached.
     pub options: kube::Options,
 }
@@ -37,11 +41,13 @@ impl Book for StoreBook {
         let (project, cluster_id) = self.whereabouts(job).await?;
         let record: JobRecord = self.read(&keys::job(&project, &cluster_id, job)).await?;
         let cluster: ClusterRecord = self.read(&keys::cluster(&project, &cluster_id)).await?;
-        let reach = match &cluster.machines {
-            Some(settings) => {
+        let agent = self.agent(&project, &cluster, target).await?;
+        let reach = match (agent, &cluster.machines) {
+            (Some(agent), _) => Some(Reach::Agent(agent)),
+            (None, Some(settings)) => {
                 Some(Reach::Ssh(self.ssh(&project, &cluster_id, settings, target)?))
             }
-            None => None,
+            (None, None) => None,
         };
         let template = self.template(&project, job, &record)?;
         let joiner = match &record.recipe {
@@ -206,6 +212,26 @@ impl StoreBook {
             .await
             .map_err(|e| Fault::permanent(chain(&e)))?;
         Ok(Arc::new(api))
+    }
+
+    /// A node with an agent is reached through it.
+    async fn agent(
+        &self,
+        project: &str,
+        cluster: &ClusterRecord,
+        target: &Target,
+    ) -> Result<Option<AgentAccess>, Fault> {
+        let key = keys::agent(project, &cluster.id, &target.node_id);
+        let kv = self.store.get(&key, None).await.map_err(|e| Fault::transient(chain(&e)))?;
+        let Some(kv) = kv else { return Ok(None) };
+        let record: AgentRecord =
+            records::decode(&key, &kv.value).map_err(|e| Fault::permanent(chain(&e)))?;
+        Ok(record.agent.map(|agent| AgentAccess {
+            exchange: self.agents.clone(),
+            agent: agent.id,
+            node: target.node.to_string(),
+            public_key: cluster.machines.as_ref().map(|ssh| ssh.public_key.clone()),
+        }))
     }
 
     fn ssh(

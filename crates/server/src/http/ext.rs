@@ -1,5 +1,6 @@
 //! What CCE has no path for, under `/evenkeel/v1`.
 
+pub(super) mod agents;
 pub(super) mod clusters;
 pub(super) mod jobs;
 pub(super) mod keypairs;

@@ -2,6 +2,7 @@
 //!
 //! Everything secret is opened here for the length of one call, hidden in `Debug` and wiped on drop.
 
+use super::agent::AgentAccess;
 use crate::records::{AddressRule, Image, MachineSettings, Recipe, Reinstalled};
 use crate::sync::ports::{Fault, HostOrder, Joiner, Target};
 use async_trait::async_trait;
@@ -72,6 +73,8 @@ impl Reinstalled {
 pub enum Reach {
     /// The controller connects.
     Ssh(SshAccess),
+    /// An agent on the machine asks the controller.
+    Agent(AgentAccess),
 }
 
 impl Reach {
@@ -79,6 +82,7 @@ impl Reach {
     pub(super) fn own_key(&self) -> Option<&str> {
         match self {
             Self::Ssh(access) => Some(access.public_key.trim()),
+            Self::Agent(access) => access.public_key.as_deref().map(str::trim),
         }
     }
 
@@ -86,6 +90,7 @@ impl Reach {
     pub(super) fn ssh(&self) -> Option<&SshAccess> {
         match self {
             Self::Ssh(access) => Some(access),
+            Self::Agent(_) => None,
         }
     }
 
@@ -93,6 +98,7 @@ impl Reach {
     pub(super) fn address(&self) -> Option<&str> {
         match self {
             Self::Ssh(access) => Some(&access.address),
+            Self::Agent(_) => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Entry points: [`Link`] and [`open`]. Everything above (order, journal, output, proof) is the same for both.
 
+use super::agent::AgentLink;
 use super::brief::Reach;
 use super::host::Host;
 use super::push::{self, BinarySource};
@@ -47,5 +48,6 @@ pub(super) async fn open(reach: &Reach, binary: &BinarySource) -> Result<Host, F
         Reach::Ssh(access) => {
             Host::new(Box::new(push::ensure(access, &binary.get().await?).await?))
         }
+        Reach::Agent(access) => Host::new(Box::new(AgentLink::new(access.clone()))),
     })
 }

@@ -19,10 +19,10 @@ use tokio::sync::OnceCell;
 /// File name of the binary beside the running executable.
 const FILE_NAME: &str = "evenkeel-node";
 
-/// 3 MB in two minutes is 200 kbit/s: slower links cannot carry a reset's packages either.
+/// 6 MB in two minutes is 400 kbit/s: slower links cannot carry a reset's packages either.
 const UPLOAD_LIMIT: Duration = Duration::from_mins(2);
 
-/// Hashing 3 MB takes milliseconds; the rest is for a host that swaps.
+/// Hashing 6 MB takes milliseconds; the rest is for a host that swaps.
 const HAVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// `evenkeel-node` and its name.

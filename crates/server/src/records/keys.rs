@@ -141,3 +141,19 @@ pub fn job_indexes(project: &str, start: &str) -> String {
 pub fn job_index(project: &str, job: &JobId) -> String {
     format!("p/{project}/job-index/{job}")
 }
+/// Agents of a cluster, by node (prefix).
+pub fn agents(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/agents/{cluster}/")
+}
+/// The agent of a node.
+pub fn agent(project: &str, cluster: &ClusterId, node: &NodeId) -> String {
+    format!("p/{project}/agents/{cluster}/{node}")
+}
+/// Where an agent belongs, by its id (global: the credential names nothing else).
+pub fn agent_id(id: &str) -> String {
+    format!("agents/{id}")
+}
+/// Where an enrolment token belongs, by the SHA-256 of its text (global).
+pub fn agent_token(sha256_hex: &str) -> String {
+    format!("agent-tokens/{sha256_hex}")
+}

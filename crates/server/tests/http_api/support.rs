@@ -12,6 +12,7 @@ use evenkeel_engine::place::Resources;
 use evenkeel_engine::preview::{self, Ask};
 use evenkeel_engine::sync::Policy;
 use evenkeel_engine::time::Time;
+use evenkeel_server::agents::Exchange;
 use evenkeel_server::http::ports::{
     Foreseen, OutputChunk, OutputQuery, OutputSource, PasswordError, Passwords, PreviewError,
     Previews, RegisterError, Registered, Registrar, Scanned, Scanner,
@@ -249,6 +250,7 @@ pub struct World {
     pub store: Arc<TestStore>,
     pub board: Board,
     pub keys: Arc<KeyFile>,
+    pub agents: Exchange,
     pub router: Router,
     pub clock: Arc<AtomicI64>,
     _dir: tempfile::TempDir,
@@ -309,6 +311,7 @@ impl World {
         let clock = Arc::new(AtomicI64::new(START_MS));
         let reading = clock.clone();
         let (board, keys) = (Board::default(), Arc::new(keys));
+        let agents = Exchange::default();
         let state = ApiState {
             store: store.clone(),
             secrets: keys.clone(),
@@ -319,12 +322,14 @@ impl World {
             scanner: Arc::new(FakeScanner),
             outputs: Arc::new(FakeOutputs),
             passwords: Arc::new(RealPasswords),
+            agents: agents.clone(),
             config: Arc::new(ApiConfig {
                 region_name: "cn-north-4".into(),
                 ..ApiConfig::default()
             }),
         };
-        let world = Self { store, board, keys, router: http::router(state), clock, _dir: dir };
+        let world =
+            Self { store, board, keys, agents, router: http::router(state), clock, _dir: dir };
         world.fill().await;
         world
     }

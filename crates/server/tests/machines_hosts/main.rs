@@ -2,6 +2,7 @@
 //! hosts, and what happens when connections, hosts and people misbehave.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod agent;
 mod faults;
 mod reimage;
 mod service;

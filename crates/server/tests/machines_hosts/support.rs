@@ -283,6 +283,17 @@ impl TestHost {
         Self { dir, shared, host_key, port, machine_id: machine_id.into() }
     }
 
+    /// The host binary as a file of this host.
+    pub fn installed(&self) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.file("evenkeel-node");
+        if !path.exists() {
+            std::fs::write(&path, &node_binary().bytes).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        path
+    }
+
     /// A file that scripts of the test write to.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -396,6 +407,7 @@ impl Lab {
     pub fn access(&self, change: impl FnOnce(&mut SshAccess)) {
         self.change(|brief| match brief.reach.as_mut().unwrap() {
             Reach::Ssh(access) => change(access),
+            Reach::Agent(_) => panic!("the host has an agent"),
         });
     }
 

@@ -69,7 +69,9 @@ async fn book(dir: &std::path::Path) -> (StoreBook, u64) {
     let leader = keys::leader(PROJECT, &cluster);
     store.txn(Txn::new().put(&leader, b"me".to_vec())).await.unwrap();
     let epoch = store.get(&leader, None).await.unwrap().unwrap().create_revision;
-    let book = StoreBook { store, secrets: Arc::new(secrets), options: kube::Options::default() };
+    let agents = crate::agents::Exchange::default();
+    let options = kube::Options::default();
+    let book = StoreBook { store, secrets: Arc::new(secrets), agents, options };
     (book, epoch)
 }
 

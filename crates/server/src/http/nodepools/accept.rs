@@ -35,6 +35,8 @@ pub(super) struct Facts<'a> {
     /// Absent for `DefaultPool`.
     pub(super) pool: Option<&'a PoolRecord>,
     pub(super) nodes: &'a [NodeRecord],
+    /// Some node of the cluster is reached through an agent; the probe names those that are not.
+    pub(super) has_agents: bool,
     /// The job that holds the pool now.
     pub(super) running: Option<&'a JobRecord>,
 }
@@ -116,7 +118,7 @@ pub(super) async fn review(
     wish: &Wish,
 ) -> Result<Review, ApiError> {
     let (mut lacking, mut found) = (Vec::new(), Vec::new());
-    let recipe = check::recipe(facts.cluster, &mut lacking);
+    let recipe = check::recipe(facts.cluster, facts.has_agents, &mut lacking);
     let authorized_keys = login_keys(state, project, &wish.clear, facts, &mut found).await?;
     let snapshot = state.board.get(&facts.cluster.id);
     let view = snapshot.as_deref();

@@ -30,7 +30,11 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Whether the cluster says what a reset is and how its machines are reached.
-pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Recipe {
+pub(super) fn recipe(
+    cluster: &ClusterRecord,
+    has_agents: bool,
+    found: &mut Vec<Violation>,
+) -> Recipe {
     let way = format!("set one with `evenkeel cluster set-machines {}`", cluster.name);
     match (&cluster.recipe, &cluster.machines) {
         (None, _) => {
@@ -39,10 +43,12 @@ pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Rec
             found.push(violation.with_way_out(way));
             Recipe::None
         }
-        (Some(recipe), None) if !matches!(recipe, Recipe::Command { .. } | Recipe::None) => {
+        (Some(recipe), None)
+            if !has_agents && !matches!(recipe, Recipe::Command { .. } | Recipe::None) =>
+        {
             let violation = Violation::new(
                 "cluster",
-                "has no SSH access to its machines, which its recipe needs",
+                "has no SSH access to its machines and no agent on one, which its recipe needs",
             );
             found.push(violation.with_way_out(way));
             Recipe::None

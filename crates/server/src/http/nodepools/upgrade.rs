@@ -19,7 +19,7 @@ use crate::http::load::{self, DEFAULT_POOL, Stored};
 use crate::http::replay::{self, Remembered};
 use crate::http::{ApiState, convert, jobs};
 use crate::records::{ClusterRecord, JobIndexRecord, NodeRecord, PoolRecord, keys};
-use crate::store::{KeyValue, LeaseId, StoreError, Txn};
+use crate::store::{KeyValue, LeaseId, Page, StoreError, Txn};
 
 /// How often acceptance starts over because something that was read changed. Each loss means that another write won.
 const TRIES: usize = 8;
@@ -82,6 +82,7 @@ pub(super) struct Seen {
     /// Absent for `DefaultPool`.
     pool: Option<Stored<PoolRecord>>,
     nodes: Vec<NodeRecord>,
+    has_agents: bool,
     pub(super) running: Option<Found>,
 }
 
@@ -107,6 +108,7 @@ impl Seen {
             }
         };
         let nodes = load::list::<NodeRecord>(store, &keys::nodes(project, cluster)).await?;
+        let agents = store.list(&keys::agents(project, cluster), Page::first(1)).await?;
         Ok(Some(Self {
             membership,
             cluster: load::cluster(store, project, cluster.as_str()).await?,
@@ -115,6 +117,7 @@ impl Seen {
                 id => Some(load::pool(store, project, cluster, id).await?),
             },
             nodes: nodes.into_iter().map(|node| node.record).collect(),
+            has_agents: !agents.items.is_empty(),
             running,
         }))
     }
@@ -124,6 +127,7 @@ impl Seen {
             cluster: &self.cluster.record,
             pool: self.pool.as_ref().map(|pool| &pool.record),
             nodes: &self.nodes,
+            has_agents: self.has_agents,
             running: self.running.as_ref().map(|job| &job.record),
         }
     }
