@@ -4,6 +4,7 @@
 //! Absent on purpose: anything the product needs at run time.
 
 pub mod audit;
+pub mod bench;
 pub mod binaries;
 pub mod gobuild;
 pub mod mutants;

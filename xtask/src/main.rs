@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{audit, binaries, gobuild, mutants, paths, python, suite, testbed, tidy};
+use xtask::{audit, bench, binaries, gobuild, mutants, paths, python, suite, testbed, tidy};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tools of the Evenkeel workspace")]
@@ -38,6 +38,9 @@ enum Command {
         #[arg(long)]
         hosts: bool,
     },
+    /// Measure; see docs/benchmarks.md.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Plant defects in a copy of the workspace and demand that the suite finds each.
     Mutants {
         /// Only this one, by name.
@@ -59,6 +62,21 @@ enum Command {
         /// Nodes to look at, comma-separated; all when absent.
         #[arg(long, value_delimiter = ',')]
         nodes: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum BenchCommand {
+    /// How long a rollout takes, against its lower bound and against how others order it.
+    Rollout {
+        /// With the real engine on virtual time.
+        #[arg(long, required = true)]
+        sim: bool,
+        #[arg(long, default_value_t = 10)]
+        seeds: u32,
+        /// Random lists that look for a better schedule.
+        #[arg(long, default_value_t = 10_000)]
+        restarts: u32,
     },
 }
 
@@ -137,6 +155,10 @@ fn act(command: Command) -> Result<ExitCode> {
         }
         Command::Soak { seeds, first, .. } => {
             suite::simulate(&paths::workspace_root(), seeds, first)?
+        }
+        Command::Bench(BenchCommand::Rollout { sim: _, seeds, restarts }) => {
+            print!("{}", bench::rollout_sim(&paths::workspace_root(), seeds, restarts)?);
+            true
         }
         Command::Mutants { only } => mutants::run(&paths::workspace_root(), only.as_deref())?,
         Command::Testbed(command) => return act_on_testbed(command),

@@ -95,7 +95,9 @@ pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
     let mut taken: Vec<Work> =
         line.asides().take(ASIDES_MAX).map(|name| aside(ctx, sync, name)).collect();
     let mut zones = Zones::of(ctx, sync, line);
-    let mut wish = Wish::new(sync.counts().ok == 0);
+    // Until the configuration is proven, the fewest pods depend on it; after that, time counts.
+    let proving = sync.spec.policy.canary && !sync.spec.proven && sync.proofs() < RAMP_END;
+    let mut wish = Wish::new(proving);
     while limits.admit_out() {
         wish.service = limits.admit_available();
         wish.full = zones.full();

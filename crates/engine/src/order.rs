@@ -2,8 +2,8 @@
 //!
 //! Among nodes whose pods could all be evicted now, the one with the longest budget chain ahead of it goes first:
 //! `remaining pods x recovery / allowed at once`, the largest over its budgets; then the longest drain, then zone
-//! after zone, then the name. If all would wait, the one that stops waiting first. As long as no node has come back,
-//! the emptiest goes first: its pods have nowhere to go where they may stay.
+//! after zone, then the name. If all would wait, the one that stops waiting first. While a configuration is being
+//! proven, the emptiest goes first: the fewest pods depend on it.
 //!
 //! The entry points are [`Order::follow`], once a turn, and [`Line::best`], once per free slot. Following costs
 //! O(nodes that changed and nodes under a budget that changed its mind), never O(pool); choosing costs O(log n).

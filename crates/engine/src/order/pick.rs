@@ -10,7 +10,7 @@ use std::fmt;
 pub enum Rule {
     /// It is out of service: it costs no availability.
     OutAlready,
-    /// No node has come back yet: the fewest pods have to move twice.
+    /// The configuration is not proven yet: the fewest pods depend on it.
     Emptiest,
     /// The longest chain of evictions ahead, under this budget.
     Chain(ObjectKey),
@@ -28,7 +28,9 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Rule::OutAlready => f.write_str("chosen: it is out of service already"),
-            Rule::Emptiest => f.write_str("chosen: the emptiest, as no node has come back yet"),
+            Rule::Emptiest => {
+                f.write_str("chosen: the emptiest, as the configuration is not proven yet")
+            }
             Rule::Chain(budget) => {
                 write!(f, "chosen: can be drained now, and budget {budget} has most still to do")
             }
@@ -54,7 +56,7 @@ pub struct Choice {
 pub struct Wish {
     /// Nodes in service may be chosen; otherwise only those that are out.
     pub service: bool,
-    /// No node has come back yet.
+    /// The configuration is being proven.
     pub emptiest: bool,
     /// Zones that have no place.
     pub full: BTreeSet<Zone>,
@@ -63,7 +65,7 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// A wish that only has to know whether some node has come back.
+    /// A wish that only has to know whether the configuration is being proven.
     pub fn new(emptiest: bool) -> Self {
         Self { emptiest, ..Self::default() }
     }
