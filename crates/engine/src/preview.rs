@@ -12,6 +12,7 @@ mod rehearse;
 
 use crate::ids::{NodeName, ObjectKey, Uid};
 use crate::index::Index;
+use crate::learn::Learned;
 use crate::sync::SyncSpec;
 use crate::time::{Span, Time};
 use bounds::{Bounds, Times, Useful};
@@ -19,8 +20,8 @@ use capacity::Verdict;
 use census::{Census, Lot, at_once};
 use concern::{Concern, Places, Volumes};
 use drift::{Drift, Parts, Wanted};
-use rehearse::Turn;
-use std::collections::{BTreeMap, BTreeSet};
+use rehearse::Played;
+use std::collections::BTreeMap;
 
 /// Assumed from the end of a drain until a reset node is back, before a node of the pool has shown it: what others
 /// publish for a node of a rolling update (5 minutes).
@@ -54,6 +55,8 @@ pub struct View<'a> {
     pub index: &'a Index,
     /// Volumes that only some nodes reach.
     pub volumes: &'a Volumes,
+    /// What earlier nodes taught.
+    pub learned: &'a Learned,
     /// Now, on the cluster's clock.
     pub now: Time,
 }
@@ -164,40 +167,88 @@ pub fn preview(view: &View<'_>, ask: &Ask) -> Preview {
         });
     }
     let capacity = capacity::verdict(view.index, &census);
-    let outage = if spec.resets { RESET_GUESS } else { NO_RESET_GUESS };
-    let times =
-        Times { outage, drain: &|node| node.grace.min(STOP_GUESS), recovery: &|_| RECOVERY_GUESS };
+    let pace = Pace::of(view, spec);
+    let times = Times {
+        outage: pace.outage[1],
+        drain: &|node| pace.drain.unwrap_or(Span(u64::MAX)).min(node.grace).min(STOP_GUESS),
+        recovery: &|budget| view.learned.recovery(budget).unwrap_or(RECOVERY_GUESS),
+    };
     let slots = spec.max_unavailable;
-    let bounds = bounds::bounds(view.index, &census, &places, &capacity, &times, slots, None);
+    let zone_max = spec.policy.zone_max;
+    let bounds = bounds::bounds(view.index, &census, &places, &capacity, &times, slots, zone_max);
     let useful = bounds::useful(&bounds, &capacity, census.nodes.len() as u32, slots, ask.cap);
-    let stuck: BTreeSet<&NodeName> =
-        nodes.iter().filter(|n| n.is_blocked()).map(|n| &n.name).collect();
-    let run = rehearse::rehearse(view, spec, &census, &times, &stuck);
-    let eta = eta(&run, &bounds);
+    let run = rehearse::rehearse(view, spec, &census, &times);
+    let eta = pace.eta(&run);
     in_order(&mut nodes, run);
     Preview { trials: trials(view.index, &census), nodes, capacity, bounds, useful, eta }
 }
 
-/// The estimate. What was assumed may be off by half, or double.
-fn eta(run: &[Turn], bounds: &Bounds) -> Eta {
-    let likely = run.iter().map(|turn| turn.end).max().unwrap_or_default();
-    let floor = bounds.largest().map_or(Span(0), |bound| bound.span);
-    let low = Span(floor.0.min(likely.0) / 2);
-    Eta { low, likely, high: Span(likely.0.saturating_mul(2)), basis: Basis::Assumed }
+/// How long a node of the pool takes.
+struct Pace {
+    /// The least that a drain took, where one is known.
+    drain: Option<Span>,
+    /// From the end of the drain until it is back: hardly less, likely, hardly more.
+    outage: [Span; 3],
+    basis: Basis,
+}
+
+impl Pace {
+    fn of(view: &View<'_>, spec: &SyncSpec) -> Self {
+        let learned = view.learned.times(&spec.pool);
+        let quantile = |percent| {
+            let times = learned?;
+            Some(times.reset.quantile(percent)? + times.ready.quantile(percent)?)
+        };
+        if let (Some(times), Some(low), Some(high)) = (learned, quantile(10), quantile(90))
+            && let Some(likely) = times.outage()
+        {
+            let drain = times.drain.quantile(0);
+            return Self { drain, outage: [low, likely, high], basis: Basis::Learned };
+        }
+        // What was assumed may be off by half, or double.
+        let guess = if spec.resets { RESET_GUESS } else { NO_RESET_GUESS };
+        let outage = [Span(guess.0 / 2), guess, Span(guess.0 * 2)];
+        Self { drain: None, outage, basis: Basis::Assumed }
+    }
+
+    /// The end of the run, longer and shorter as its nodes are.
+    fn eta(&self, run: &Played) -> Eta {
+        let likely = run.end();
+        let scaled = |outage: Span| {
+            let (of, to) = (u128::from(self.outage[1].0.max(1)), u128::from(outage.0));
+            Span(u64::try_from(u128::from(likely.0) * to / of).unwrap_or(u64::MAX))
+        };
+        Eta {
+            low: scaled(self.outage[0]).min(likely),
+            likely,
+            high: scaled(self.outage[2]).max(likely),
+            basis: self.basis,
+        }
+    }
 }
 
 /// Puts the nodes into the order of the run; those that would not be taken come last.
-fn in_order(nodes: &mut Vec<NodePlan>, run: Vec<Turn>) {
+fn in_order(nodes: &mut Vec<NodePlan>, run: Played) {
     let mut left: BTreeMap<NodeName, NodePlan> =
         nodes.drain(..).map(|node| (node.name.clone(), node)).collect();
-    for turn in run {
+    for turn in run.turns {
         if let Some(mut node) = left.remove(&turn.node) {
             (node.start, node.end) = (Some(turn.start), Some(turn.end));
             node.rule = Some(turn.rule);
             nodes.push(node);
         }
     }
-    nodes.extend(left.into_values());
+    let (later, mut rest): (Vec<_>, Vec<_>) =
+        left.into_values().partition(|node| run.later.contains(&node.name));
+    for mut node in later {
+        if node.is_blocked() {
+            rest.push(node);
+        } else {
+            node.rule = Some("later, by the same rules".to_owned());
+            nodes.push(node);
+        }
+    }
+    nodes.extend(rest);
 }
 
 /// The hardest evictions: budgets that allow the least, then those with the most to let go.

@@ -145,6 +145,8 @@ async fn a_whole_cluster_is_previewed_and_nothing_is_touched() {
 
     assert_eq!(server.store.revision().await.unwrap(), revision, "the store was written to");
     let world = world.lock().unwrap();
-    assert_eq!(world.resource_version(), version, "the cluster was written to");
+    // Kubelets renew their Leases meanwhile; nodes, pods and budgets stay as they are.
+    let changes = world.events_since(version).unwrap();
+    assert!(changes.is_empty(), "the cluster was written to: {changes:?}");
     assert!(world.history.is_empty(), "{:?}", world.history);
 }

@@ -5,6 +5,10 @@ use crate::ids::{NodeName, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+/// Budgets with chains of the same length that are compared for one choice. A large cluster has thousands of alike
+/// budgets, and which of them goes first matters little.
+const EQUAL_MAX: usize = 16;
+
 /// Why this node and no other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -136,11 +140,14 @@ impl Line {
             return best.map(|(_, r)| Choice { node: r.2.clone(), rule: Rule::Emptiest });
         }
         let mut best: Option<(std::cmp::Reverse<crate::time::Span>, &Rank, &ObjectKey)> = None;
+        let mut equal = 0;
         for (chain, key) in &self.chains {
-            if best.as_ref().is_some_and(|(longest, ..)| longest != chain) {
+            if equal == EQUAL_MAX || best.as_ref().is_some_and(|(longest, ..)| longest != chain) {
                 break;
             }
-            if let Some(rank) = self.head(wish, Some(key))
+            let head = self.head(wish, Some(key));
+            equal += usize::from(head.is_some());
+            if let Some(rank) = head
                 && best.as_ref().is_none_or(|(_, other, _)| rank < *other)
             {
                 best = Some((*chain, rank, key));

@@ -111,7 +111,7 @@ pub fn census<'a>(
     census
 }
 
-fn look<'a>(pod: &'a PodSeen, budgets: &[&'a BudgetSeen], force: bool) -> PodView<'a> {
+pub(super) fn look<'a>(pod: &'a PodSeen, budgets: &[&'a BudgetSeen], force: bool) -> PodView<'a> {
     let lot = match drain::classify(pod, budgets, force) {
         Disposition::Stays(_) => Lot::Stays,
         Disposition::Ending => Lot::Ending,

@@ -1,18 +1,24 @@
-//! Plays the run in virtual time: who is taken when, and when it would be back.
+//! Plays the run in virtual time, with the run's own admission and order: who is taken when, and when it would be back.
 //!
 //! Pods that leave are made good elsewhere and are not moved twice; nothing fails. Budgets let go what they allow, and
-//! take back what was evicted after their recovery time.
+//! take back what was evicted after their recovery time. Nodes whose drain cannot end are not taken.
 
 use super::View;
 use super::bounds::Times;
 use super::census::{Census, Lot, at_once};
-use crate::admit::RAMP_END;
-use crate::ids::{NodeName, ObjectKey};
-use crate::sync::SyncSpec;
-use crate::time::Span;
+use crate::admit::{self, Admission};
+use crate::changes::Changes;
+use crate::facts::BudgetSeen;
+use crate::ids::{NodeName, ObjectKey, Uid};
+use crate::index::Index;
+use crate::ledger::Ledger;
+use crate::order::{Order, Sight};
+use crate::phase::{Left, Phase};
+use crate::plan::Ctx;
+use crate::sync::{Status, Sync, SyncSpec, SyncState, Work};
+use crate::time::{Span, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
-use std::sync::Arc;
 
 /// One node's turn.
 #[derive(Clone, Debug)]
@@ -23,243 +29,256 @@ pub(super) struct Turn {
     pub(super) rule: String,
 }
 
+/// Turns that are played; what comes after them goes on at the same pace. A page shows a dozen, a preview has to be
+/// there within a second, and a thousand nodes show every phase of a run.
+pub(super) const PLAYED_MAX: usize = 1000;
+
+/// A run as far as it was played.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Played {
+    pub(super) turns: Vec<Turn>,
+    /// Nodes whose turn would come later.
+    pub(super) later: BTreeSet<NodeName>,
+}
+
+impl Played {
+    /// When the last node would be back.
+    pub(super) fn end(&self) -> Span {
+        let end = self.turns.iter().map(|turn| turn.end).max().unwrap_or_default();
+        let all = (self.turns.len() + self.later.len()) as u64;
+        Span(end.0.saturating_mul(all) / (self.turns.len() as u64).max(1))
+    }
+}
+
 /// What happens next.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Next {
     /// A budget has one more to give.
-    Recovered(usize),
+    Recovered(ObjectKey),
     /// A node is back.
-    Back(usize),
+    Back(NodeName),
 }
 
-struct Budget {
-    /// Nodes that are still to do, by how many of their pods it has to let go.
-    line: BTreeMap<u32, Vec<usize>>,
-    room: u32,
-    most: u32,
-    recovery: Span,
-    /// Nodes with pods that wait for it.
-    queue: VecDeque<usize>,
+/// A node that is being drained.
+struct Drain {
+    work: Work,
+    /// Pods that wait for a budget.
+    left: u32,
 }
 
-struct Place {
-    name: NodeName,
-    zone: Option<Arc<str>>,
-    available: bool,
-    pods: usize,
-    /// Budgets, and the pods that each still has to let go.
-    needs: Vec<(usize, u32)>,
-    drain: Span,
-    drained: bool,
-    /// Its place in the order, all else being equal.
-    rank: usize,
-    /// How many of its budgets have no room for all of its pods.
-    blocks: u32,
-    taken: bool,
+struct Run<'a> {
+    start: Time,
+    now: Time,
+    index: Index,
+    sync: Sync,
+    times: &'a Times<'a>,
+    drains: BTreeMap<NodeName, Drain>,
+    least: BTreeMap<NodeName, Span>,
+    /// Pods that wait, by their budget.
+    queues: BTreeMap<ObjectKey, VecDeque<(NodeName, Uid)>>,
+    next: BinaryHeap<Reverse<(Time, Next)>>,
+    turns: Vec<Turn>,
+    turn_of: BTreeMap<NodeName, usize>,
 }
 
-struct Run {
-    now: Span,
-    /// Nodes that are still to do: whether they would wait, rank, node.
-    line: BTreeSet<(bool, usize, usize)>,
-    places: Vec<Place>,
-    budgets: Vec<Budget>,
-    next: BinaryHeap<Reverse<(Span, Next)>>,
-    outage: Span,
-}
-
-/// Plays it. Nodes in `stuck` are not taken: their drains cannot end.
+/// Plays it.
 pub(super) fn rehearse(
     view: &View<'_>,
     spec: &SyncSpec,
     census: &Census<'_>,
     times: &Times<'_>,
-    stuck: &BTreeSet<&NodeName>,
-) -> Vec<Turn> {
-    let mut run = Run::new(view, census, times, stuck);
-    let (mut held, mut proofs) = (0, if spec.proven { RAMP_END } else { 0 });
-    let mut turns: Vec<Turn> = Vec::new();
-    let mut turn_of: BTreeMap<usize, usize> = BTreeMap::new();
+) -> Played {
+    let mut run = Run::new(view, spec, census, times);
+    let (mut order, mut ledger) = (Order::default(), Ledger::default());
     loop {
-        let ramp = match proofs {
-            _ if !spec.policy.canary => spec.max_unavailable,
-            0 => 1,
-            n if n < RAMP_END => 2,
-            _ => spec.max_unavailable,
+        if run.turns.len() >= PLAYED_MAX {
+            return run.cut_short();
+        }
+        let changes = Changes::take(&mut run.index, &mut ledger, std::iter::once(&mut run.sync));
+        let (index, now) = (&run.index, run.now);
+        let sight = Sight { index, ledger: &ledger, learned: view.learned, now };
+        order.follow(&sight, &changes, std::iter::once(&run.sync));
+        let ctx = Ctx { index, ledger: &ledger, order: &order, learned: view.learned, now };
+        let wake = match admit::next(&ctx, &run.sync) {
+            Admission::Take(works) => {
+                works.into_iter().for_each(|work| run.take(work));
+                continue;
+            }
+            Admission::Nobody(_, wake) => wake.filter(|at| *at > run.now),
         };
-        while held < ramp.min(spec.max_unavailable)
-            && let Some((place, rule)) = run.choose()
-        {
-            held += 1;
-            turn_of.insert(place, turns.len());
-            let (node, start) = (run.places[place].name.clone(), run.now);
-            turns.push(Turn { node, start, end: start, rule: rule.to_owned() });
-            run.take(place);
+        let next_at = run.next.peek().map(|Reverse((at, _))| *at);
+        if let Some(at) = wake.filter(|at| next_at.is_none_or(|next| *at < next)) {
+            run.now = at;
+            continue;
         }
         let Some(Reverse((at, next))) = run.next.pop() else {
-            break;
+            return Played { turns: run.turns, later: BTreeSet::new() };
         };
-        run.now = at;
-        match next {
-            Next::Recovered(budget) => run.recovered(budget),
-            Next::Back(place) => {
-                held -= 1;
-                proofs += u32::from(run.places[place].available);
-                if let Some(turn) = turn_of.get(&place) {
-                    turns[*turn].end = at;
-                }
-            }
-        }
+        run.happens(at, next);
     }
-    turns
 }
 
-impl Run {
-    fn new(
-        view: &View<'_>,
-        census: &Census<'_>,
-        times: &Times<'_>,
-        stuck: &BTreeSet<&NodeName>,
-    ) -> Self {
-        let mut budgets: Vec<Budget> = Vec::new();
-        let mut known: BTreeMap<&ObjectKey, usize> = BTreeMap::new();
-        let mut places = Vec::new();
-        for node in census.nodes.iter().filter(|node| !stuck.contains(&node.name)) {
-            let mut needs: BTreeMap<usize, u32> = BTreeMap::new();
-            for pod in node.pods.iter().filter(|pod| pod.lot == Lot::Moves && pod.pod.ready) {
-                let Some(budget) = pod.budget else {
-                    continue;
-                };
-                let index = *known.entry(&budget.key).or_insert_with(|| {
-                    budgets.push(Budget {
-                        line: BTreeMap::new(),
-                        room: budget.allowed.max(0) as u32,
-                        most: at_once(budget).max(1),
-                        recovery: (times.recovery)(&budget.key),
-                        queue: VecDeque::new(),
-                    });
-                    budgets.len() - 1
-                });
-                *needs.entry(index).or_default() += 1;
-            }
-            let seen = view.index.node(&node.name).map(|entry| &entry.seen);
-            places.push(Place {
-                name: node.name.clone(),
-                zone: seen.and_then(|seen| seen.zone.clone()),
-                available: seen.is_none_or(|seen| seen.available()),
-                pods: node.pods.iter().filter(|pod| pod.lot == Lot::Moves).count(),
-                needs: needs.into_iter().collect(),
-                drain: (times.drain)(node),
-                drained: false,
-                rank: 0,
-                blocks: 0,
-                taken: false,
-            });
-        }
-        let mut run = Run {
-            now: Span(0),
-            line: BTreeSet::new(),
-            places,
-            budgets,
+impl<'a> Run<'a> {
+    fn new(view: &View<'_>, spec: &SyncSpec, census: &Census<'_>, times: &'a Times<'a>) -> Self {
+        let accepted = view.now;
+        let state = SyncState { status: Status::Running, accepted, stalled_since: None };
+        let mut run = Self {
+            start: view.now,
+            now: view.now,
+            index: view.index.clone(),
+            sync: Sync::new(spec.clone(), state, []),
+            times,
+            drains: BTreeMap::new(),
+            least: census.nodes.iter().map(|n| (n.name.clone(), (times.drain)(n))).collect(),
+            queues: BTreeMap::new(),
             next: BinaryHeap::new(),
-            outage: times.outage,
+            turns: Vec::new(),
+            turn_of: BTreeMap::new(),
         };
-        run.line_up();
         // A budget that is below what it usually allows is on its way back.
-        for index in 0..run.budgets.len() {
-            let budget = &run.budgets[index];
-            for _ in budget.room..budget.most {
-                let at = budget.recovery;
-                run.next.push(Reverse((at, Next::Recovered(index))));
+        for key in census.budgets.keys() {
+            let Some(budget) = view.index.budget(key) else {
+                continue;
+            };
+            for _ in budget.allowed.max(0) as u32..at_once(budget) {
+                run.later((times.recovery)(key), Next::Recovered(key.clone()));
             }
         }
         run
     }
 
-    /// Puts every node into the line.
-    fn line_up(&mut self) {
-        let mut order: Vec<usize> = (0..self.places.len()).collect();
-        order.sort_by_key(|index| {
-            let place = &self.places[*index];
-            let pods = if place.available { 1 + place.pods } else { 0 };
-            (pods, &place.zone, &place.name)
-        });
-        for (rank, index) in order.into_iter().enumerate() {
-            let needs = self.places[index].needs.clone();
-            let mut blocks = 0;
-            for (budget, pods) in needs {
-                let budget = &mut self.budgets[budget];
-                budget.line.entry(pods).or_default().push(index);
-                blocks += u32::from(pods > budget.room);
-            }
-            let place = &mut self.places[index];
-            (place.rank, place.blocks) = (rank, blocks);
-            self.line.insert((blocks > 0, rank, index));
+    fn later(&mut self, span: Span, next: Next) {
+        self.next.push(Reverse((self.now + span, next)));
+    }
+
+    fn happens(&mut self, at: Time, next: Next) {
+        self.now = at;
+        match next {
+            Next::Recovered(budget) => self.recovered(&budget),
+            Next::Back(node) => self.back(&node),
         }
     }
 
-    fn choose(&mut self) -> Option<(usize, &'static str)> {
-        let (waits, _, place) = self.line.pop_first()?;
-        self.places[place].taken = true;
-        let rule = if waits { "all would wait for a budget" } else { "can be drained now" };
-        Some((place, rule))
-    }
-
-    /// A budget has more or less room: nodes whose pods it now lets go all, or no longer does, change sides.
-    fn set_room(&mut self, budget: usize, room: u32) {
-        let before = std::mem::replace(&mut self.budgets[budget].room, room);
-        let turned = self.budgets[budget].line.get(&before.max(room)).cloned().unwrap_or_default();
-        for index in turned {
-            let place = &mut self.places[index];
-            if place.taken {
-                continue;
-            }
-            self.line.remove(&(place.blocks > 0, place.rank, index));
-            place.blocks = if room > before { place.blocks - 1 } else { place.blocks + 1 };
-            self.line.insert((place.blocks > 0, place.rank, index));
+    /// Takes nobody any more, and lets those in hand come back.
+    fn cut_short(mut self) -> Played {
+        while let Some(Reverse((at, next))) = self.next.pop() {
+            self.happens(at, next);
         }
+        let (index, named) = (&self.index, self.sync.spec.named);
+        let kept = |name: &&NodeName| {
+            let held = index.node(name).is_none_or(|entry| entry.seen.hold);
+            held || (!named && admit::cordoned_by_others(index, name))
+        };
+        let later = self.sync.untouched().iter().filter(|name| !kept(name)).cloned().collect();
+        Played { turns: self.turns, later }
     }
 
-    fn take(&mut self, place: usize) {
-        for slot in 0..self.places[place].needs.len() {
-            let (budget, pods) = self.places[place].needs[slot];
-            let granted = pods.min(self.budgets[budget].room);
-            for _ in 0..granted {
-                self.grant(budget);
+    /// A node is taken, or set aside for good.
+    fn take(&mut self, mut work: Work) {
+        if !matches!(work.phase, Phase::Claiming { .. }) {
+            if let Phase::Waiting { cause, .. } = work.phase {
+                work.phase = Phase::Failed { at: self.now, cause, left: Left::InService };
             }
-            self.places[place].needs[slot].1 = pods - granted;
-            for _ in granted..pods {
-                self.budgets[budget].queue.push_back(place);
-            }
+            return self.sync.put(work);
         }
-        self.settle(place);
+        let node = work.name.clone();
+        let rule = work.log.last().map(|line| line.note.clone()).unwrap_or_default();
+        let start = self.now - self.start;
+        self.turn_of.insert(node.clone(), self.turns.len());
+        self.turns.push(Turn { node: node.clone(), start, end: start, rule });
+        work.phase = Phase::Draining { since: self.now, cordoned: true };
+        self.sync.put(work.clone());
+        self.set_service(&node, true);
+        self.drains.insert(node.clone(), Drain { work, left: 0 });
+        let pods: Vec<Uid> = self.index.pods_on(&node).map(|pod| pod.uid.clone()).collect();
+        for uid in pods {
+            self.ask(&node, &uid);
+        }
+        self.settle(&node);
     }
 
-    fn grant(&mut self, budget: usize) {
-        self.set_room(budget, self.budgets[budget].room - 1);
-        let at = self.now + self.budgets[budget].recovery;
-        self.next.push(Reverse((at, Next::Recovered(budget))));
-    }
-
-    fn recovered(&mut self, budget: usize) {
-        self.set_room(budget, self.budgets[budget].room + 1);
-        let Some(place) = self.budgets[budget].queue.pop_front() else {
+    /// A pod is to leave: at once, or when its budget lets it.
+    fn ask(&mut self, node: &NodeName, uid: &Uid) {
+        let Some(pod) = self.index.pod(uid) else {
             return;
         };
-        self.grant(budget);
-        if let Some(need) = self.places[place].needs.iter_mut().find(|(b, _)| *b == budget) {
-            need.1 -= 1;
+        let budgets: Vec<&BudgetSeen> = self.index.budgets_of(pod).collect();
+        let look = super::census::look(pod, &budgets, self.sync.spec.force);
+        match (look.lot, look.budget.filter(|_| pod.ready).map(|b| b.key.clone())) {
+            (Lot::Stays, _) => {}
+            (Lot::Moves, Some(budget)) => {
+                self.queues
+                    .entry(budget.clone())
+                    .or_default()
+                    .push_back((node.clone(), uid.clone()));
+                if let Some(drain) = self.drains.get_mut(node) {
+                    drain.left += 1;
+                }
+                self.grant(&budget);
+            }
+            _ => self.index.lose_pod(uid),
         }
-        self.settle(place);
     }
 
-    /// Once the last pod has been let go, the node is on its way.
-    fn settle(&mut self, index: usize) {
-        let place = &mut self.places[index];
-        if !place.drained && place.needs.iter().all(|(_, pods)| *pods == 0) {
-            place.drained = true;
-            let at = self.now + place.drain + self.outage;
-            self.next.push(Reverse((at, Next::Back(index))));
+    /// A budget lets the next pod go, if it allows one.
+    fn grant(&mut self, key: &ObjectKey) {
+        let Some(mut budget) = self.index.budget(key).filter(|b| b.allowed > 0).cloned() else {
+            return;
+        };
+        let Some((node, uid)) = self.queues.get_mut(key).and_then(VecDeque::pop_front) else {
+            return;
+        };
+        budget.allowed -= 1;
+        budget.healthy -= 1;
+        self.index.see_budget(budget);
+        self.index.lose_pod(&uid);
+        self.later((self.times.recovery)(key), Next::Recovered(key.clone()));
+        if let Some(drain) = self.drains.get_mut(&node) {
+            drain.left -= 1;
+        }
+        self.settle(&node);
+    }
+
+    fn recovered(&mut self, key: &ObjectKey) {
+        if let Some(mut budget) = self.index.budget(key).cloned() {
+            budget.allowed += 1;
+            budget.healthy += 1;
+            self.index.see_budget(budget);
+            self.grant(key);
+        }
+    }
+
+    /// Once its last pod was let go, a node is on its way.
+    fn settle(&mut self, node: &NodeName) {
+        let Some(mut drain) = self.drains.remove(node) else {
+            return;
+        };
+        if drain.left > 0 {
+            self.drains.insert(node.clone(), drain);
+            return;
+        }
+        drain.work.phase = Phase::Resetting { since: self.now };
+        drain.work.attempt = 1;
+        self.sync.put(drain.work);
+        let least = self.least.get(node).copied().unwrap_or_default();
+        self.later(least + self.times.outage, Next::Back(node.clone()));
+    }
+
+    fn back(&mut self, node: &NodeName) {
+        if let Some(mut work) = self.sync.work(node).cloned() {
+            work.phase = Phase::Done { at: self.now };
+            self.sync.put(work);
+        }
+        self.set_service(node, false);
+        if let Some(turn) = self.turn_of.get(node) {
+            self.turns[*turn].end = self.now - self.start;
+        }
+    }
+
+    fn set_service(&mut self, node: &NodeName, out: bool) {
+        if let Some(mut seen) = self.index.node(node).map(|entry| entry.seen.clone()) {
+            seen.unschedulable = out;
+            self.index.see_node(seen, self.now);
         }
     }
 }

@@ -24,7 +24,7 @@ fn look(case: &Case, volumes: &Volumes) -> Preview {
         cap: 20,
         carried: BTreeMap::new(),
     };
-    preview(&View { index: &case.index, volumes, now: case.now }, &ask)
+    preview(&View { index: &case.index, volumes, learned: &case.learned, now: case.now }, &ask)
 }
 
 fn see(case: &Case) -> Preview {
@@ -369,4 +369,19 @@ fn the_run_is_played_through() {
         spec.targets = vec![TargetNode { id: NodeId::new("x"), name: name(9) }];
     });
     assert_eq!(see(&nobody).nodes.len(), 1, "a node that is gone is still named");
+}
+
+/// A large pool is played in part and goes on at the same pace.
+#[test]
+fn the_run_of_a_large_pool_is_cut_short() {
+    let case = Case::new(1040, 20);
+    let found = see(&case);
+    let played = found.nodes.iter().filter(|node| node.start.is_some()).count();
+    assert_eq!((found.nodes.len(), played), (1040, 1000));
+    assert!(
+        found.nodes[1000..]
+            .iter()
+            .all(|node| node.rule.as_deref() == Some("later, by the same rules"))
+    );
+    assert_eq!(found.eta.likely.as_secs(), 52 * EMPTY_S);
 }

@@ -49,9 +49,9 @@ impl Previews for Foresight {
                 Volumes::new()
             }
         };
-        let (index, now) = (glimpse.index, glimpse.now);
+        let (index, learned, now) = (glimpse.index, glimpse.learned, glimpse.now);
         let worked = tokio::task::spawn_blocking(move || {
-            let view = View { index: &index, volumes: &volumes, now };
+            let view = View { index: &index, volumes: &volumes, learned: &learned, now };
             let made = preview::preview(&view, &ask);
             let zone = |name| index.node(name).and_then(|entry| entry.seen.zone.clone());
             let names = made.nodes.iter().map(|node| &node.name);

@@ -199,9 +199,14 @@ impl Actor<'_> {
                     }
                 }
                 Some(answer) = asked.recv() => {
-                    let (index, now) = (self.state.index.clone(), self.clock.now());
+                    let glimpse = Glimpse {
+                        index: self.state.index.clone(),
+                        learned: self.state.learned.clone(),
+                        now: self.clock.now(),
+                        kube: self.setup.kube.clone(),
+                    };
                     // Whoever asked may have gone.
-                    let _ = answer.send(Glimpse { index, now, kube: self.setup.kube.clone() });
+                    let _ = answer.send(glimpse);
                 }
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
                 () = tokio::time::sleep_until(until) => {}

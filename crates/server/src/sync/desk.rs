@@ -6,6 +6,7 @@
 use super::ports::Cluster;
 use evenkeel_engine::ids::ClusterId;
 use evenkeel_engine::index::Index;
+use evenkeel_engine::learn::Learned;
 use evenkeel_engine::time::Time;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub struct Glimpse {
     /// The cluster.
     pub index: Index,
+    /// What earlier nodes taught.
+    pub learned: Learned,
     /// Now, on the cluster's clock.
     pub now: Time,
     /// Its API server.

@@ -96,8 +96,9 @@ impl Previews for FakePreviews {
         if ask.spec.max_unavailable == 19 {
             return Err(PreviewError::NotSeen("the API server's watches are down".into()));
         }
-        let (index, volumes) = (Default::default(), Default::default());
-        let view = preview::View { index: &index, volumes: &volumes, now: Time(0) };
+        let (index, volumes, learned) = Default::default();
+        let view =
+            preview::View { index: &index, volumes: &volumes, learned: &learned, now: Time(0) };
         Ok(Foreseen {
             preview: preview::preview(&view, &ask),
             trials: Vec::new(),
