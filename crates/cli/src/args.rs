@@ -194,6 +194,9 @@ pub struct SetMachines {
     /// Command that has to exist on the machine; repeat it for more (recipe script)
     #[arg(long = "needs", value_name = "COMMAND", help_heading = RECIPE)]
     pub needs: Vec<String>,
+    /// Both scripts may be run again when their machine was rebooted in the middle (recipe script)
+    #[arg(long, help_heading = RECIPE)]
+    pub resume: bool,
     /// HOST:PORT at which machines reach the API server (recipe kubeadm) [default: as in the kubeconfig]
     #[arg(long, value_name = "HOST:PORT", help_heading = RECIPE)]
     pub join_endpoint: Option<String>,

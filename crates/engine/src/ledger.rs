@@ -184,12 +184,19 @@ impl Ledger {
         }
     }
 
-    /// Progress of an order, while its action is still under way: the machine can be reached.
+    /// Progress of an order, while its action is still under way. But for [`HostState::Given`] it shows that the
+    /// machine can be reached.
     pub fn progress(&mut self, action: &Action, state: HostState) {
-        if let Action::Host { node, attempt, stage, .. } = action {
-            self.hosts.insert((node.clone(), *attempt, *stage), state);
-            self.trouble.remove(&action.key());
+        let Action::Host { node, attempt, stage, .. } = action else {
+            return;
+        };
+        let order = (node.clone(), *attempt, *stage);
+        if let HostState::Given { .. } = state {
+            self.hosts.entry(order).or_insert(state);
+            return;
         }
+        self.hosts.insert(order, state);
+        self.trouble.remove(&action.key());
     }
 
     /// An action ended. `budget_version` is the version of the pod's budget now, for evictions.

@@ -149,10 +149,15 @@ pub enum Heartbeat {
     NotNeeded,
     /// The first reading of the Lease becomes the baseline (no host clock is known).
     Baseline,
-    /// A renewal later than this, by the host's own clock (ms since the epoch).
+    /// A renewal soon after this, by the host's own clock (ms since the epoch).
     After {
-        /// The end of the install step, or the baseline.
+        /// The end of the install step.
         host_ms: i64,
+    },
+    /// Any other renewal than this one, which was read after the reset: holds whatever the host's clock does.
+    Other {
+        /// The renewal that was read.
+        than_ms: i64,
     },
     /// It was seen.
     Seen,

@@ -102,6 +102,9 @@ pub struct Command {
     pub script: Hidden,
     /// TERM to the whole process group after this many seconds, KILL ten seconds later.
     pub time_limit_s: u64,
+    /// Its author declares it idempotent: a host that was rebooted while it ran runs it again.
+    #[serde(default)]
+    pub resume: bool,
 }
 
 /// A script of the pool's template, as CCE clients send it.
@@ -263,12 +266,12 @@ impl Order {
 impl Step {
     /// A teardown command of the recipe.
     pub fn teardown(script: impl Into<Hidden>, time_limit_s: u64) -> Self {
-        Self::Teardown(Command { script: script.into(), time_limit_s })
+        Self::Teardown(Command { script: script.into(), time_limit_s, resume: false })
     }
 
     /// An install command of the recipe.
     pub fn install(script: impl Into<Hidden>, time_limit_s: u64) -> Self {
-        Self::Install(Command { script: script.into(), time_limit_s })
+        Self::Install(Command { script: script.into(), time_limit_s, resume: false })
     }
 
     /// The pool's pre-install script with the documented limit.
@@ -281,6 +284,25 @@ impl Step {
     pub fn post_install(script_b64: impl Into<Hidden>) -> Self {
         let script_b64 = script_b64.into();
         Self::PostInstall(Script { script_b64, time_limit_s: POST_INSTALL_LIMIT_S })
+    }
+
+    /// The same step; a command is run again after a reboot of its host in the middle, if `yes`.
+    #[must_use]
+    pub fn resuming(mut self, yes: bool) -> Self {
+        if let Self::Teardown(command) | Self::Install(command) = &mut self {
+            command.resume = yes;
+        }
+        self
+    }
+
+    /// Whether the step may be run again after a reboot in the middle of it. Setting a login twice is
+    /// setting it once; scripts of the pool run once per attempt, whatever happens.
+    pub fn resumes(&self) -> bool {
+        match self {
+            Self::Teardown(command) | Self::Install(command) => command.resume,
+            Self::Login(_) => true,
+            Self::PreInstall(_) | Self::PostInstall(_) => false,
+        }
     }
 
     /// The name used in progress, journal and on the wire.

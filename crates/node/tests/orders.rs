@@ -7,13 +7,8 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use common::*;
 use evenkeel_node::protocol::*;
-
-fn b64(text: &str) -> Hidden {
-    STANDARD.encode(text).into()
-}
 
 #[test]
 fn steps_run_in_order_in_a_clean_environment_and_output_reads_from_any_offset() {

@@ -124,6 +124,7 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         wall: wall.clone(),
         options: kube_options.clone(),
         points,
+        retention: config.retention(),
     };
     let state = ApiState {
         store: store.clone(),
@@ -202,10 +203,15 @@ pub async fn backup(data_dir: PathBuf, to: PathBuf) -> anyhow::Result<()> {
 }
 
 /// Puts a backup where there is no database yet.
+///
+/// Its revisions, which are the epochs that hosts compare, go on at the wall clock in microseconds: above every
+/// revision that the backed up store or an earlier restore of it has reached since.
 pub async fn restore(from: PathBuf, data_dir: PathBuf) -> anyhow::Result<()> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let floor = u64::try_from(since.as_micros())?;
     tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data_dir)?;
-        SqliteStore::restore(&from, &data_dir.join("evenkeel.db"))?;
+        SqliteStore::restore(&from, &data_dir.join("evenkeel.db"), floor)?;
         Ok(())
     })
     .await?

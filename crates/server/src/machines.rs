@@ -93,16 +93,6 @@ impl Fleet {
         }
     }
 
-    /// Removes what is kept of a job: outputs, the journal of commands, which orders hosts had. For jobs that have ended and are
-    /// removed from the store.
-    pub async fn forget(&self, job: &JobId) -> std::io::Result<()> {
-        self.output.forget(job).await?;
-        self.given.forget(job).await?;
-        self.webhooks.forget(job).await?;
-        self.reimages.forget(job).await?;
-        self.commands.forget(job).await
-    }
-
     async fn on_host(
         &self,
         order: &HostOrder,
@@ -312,7 +302,9 @@ impl Fleet {
 
 fn kubeadm_teardown(brief: &Brief) -> Step {
     let (settings, limit_s) = kubeadm_settings(&brief.recipe);
-    Step::teardown(kubeadm::teardown(settings, brief.template.retain_volumes), limit_s)
+    let script = kubeadm::teardown(settings, brief.template.retain_volumes);
+    // `kubeadm reset` and the deletions after it find less to do the second time.
+    Step::teardown(script, limit_s).resuming(true)
 }
 
 fn kubeadm_settings(recipe: &Recipe) -> (kubeadm::Settings<'_>, u64) {
@@ -393,6 +385,19 @@ impl Machines for Fleet {
                 self.by_command(&order, &id, &brief, hook, *limit_s, &progress).await
             }
         }
+    }
+
+    async fn forget(&self, job: &JobId) -> Result<(), Fault> {
+        let forget = async {
+            self.output.forget(job).await?;
+            self.given.forget(job).await?;
+            self.webhooks.forget(job).await?;
+            self.reimages.forget(job).await?;
+            self.commands.forget(job).await
+        };
+        forget.await.map_err(|source: std::io::Error| {
+            ssh::transient(format!("the files of job {job} cannot be removed"), source)
+        })
     }
 }
 

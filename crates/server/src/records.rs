@@ -211,6 +211,9 @@ pub enum Recipe {
         /// What reinstalls the machine in between.
         #[serde(default)]
         reimage: Option<Reimage>,
+        /// Both may be run again when their host was rebooted in the middle: their author says so.
+        #[serde(default)]
+        resume: bool,
     },
     /// `kubeadm reset` and `kubeadm join` with a fresh bootstrap token per node.
     Kubeadm {
@@ -251,12 +254,13 @@ impl Recipe {
         mut change: impl FnMut(String) -> Result<String, E>,
     ) -> Result<Self, E> {
         Ok(match self {
-            Self::Script { teardown, install, limit_s, needs, reimage } => Self::Script {
+            Self::Script { teardown, install, limit_s, needs, reimage, resume } => Self::Script {
                 teardown: change(teardown)?,
                 install: change(install)?,
                 limit_s,
                 needs,
                 reimage: reimage.map(|reimage| reimage.map_secrets(&mut change)).transpose()?,
+                resume,
             },
             Self::Command { hook, limit_s } => {
                 Self::Command { hook: hook.map_secrets(&mut change)?, limit_s }

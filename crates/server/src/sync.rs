@@ -10,6 +10,7 @@ pub mod enrol;
 mod lease;
 pub mod points;
 pub mod ports;
+mod retire;
 pub mod state;
 
 /// An error with all its causes, for a log or a reason.

@@ -36,6 +36,8 @@ pub struct Coverage {
     pub wrong_machines: u64,
     /// Reboots.
     pub reboots: u64,
+    /// Orders that a reboot cut off and that may go on.
+    pub resumed: u64,
     /// Hosts gone for good.
     pub dead_hosts: u64,
     /// Steps that went wrong.
@@ -140,6 +142,7 @@ impl Coverage {
             ("denied", &mut self.denied),
             ("wrong_machines", &mut self.wrong_machines),
             ("reboots", &mut self.reboots),
+            ("resumed", &mut self.resumed),
             ("dead_hosts", &mut self.dead_hosts),
             ("step_faults", &mut self.step_faults),
             ("stuck_pods", &mut self.stuck_pods),

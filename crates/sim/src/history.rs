@@ -144,6 +144,8 @@ pub enum Happened {
     ScriptStarted {
         /// Which.
         run: Run,
+        /// It goes on after a reboot in the middle of it.
+        again: bool,
     },
     /// A step ended.
     ScriptEnded {

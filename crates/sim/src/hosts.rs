@@ -144,6 +144,10 @@ pub struct Journaled {
     pub state: OrderState,
     /// Index of the current step.
     pub step: usize,
+    /// How often somebody began to carry it out: more than once only after reboots.
+    pub runners: u32,
+    /// The current step was cut off by a reboot and may be run again.
+    pub again: bool,
     /// Steps that have ended.
     pub done: Vec<StepDone>,
     /// Host clock at the start, ms since the epoch.

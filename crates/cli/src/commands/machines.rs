@@ -214,6 +214,7 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
         ("--teardown", args.teardown.is_some()),
         ("--install", args.install.is_some()),
         ("--needs", !args.needs.is_empty()),
+        ("--resume", args.resume),
     ] {
         if is_given && !is_script {
             let error = CliError::usage(format!("{option} belongs to the recipe script"));
@@ -247,7 +248,10 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
         Some(RecipeKind::Script) => {
             let teardown = script(io, "--teardown", args.teardown.as_ref())?;
             let install = script(io, "--install", args.install.as_ref())?;
-            json!({ "type": "script", "teardown": teardown, "install": install, "needs": args.needs })
+            json!({
+                "type": "script", "teardown": teardown, "install": install, "needs": args.needs,
+                "resume": args.resume,
+            })
         }
     };
     if let Some(limit) = args.limit {

@@ -117,6 +117,8 @@ pub enum Fact {
         attempt: u32,
         /// `stage/step`.
         step: String,
+        /// It goes on after a reboot of the host in the middle of it.
+        again: bool,
     },
     /// A step ended on a host.
     StepEnded {

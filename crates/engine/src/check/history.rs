@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// connection that times out, and an order on its way take no longer.
 const READ_IS_FRESH_MS: u64 = 45_000;
 
+/// Job, node, attempt and `stage/step`.
+type StepKey = (JobId, NodeName, u32, String);
+
 #[derive(Debug)]
 struct Job {
     members: BTreeSet<NodeName>,
@@ -75,7 +78,7 @@ impl Node {
 pub struct History {
     jobs: BTreeMap<JobId, Job>,
     nodes: BTreeMap<NodeName, Node>,
-    steps: BTreeSet<(JobId, NodeName, u32, String)>,
+    steps: BTreeSet<StepKey>,
     tick: u64,
 }
 
@@ -110,8 +113,9 @@ impl History {
             Fact::Evicted { uid, node } => self.evicted(uid, node.as_ref())?,
             Fact::Deleted { uid, node, by } => self.deleted(uid, node.as_ref(), *by)?,
             Fact::Ordered { node, epoch } => self.ordered(node, *epoch)?,
-            Fact::StepStarted { job, node, attempt, step } => {
-                self.step_started(at_ms, job, node, *attempt, step)?;
+            Fact::StepStarted { job, node, attempt, step, again } => {
+                let key = (job.clone(), node.clone(), *attempt, step.clone());
+                self.step_started(at_ms, key, *again)?;
             }
             Fact::StepEnded { node, step } => {
                 let entry = self.node(node);
@@ -337,16 +341,11 @@ impl History {
         Ok(())
     }
 
-    fn step_started(
-        &mut self,
-        at_ms: u64,
-        job: &JobId,
-        node: &NodeName,
-        attempt: u32,
-        step: &str,
-    ) -> Result<(), Broken> {
-        let key = (job.clone(), node.clone(), attempt, step.to_owned());
-        if !self.steps.insert(key) {
+    fn step_started(&mut self, at_ms: u64, key: StepKey, again: bool) -> Result<(), Broken> {
+        let (job, node, attempt, step) = &key;
+        // Scripts of the pool run once, whatever happens; a step of the recipe again after a reboot in the middle.
+        let may_again = again && !step.contains("_install");
+        if !self.steps.insert(key.clone()) && !may_again {
             return broken("S8", format!("{step} ran twice in attempt {attempt} on {node}"));
         }
         let order = self.jobs.get(job).map_or(0, |j| j.order);
@@ -354,7 +353,7 @@ impl History {
         let entry = self.node(node);
         // An order that was given goes on without us, for as long as the node is on our account.
         let held = entry.holder.as_ref() == Some(job) || (entry.slot(job) && !begins);
-        if !held || entry.works.get(job).is_none_or(|w| w.attempt < attempt) {
+        if !held || entry.works.get(job).is_none_or(|w| w.attempt < *attempt) {
             return broken("S3", format!("{step} ran on {node} without a durable claim of {job}"));
         }
         if order < entry.last_order {
@@ -364,8 +363,8 @@ impl History {
         if let Some(running) = &entry.running_step {
             return broken("S8", format!("{step} began on {node} while {running} ran"));
         }
-        entry.running_step = Some(step.to_owned());
-        if !begins {
+        entry.running_step = Some(step.clone());
+        if !begins || again {
             return Ok(());
         }
         match entry.read.take() {

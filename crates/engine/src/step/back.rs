@@ -15,6 +15,10 @@ use crate::time::{Span, Time};
 /// are not watched at all.
 const HEARTBEAT_EVERY: Span = Span::secs(1);
 
+/// A renewal that lies further after the end of the reset than our own clock says proves nothing: the host's clock
+/// was set meanwhile. Between the end and our reading of it lie polls and lost connections.
+const CLOCK_MARGIN: Span = Span::secs(60);
+
 /// The watch shows an uncordon within this; a node that is cordoned then was cordoned by somebody else.
 const LIFT_SHOWS: Span = Span::secs(10);
 
@@ -72,15 +76,21 @@ fn sign_of_life(
         next.phase = Phase::Rejoining { since, heartbeat, good_since };
         Some(step_to(next))
     };
-    let wanted = match heartbeat {
-        Heartbeat::NotNeeded | Heartbeat::Seen => return None,
-        Heartbeat::Baseline => None,
-        Heartbeat::After { host_ms } => Some(*host_ms),
-    };
     let read = ctx.ledger.renewed(&work.name, since);
-    match (wanted, read) {
-        (None, Some((_, Some(at)))) => return becomes(Heartbeat::After { host_ms: at }),
-        (Some(wanted), Some((_, Some(at)))) if at > wanted => return becomes(Heartbeat::Seen),
+    match (heartbeat, read) {
+        (Heartbeat::NotNeeded | Heartbeat::Seen, _) => return None,
+        (Heartbeat::Baseline, Some((_, Some(at)))) => {
+            return becomes(Heartbeat::Other { than_ms: at });
+        }
+        (Heartbeat::After { host_ms }, Some((asked, Some(at)))) => {
+            // A clock that was set back during the reset leaves a Lease of before in the future.
+            let latest = host_ms.saturating_add_unsigned((asked - since + CLOCK_MARGIN).0);
+            let fits = at > *host_ms && at <= latest;
+            return becomes(if fits { Heartbeat::Seen } else { Heartbeat::Other { than_ms: at } });
+        }
+        (Heartbeat::Other { than_ms }, Some((_, Some(at)))) if at != *than_ms => {
+            return becomes(Heartbeat::Seen);
+        }
         _ => {}
     }
     match read {

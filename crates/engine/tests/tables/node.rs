@@ -412,7 +412,7 @@ fn machines_that_fail() {
     // A flaky connection during a long script is no unreachable machine.
     let mut case = Case::new(1, 1);
     case.in_hand(1, Phase::Resetting { since: NOW }, |w| w.attempt = 1);
-    let running = HostState::Running { step: Some("install".to_owned()) };
+    let running = HostState::Running { step: Some("install".to_owned()), limit: Span::mins(30) };
     for _ in 0..3 {
         case.answered(&host(Stage::Reset, 1), Err(fault(false)));
         case.pass(Span::mins(4));
@@ -420,10 +420,28 @@ fn machines_that_fail() {
         case.settle();
         assert_eq!(case.phase(1), "Resetting");
     }
+    // The machine has its order and goes on alone: within the order's own limits silence is no failure.
     case.answered(&host(Stage::Reset, 1), Err(fault(false)));
-    case.pass(Span::mins(6));
+    case.pass(Span::mins(34));
+    case.settle();
+    assert_eq!(case.phase(1), "Resetting");
+    case.pass(Span::mins(2));
     case.settle();
     assert_eq!(case.phase(1), "Retrying", "now it cannot be reached");
+    // A machine that never took the order, and one of which a restarted controller knows that it did.
+    for (given, word) in [(false, "Retrying"), (true, "Resetting")] {
+        let mut case = Case::new(1, 1);
+        case.in_hand(1, Phase::Resetting { since: NOW }, |w| w.attempt = 1);
+        case.answered(&host(Stage::Reset, 1), Err(fault(false)));
+        if given {
+            let known = HostState::Given { limit: Span::mins(30) };
+            case.ledger.progress(&host(Stage::Reset, 1), known);
+        }
+        case.pass(Span::mins(6));
+        confirm(&mut case, Vec::new());
+        case.settle();
+        assert_eq!(case.phase(1), word, "given {given}");
+    }
 }
 
 /// The post-install script, waited for or not.

@@ -36,7 +36,8 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum State {
-    /// In the journal; the runner has not begun.
+    /// In the journal and nothing runs: its runner has not begun, or the host was rebooted where the
+    /// recipe lets the order go on. Begins or goes on when it is given again.
     Accepted,
     /// A runner is alive.
     Running,
@@ -233,7 +234,7 @@ pub struct Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalKind {
-    /// The binary speaks another protocol.
+    /// The binary speaks another protocol, or a newer one has written the state directory.
     Protocol,
     /// The order, or the command line, makes no sense.
     BadOrder,

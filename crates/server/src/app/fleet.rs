@@ -11,6 +11,7 @@ use crate::sync::chain;
 use crate::sync::clock::WallClock;
 use crate::sync::points::Points;
 use crate::sync::ports::Machines;
+use evenkeel_engine::time::Span;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct Clusters {
     pub options: kube::Options,
     /// Test points.
     pub points: Points,
+    /// How long an ended job is kept.
+    pub retention: Span,
 }
 
 struct Alive {
@@ -114,6 +117,7 @@ impl Clusters {
             wall: self.wall.clone(),
             options: self.options.clone(),
             points: self.points.clone(),
+            retention: self.retention,
         }
     }
 }
@@ -132,6 +136,7 @@ struct Parts {
     wall: WallClock,
     options: kube::Options,
     points: Points,
+    retention: Span,
 }
 
 async fn one(parts: Parts, record: ClusterRecord) {
@@ -157,6 +162,7 @@ async fn one(parts: Parts, record: ClusterRecord) {
         // SQLite's file lock keeps every other process out.
         exclusive: true,
         points: parts.points,
+        retention: parts.retention,
     };
     actor::run(setup).await;
 }

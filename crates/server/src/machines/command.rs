@@ -13,6 +13,7 @@ use super::output::{HEAD_MAX, OutputKey, OutputSink, TAIL_MAX};
 use super::ssh::transient;
 use crate::sync::ports::{Fault, HostOrder, HostState, Stage};
 use evenkeel_engine::ids::JobId;
+use evenkeel_engine::time::Span;
 use evenkeel_node::protocol::OrderId;
 use journal::{End, Files, Life};
 use secrecy::ExposeSecret;
@@ -287,7 +288,7 @@ pub(super) fn shown(template: &ClearTemplate) -> serde_json::Value {
 
 /// That a step runs.
 pub(super) fn running(step: impl Into<String>) -> HostState {
-    HostState::Running { step: Some(step.into()) }
+    HostState::Running { step: Some(step.into()), limit: Span(0) }
 }
 
 async fn follow(run: &Run<'_>, files: &Files, output: &dyn OutputSink) -> Result<End, Fault> {

@@ -116,8 +116,8 @@ pub(super) fn fault(peer: &str, no: NoAnswer) -> Fault {
     let why = match refusal.kind {
         RefusalKind::WrongMachine => "is the wrong machine, nothing was run there",
         RefusalKind::Fenced => {
-            "has seen a newer controller or a newer attempt; if this controller was restored from a backup or \
-             set up anew and no other one is at work, remove /var/lib/evenkeel/fence.json there"
+            "has seen a newer controller or a newer attempt; if this controller was set up anew and no other \
+             one is at work, remove /var/lib/evenkeel/fence.json there"
         }
         RefusalKind::UnknownUser => "does not have the login user of the template",
         RefusalKind::NotRoot => {

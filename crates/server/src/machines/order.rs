@@ -39,15 +39,15 @@ pub(super) fn steps(brief: &Brief, stage: Stage) -> Result<Vec<Step>, Fault> {
     }
     let mut steps = Vec::new();
     let around = match &brief.recipe {
-        Recipe::Script { teardown, install, limit_s, .. } => {
-            Some((teardown, install, u64::from(*limit_s)))
+        Recipe::Script { teardown, install, limit_s, resume, .. } => {
+            Some((teardown, install, u64::from(*limit_s), *resume))
         }
         Recipe::Kubeadm { .. } | Recipe::Command { .. } | Recipe::None => None,
     };
-    if let Some((teardown, _, limit_s)) = around
+    if let Some((teardown, _, limit_s, resume)) = around
         && !teardown.trim().is_empty()
     {
-        steps.push(Step::teardown(teardown.as_str(), limit_s));
+        steps.push(Step::teardown(teardown.as_str(), limit_s).resuming(resume));
     }
     if let (true, Some(reach)) = (template.login.is_wanted(), &brief.reach) {
         steps.push(Step::Login(login_order(brief, reach)?));
@@ -55,10 +55,10 @@ pub(super) fn steps(brief: &Brief, stage: Stage) -> Result<Vec<Step>, Fault> {
     if let Some(script) = &template.pre_install_b64 {
         steps.push(Step::pre_install(hidden(script)));
     }
-    if let Some((_, install, limit_s)) = around
+    if let Some((_, install, limit_s, resume)) = around
         && !install.trim().is_empty()
     {
-        steps.push(Step::install(install.as_str(), limit_s));
+        steps.push(Step::install(install.as_str(), limit_s).resuming(resume));
     }
     Ok(steps)
 }
@@ -175,6 +175,7 @@ mod tests {
             limit_s: 5,
             needs: vec![],
             reimage: None,
+            resume: false,
         }
     }
 

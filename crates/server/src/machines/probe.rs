@@ -116,8 +116,7 @@ fn not_fenced(peer: &str, epoch: Option<u64>, facts: &Facts) -> Result<(), Fault
     }
     Err(Fault::permanent(format!(
         "host {peer} has seen a newer controller (epoch {} there, {} here); let that one do it, or, if this \
-         controller was restored from a backup or set up anew and no other one is at work, remove \
-         {STATE_DIR}/fence.json there",
+         controller was set up anew and no other one is at work, remove {STATE_DIR}/fence.json there",
         facts.epoch_seen,
         epoch.unwrap_or_default()
     )))

@@ -73,6 +73,10 @@ pub fn job(project: &str, cluster: &ClusterId, job: &JobId) -> String {
 pub fn job_state(project: &str, cluster: &ClusterId, job: &JobId) -> String {
     format!("p/{project}/in/{cluster}/states/{job}")
 }
+/// Verdicts of a cluster's jobs (prefix).
+pub fn job_states(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/in/{cluster}/states/")
+}
 /// Touched nodes of a job (prefix).
 pub fn works(project: &str, cluster: &ClusterId, job: &JobId) -> String {
     format!("p/{project}/in/{cluster}/works/{job}/")

@@ -11,6 +11,7 @@ use super::desk::{Glimpse, Questions};
 use super::lease::{LEASE_RENEW, take_lease};
 use super::points::Points;
 use super::ports::{Cluster, Listed, Machines, Seen};
+use super::retire::{self, Round};
 use super::state::{self, State, StateError};
 use super::{chain, enrol};
 use crate::records::keys;
@@ -21,7 +22,7 @@ use evenkeel_engine::facts::NodeSeen;
 use evenkeel_engine::ids::{ClusterId, NodeName};
 use evenkeel_engine::plan::{Plan, plan};
 use evenkeel_engine::sync::Sync;
-use evenkeel_engine::time::Time;
+use evenkeel_engine::time::{Span, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub struct Setup {
     pub board: Board,
     /// The wall clock.
     pub wall: WallClock,
+    /// How long an ended job is kept.
+    pub retention: Span,
     /// The store belongs to this process alone, so a lease found in it is a dead one's.
     pub exclusive: bool,
     /// Test points.
@@ -168,6 +171,7 @@ impl Actor<'_> {
     ) -> Result<std::convert::Infallible, ActorError> {
         let mut renew = tokio::time::interval(LEASE_RENEW);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut retire = retire::every();
         loop {
             let (wake_at, report) = self.turn().await?;
             let unpublished = !self.publish(report);
@@ -208,6 +212,7 @@ impl Actor<'_> {
                     // Whoever asked may have gone.
                     let _ = answer.send(glimpse);
                 }
+                _ = retire.tick() => self.retire(),
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
@@ -275,6 +280,29 @@ impl Actor<'_> {
             act::node_of(&action).map_or_else(About::default, |name| self.state.about(name));
         tracing::debug!(cluster.id = %self.setup.cluster, action = %action.key(), "start");
         self.tasks.spawn(act::run(self.hands.clone(), action, about, self.news_tx.clone()));
+    }
+
+    /// Looks for old jobs, beside the turns. Without a view it is not known which of them nodes name.
+    fn retire(&mut self) {
+        if !self.state.index.live() {
+            return;
+        }
+        let marks = self.state.index.marked().filter_map(|entry| entry.seen.mark.as_ref());
+        let round = Round {
+            project: self.setup.project.clone(),
+            cluster: self.setup.cluster.clone(),
+            store: self.setup.store.clone(),
+            machines: self.setup.machines.clone(),
+            epoch: self.hands.epoch,
+            now: self.clock.now(),
+            keep: self.setup.retention,
+            referred: marks.map(|mark| &mark.job).chain(self.state.syncs.keys()).cloned().collect(),
+        };
+        self.tasks.spawn(async move {
+            if let Err(error) = round.run().await {
+                tracing::warn!(error = chain(&error), "old jobs stay for now");
+            }
+        });
     }
 
     /// Leaves a line for people: in the log, and as an Event on the node.

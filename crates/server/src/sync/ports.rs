@@ -218,4 +218,7 @@ pub trait Machines: Send + Sync + 'static {
         order: &HostOrder,
         progress: mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault>;
+    /// Removes what is kept of a job that has ended: outputs, and which orders machines were given. Nothing is done
+    /// on a machine. Removing what is not there is no error.
+    async fn forget(&self, job: &JobId) -> Result<(), Fault>;
 }

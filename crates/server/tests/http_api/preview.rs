@@ -72,6 +72,7 @@ async fn a_cluster_without_machine_settings_is_previewed_and_says_what_is_missin
         install: String::new(),
         limit_s: 60,
         needs: Vec::new(),
+        resume: false,
         reimage: None,
     };
     for (recipe, words) in [(None, "has no recipe"), (Some(script), "has no SSH access")] {

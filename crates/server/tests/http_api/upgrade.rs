@@ -165,6 +165,7 @@ async fn a_recipe_that_needs_machines_needs_them_set() {
         limit_s: 1,
         needs: vec![],
         reimage: None,
+        resume: false,
     };
     world.cluster(|cluster| cluster.recipe = Some(script)).await;
     let answer = world.upgrade(POOL, &minimal(POOL)).await;

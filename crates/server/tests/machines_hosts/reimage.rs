@@ -5,7 +5,7 @@ use crate::service::{SECRET, Service};
 use crate::support::{LIMIT, Lab, TestHost, new_key, permanent, public_line};
 use evenkeel_server::machines::{Reach, ssh};
 use evenkeel_server::records::{Hook, Image, Recipe, Reimage, Webhook};
-use evenkeel_server::sync::ports::{HostState, Stage};
+use evenkeel_server::sync::ports::{HostState, Machines, Stage};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -358,6 +358,7 @@ impl Lab {
             limit_s: 20,
             needs: vec!["sh".into(), "cat".into()],
             reimage: None,
+            resume: false,
         };
         let template = ClearTemplate::default();
         let brief = Brief {
@@ -436,7 +437,7 @@ impl Lab {
         let run = self.fleet.run(order, to);
         let end = tokio::time::timeout(LIMIT, run).await.expect("waited 60 s for an order");
         let mut steps = Vec::new();
-        while let Ok(HostState::Running { step }) = from.try_recv() {
+        while let Ok(HostState::Running { step, .. }) = from.try_recv() {
             steps.extend(step);
         }
         (end, steps)

@@ -13,6 +13,7 @@ mod run;
 mod seeds;
 mod shrink;
 
+use evenkeel_engine::time::Span;
 use evenkeel_sim::Coverage;
 use run::{Ask, Crash, Ended, Play, play};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ const PLANTED_LIMIT: Duration = Duration::from_secs(60);
 const PLANTED_SEEDS: u64 = 40;
 /// From so many seeds on every fault must have been met.
 const MANY: u64 = 2000;
+/// How long ended jobs are kept: the server's default.
+const RETENTION: Span = Span::mins(30 * 24 * 60);
 /// Lines of a trace that are printed of a failing seed; `SIM_TRACE=all` prints all.
 const TRACE_LINES: usize = 400;
 
@@ -237,6 +240,17 @@ fn small(crashes: Vec<Crash>, trace: bool) -> Play {
         crashes,
         lies: false,
         trace,
+        retention: RETENTION,
+    }
+}
+
+/// A job that ended is removed by the actor when its time is over, and nothing of it is left.
+#[test]
+fn ended_jobs_are_removed() {
+    for (retention, keys, forgotten) in [(RETENTION, 5, 0), (Span::secs(90), 0, 1)] {
+        let ended = play(Play { retention, ..small(Vec::new(), false) });
+        assert_eq!(ended.broken, None);
+        assert_eq!((ended.job_keys, ended.forgotten.len()), (keys, forgotten), "{retention}");
     }
 }
 

@@ -7,6 +7,7 @@ use evenkeel_engine::check::Fact;
 use evenkeel_engine::facts::{CLAIM_ANNOTATION, Mark, NodeSeen, Owner, PodPhase, Readiness};
 use evenkeel_engine::ids::{JobId, NodeName};
 use evenkeel_engine::preview::concern::Volumes;
+use evenkeel_engine::time::Span;
 use evenkeel_server::records::Dress;
 use evenkeel_server::sync::ports::{
     Cluster, EvictAnswer, Fault, HostOrder, HostState, Listed, LiveNode, Machines, PodRef, Seen,
@@ -435,10 +436,10 @@ impl Outside {
     }
 }
 
-fn state_of(state: &OrderState, step: Option<&str>, ended: Option<i64>) -> HostState {
+fn state_of(state: &OrderState, step: Option<&str>, ended: Option<i64>, limit: Span) -> HostState {
     match state {
         OrderState::Accepted | OrderState::Running => {
-            HostState::Running { step: step.map(str::to_owned) }
+            HostState::Running { step: step.map(str::to_owned), limit }
         }
         OrderState::Succeeded => HostState::Succeeded { ended_host_ms: ended },
         OrderState::Failed { step, reason } => {
@@ -459,6 +460,11 @@ impl Machines for Outside {
             Some(id) if *id != facts.machine_id => Err(Fault::permanent("another machine answers")),
             _ => Ok(()),
         }
+    }
+
+    async fn forget(&self, job: &JobId) -> Result<(), Fault> {
+        self.0.with(|inner| inner.forgotten.push(job.clone()));
+        Ok(())
     }
 
     async fn run(
@@ -487,12 +493,13 @@ impl Machines for Outside {
                 .map(|(name, limit_ms)| StepSpec { name: (*name).to_owned(), limit_ms: *limit_ms })
                 .collect(),
         };
+        let limit = Span(sent.steps.iter().map(|step| step.limit_ms).sum());
         let name = node.clone();
         let mut known = self.ssh(&node, move |world| world.host_accept(&name, &sent)).await?;
         let mut told = None;
         loop {
             let step = known.step_name().map(str::to_owned);
-            let state = state_of(&known.state, step.as_deref(), known.ended_ms);
+            let state = state_of(&known.state, step.as_deref(), known.ended_ms, limit);
             if known.state.is_final() {
                 return Ok(state);
             }

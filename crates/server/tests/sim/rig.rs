@@ -3,7 +3,7 @@
 
 use crate::ports::Kind;
 use evenkeel_engine::check::{Fact, History, Who};
-use evenkeel_engine::ids::{NodeName, Uid};
+use evenkeel_engine::ids::{JobId, NodeName, Uid};
 use evenkeel_server::sync::ports::Listed;
 use evenkeel_sim::World;
 use evenkeel_sim::history::{Actor, Happened};
@@ -39,6 +39,8 @@ pub struct Inner {
     pub lists: BTreeMap<Kind, (u64, Listed)>,
     /// The newest version that each kind's watch has delivered.
     pub delivered: BTreeMap<Kind, u64>,
+    /// Jobs whose files were to be removed.
+    pub forgotten: Vec<JobId>,
     hash: EventHash,
     /// The newest version that watches may see.
     visible: u64,
@@ -83,6 +85,7 @@ impl Rig {
                 trace: trace.then(Vec::new),
                 phases: BTreeMap::new(),
                 effects: 0,
+                forgotten: Vec::new(),
                 life: 0,
                 last_crash: None,
                 lists: BTreeMap::new(),
@@ -279,7 +282,8 @@ impl Inner {
                 ours(Actor::Us);
                 vec![Fact::Ordered { node, epoch }]
             }
-            Happened::ScriptStarted { run } => vec![Fact::StepStarted {
+            Happened::ScriptStarted { run, again } => vec![Fact::StepStarted {
+                again,
                 job: run.job,
                 node: run.node,
                 attempt: run.attempt,

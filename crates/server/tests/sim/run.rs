@@ -100,6 +100,8 @@ pub struct Play {
     /// A planted defect, see [`Recorder::lies`].
     pub lies: bool,
     pub trace: bool,
+    /// How long ended jobs are kept.
+    pub retention: Span,
 }
 
 impl Play {
@@ -121,6 +123,9 @@ pub struct Ended {
     /// Most attempts that a node of any job took.
     pub attempts: u32,
     pub virtual_s: u64,
+    /// Keys of jobs at the end, and jobs whose files were removed.
+    pub job_keys: usize,
+    pub forgotten: Vec<JobId>,
 }
 
 pub fn policy(canary: bool) -> Policy {
@@ -161,6 +166,7 @@ struct Stage {
     usurp_at: Option<(tokio::time::Instant, u64)>,
     verdicts: BTreeMap<JobId, Status>,
     jobs: u32,
+    retention: Span,
 }
 
 /// Plays it on a runtime of its own, with time that stands still while anybody works.
@@ -193,6 +199,7 @@ async fn perform(play: Play) -> Ended {
         usurp_at: None,
         verdicts: BTreeMap::new(),
         jobs: 0,
+        retention: play.retention,
     };
     let mut rng = Rng::new(play.seed ^ 0xc4a5);
     stage.begin_life(&mut rng);
@@ -206,6 +213,7 @@ async fn perform(play: Play) -> Ended {
         zombie.abort();
     }
     let attempts = stage.attempts().await;
+    let job_keys = stage.job_keys().await;
     let points = stage.reaper.names();
     rig.with(|inner| {
         if let Err(why) = result {
@@ -226,6 +234,8 @@ async fn perform(play: Play) -> Ended {
             points,
             verdicts: stage.verdicts.clone(),
             attempts,
+            job_keys,
+            forgotten: inner.forgotten.clone(),
             virtual_s: (now - began) / 1000,
         }
     })
@@ -346,6 +356,7 @@ impl Stage {
             machines: Arc::new(Outside(self.rig.clone())),
             board: self.board.clone(),
             wall: Arc::new(wall),
+            retention: self.retention,
             exclusive: !self.shared,
             points: Points::hooked(Arc::new(move |name: &str| reaper.passes(name))),
         }
@@ -592,6 +603,13 @@ impl Stage {
         }
         let why = self.board.get(&cluster).map(|s| format!("{:?}", s.reports));
         Err(format!("L1: no verdict; reports: {}", why.unwrap_or_default()))
+    }
+
+    async fn job_keys(&self) -> usize {
+        let prefix = keys::inside(PROJECT, &ClusterId::new(CLUSTER));
+        let listing = self.store.list(&prefix, Page::all()).await.expect("memory");
+        let of_job = |key: &str| key.split('/').any(|part| part.starts_with("job-"));
+        listing.items.iter().filter(|kv| of_job(&kv.key)).count()
     }
 
     async fn attempts(&self) -> u32 {

@@ -1,5 +1,6 @@
 //! From a seed to a run.
 
+use crate::RETENTION;
 use crate::reaper::Side;
 use crate::run::{Ask, Crash, Play};
 use evenkeel_engine::ids::{NodeName, PoolId};
@@ -105,5 +106,5 @@ pub fn of(seed: u64, trace: bool) -> Play {
     if seed.is_multiple_of(FOR_EVER) {
         scenario.faults.until_ms = u64::MAX;
     }
-    Play { seed, scenario, pools, rounds, crashes, lies: false, trace }
+    Play { seed, scenario, pools, rounds, crashes, lies: false, trace, retention: RETENTION }
 }

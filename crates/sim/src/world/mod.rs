@@ -285,9 +285,9 @@ impl World {
         self.kubelet_start(&name);
     }
 
-    /// Machine id, product UUID, boot id, and how far the clock is off: up to 90 s either way.
+    /// Machine id, product UUID, boot id, and how far the clock is off: up to an hour either way.
     pub(crate) fn machine_ids(&mut self) -> (String, String, String, i64) {
-        let skew = self.rng.range(0, 180_000) as i64 - 90_000;
+        let skew = self.rng.range(0, 7_200_000) as i64 - 3_600_000;
         (self.rng.uuid(), self.rng.uuid(), self.rng.uuid(), skew)
     }
 

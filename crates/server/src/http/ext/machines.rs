@@ -6,7 +6,7 @@
 //!               "address": "internal-ip", "overrides": {"node-1": "10.0.0.1:2222"}, "hostKeys": {"node-1": "ssh-ed25519 ..."},
 //!               "hostCAs": ["ssh-ed25519 ..."]},
 //!  "recipe": {"type": "script", "teardown": "...", "install": "...", "limitSeconds": 1800, "needs": ["kubeadm"],
-//!             "reimage": {"webhook": {"url": "https://...", "secret": "..."}, "limitSeconds": 3600}},
+//!             "resume": false, "reimage": {"webhook": {"url": "https://...", "secret": "..."}, "limitSeconds": 3600}},
 //!  "policy": {"settle": 10000}}
 //! ```
 
@@ -332,6 +332,7 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
                 limit_s,
                 needs: strings(at, "needs", found),
                 reimage: hook::reimage(at, found),
+                resume: at.get("resume").and_then(|at| at.boolean(found)).unwrap_or(false),
             })
         }
         "kubeadm" => Some(Recipe::Kubeadm {
