@@ -4,8 +4,10 @@
 //! Absent on purpose: options for AK, SK and passwords; arguments of a process can be read by others.
 
 mod agent;
+mod job;
 
 pub use agent::{AgentCommand, AgentList, AgentOne};
+pub use job::{JobArgs, JobCommand, JobForce, JobNodes, JobSkip};
 
 use std::path::PathBuf;
 
@@ -35,6 +37,9 @@ pub enum Command {
     Agent(AgentCommand),
     /// Bring the nodes of a pool to the configuration of the pool
     Sync(SyncArgs),
+    /// Steer a running job
+    #[command(subcommand)]
+    Job(JobCommand),
     /// Jobs, and what their scripts printed
     #[command(subcommand)]
     Get(GetCommand),

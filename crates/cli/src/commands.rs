@@ -5,6 +5,7 @@
 mod agent;
 mod cluster;
 mod get;
+mod job;
 mod keypair;
 mod login;
 mod machines;
@@ -59,6 +60,7 @@ pub(crate) async fn dispatch(command: Command, io: &mut Io<'_>) -> Result<Exit, 
         Command::Agent(AgentCommand::List(args)) => agent::list(args, client, io).await,
         Command::Agent(AgentCommand::Revoke(args)) => agent::revoke(args, client, io).await,
         Command::Sync(args) => sync::sync(args, client, io).await,
+        Command::Job(command) => job::press(command, client, io).await,
         Command::Get(GetCommand::Job(args)) => get::job(args, client, io).await,
         Command::Get(GetCommand::Output(args)) => get::output(args, client, io).await,
     }

@@ -4,6 +4,7 @@ use crate::drain;
 use crate::ids::{NodeName, ObjectKey};
 use crate::index::Index;
 use crate::order::{Choice, Line, Wish, Zone};
+use crate::pace;
 use crate::phase::{Blocker, Cause, Outcome, Phase, SkipReason};
 use crate::plan::{Ctx, new_work};
 use crate::report::WaitingOn;
@@ -80,6 +81,9 @@ pub enum Admission {
 pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
     if sync.untouched().is_empty() && sync.waiting().next().is_none() {
         return Admission::Nobody(None, None);
+    }
+    if let Some((on, wake)) = pace::holds_up(sync, ctx.now) {
+        return Admission::Nobody(Some(on), wake);
     }
     if !ctx.index.live() {
         return Admission::Nobody(Some(WaitingOn::View), None);
@@ -161,12 +165,18 @@ impl Zones {
 
 /// Whether some other waiting node could be drained at once: then a blocked drain yields. O(1).
 pub fn somebody_could_drain(ctx: &Ctx<'_>, sync: &Sync) -> bool {
-    ctx.order.line(&sync.spec.job).is_some_and(Line::somebody_is_free)
+    pace::holds_up(sync, ctx.now).is_none()
+        && ctx.order.line(&sync.spec.job).is_some_and(Line::somebody_is_free)
 }
 
 /// Whether a node that was given back is not to be tried yet.
-pub fn pauses(work: &Work, now: Time) -> bool {
-    matches!(work.phase, Phase::Waiting { until, .. } if until > now)
+pub fn pauses(sync: &Sync, work: &Work, now: Time) -> bool {
+    match work.phase {
+        Phase::Waiting { since, until, .. } => {
+            until > now && !sync.control.retries(&work.name, since)
+        }
+        _ => false,
+    }
 }
 
 /// A node that is gone, or whose drain can never end as things are.
@@ -174,7 +184,8 @@ fn aside(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName) -> Work {
     if ctx.index.node(name).is_none() {
         return ended(ctx, sync, name, SkipReason::Gone);
     }
-    let view = drain::view(ctx.index, name, ctx.index.pods_on(name), sync.spec.force, ctx.now);
+    let force = sync.force(name);
+    let view = drain::view(ctx.index, name, ctx.index.pods_on(name), force, ctx.now);
     let blocker = view.blocked.first().map(|(_, blocker)| blocker.clone());
     let blocker = blocker.unwrap_or_else(|| Blocker {
         pod: ObjectKey::new("", name.as_str()),

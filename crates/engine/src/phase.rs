@@ -228,6 +228,13 @@ pub enum SkipReason {
     UncordonedByPeople,
     /// The job ended before its turn.
     NotStarted,
+    /// A person said so.
+    Person {
+        /// Its reset had begun and failed: it stays cordoned, with our mark, and holds no slot any more.
+        cordoned: bool,
+    },
+    /// The job was cancelled before its reset began.
+    Cancelled,
 }
 
 impl Phase {
@@ -264,6 +271,15 @@ impl Phase {
             Phase::PostInstall { lifted, .. } => !lifted,
             Phase::Failed { left, .. } => *left == Left::Cordoned,
             other => other.holds_slot(),
+        }
+    }
+
+    /// Whether an end leaves the node cordoned, with our mark.
+    pub fn leaves_cordoned(&self) -> bool {
+        match self {
+            Phase::Failed { left, .. } => *left == Left::Cordoned,
+            Phase::Skipped { reason, .. } => *reason == SkipReason::Person { cordoned: true },
+            _ => false,
         }
     }
 

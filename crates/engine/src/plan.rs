@@ -2,6 +2,7 @@
 
 use crate::action::Action;
 use crate::admit::{self, Admission};
+use crate::control;
 use crate::ids::{JobId, NodeName};
 use crate::index::Index;
 use crate::learn::Learned;
@@ -102,6 +103,9 @@ fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
             plan.works.push((sync.spec.job.clone(), next));
         }
     }
+    let asked = control::apply(ctx, sync);
+    changed |= !asked.is_empty();
+    plan.works.extend(asked.into_iter().map(|w| (sync.spec.job.clone(), w)));
     // Limits are read from stored standings: take nobody while transitions of this turn are not in them.
     if !changed {
         match admit::next(ctx, sync) {
@@ -130,6 +134,15 @@ fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
 fn conclude(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
     let counts = sync.counts();
     let job = &sync.spec.job;
+    if sync.control.cancelled.is_some() {
+        leave_the_rest(ctx, sync, plan);
+        plan.states.push((job.clone(), verdict(ctx, sync)));
+        return;
+    }
+    // A paused job gives nothing up: a failed node can be tried again or skipped before it goes on.
+    if sync.control.paused.is_some() && (counts.open > 0 || counts.failed > 0) {
+        return;
+    }
     if counts.open == 0 {
         plan.states.push((job.clone(), verdict(ctx, sync)));
         return;
@@ -142,7 +155,7 @@ fn conclude(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
         return;
     }
     // Those that pause will be looked at again; those whose pause is over stand in line like the untouched ones.
-    if !ctx.index.live() || sync.waiting().any(|w| admit::pauses(w, ctx.now)) {
+    if !ctx.index.live() || sync.waiting().any(|w| admit::pauses(sync, w, ctx.now)) {
         return;
     }
     if report.next.is_none() {
@@ -191,7 +204,9 @@ fn stall(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
 
 fn verdict(ctx: &Ctx<'_>, sync: &Sync) -> SyncState {
     let counts = sync.counts();
-    let status = if counts.failed == 0 {
+    let status = if let Some(reason) = cut_short(sync) {
+        Status::Failed { at: ctx.now, reason }
+    } else if counts.failed == 0 {
         Status::Success { at: ctx.now }
     } else {
         let first = sync.works().find_map(|w| match &w.phase {
@@ -215,6 +230,23 @@ fn verdict(ctx: &Ctx<'_>, sync: &Sync) -> SyncState {
     SyncState { status, ..sync.state.clone() }
 }
 
+/// The end of a job that a person cancelled before all of its nodes had their turn.
+fn cut_short(sync: &Sync) -> Option<String> {
+    let by = sync.control.cancelled.as_ref()?;
+    let counts = sync.counts();
+    let given_back = sync.works().filter(|w| {
+        let reason = SkipReason::Cancelled;
+        matches!(&w.phase, Phase::Skipped { reason: r, .. } if *r == reason)
+    });
+    let left = counts.open as usize + given_back.count();
+    if left == 0 {
+        return None;
+    }
+    let (ok, failed) = (counts.ok, counts.failed);
+    let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    Some(format!("cancelled by {by}: {ok} nodes synchronized{failed}, {left} left as they were"))
+}
+
 /// A mark of this job on a node that it does not hold is a leftover of a lost answer, or of a view that was behind:
 /// take it away. Nodes that failed and stay cordoned keep theirs.
 fn stray_marks(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
@@ -223,7 +255,10 @@ fn stray_marks(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
             continue;
         };
         let name = &entry.seen.name;
-        let kept = |work: &Work| work.phase.is_active() || work.phase.takes_node_out();
+        let kept = |work: &Work| {
+            let phase = &work.phase;
+            phase.is_active() || phase.takes_node_out() || phase.leaves_cordoned()
+        };
         if mark.job != sync.spec.job || sync.work(name).is_some_and(kept) {
             continue;
         }
@@ -239,6 +274,7 @@ pub fn new_work(sync: &Sync, name: &NodeName) -> Work {
         name: name.clone(),
         phase: Phase::Claiming { since: Time(0) },
         attempt: 0,
+        spent: 0,
         tries: 0,
         was_unschedulable: false,
         was_available: false,

@@ -1,6 +1,8 @@
 //! One synchronization: what was asked (immutable), where each touched node stands, and how the whole stands.
 
+use crate::control::Control;
 use crate::ids::{JobId, NodeId, NodeName, PoolId, TemplateRevision};
+use crate::pace::Pace;
 use crate::phase::{Cause, Phase};
 use crate::time::{Span, Time};
 use serde::{Deserialize, Serialize};
@@ -120,6 +122,9 @@ pub struct Work {
     pub phase: Phase,
     /// The current or last attempt; 0 before the first reset.
     pub attempt: u32,
+    /// Attempts before a person asked for another try.
+    #[serde(default)]
+    pub spent: u32,
     /// How often it was given back.
     pub tries: u32,
     /// Whether it was unschedulable before us; then it ends unschedulable.
@@ -149,6 +154,11 @@ pub struct LogEntry {
 impl Work {
     /// Ten attempts of about six phases each; older lines are dropped from the middle.
     pub const LOG_MAX: usize = 64;
+
+    /// Whether no attempt of this try has begun: the machine is as it was.
+    pub fn fresh(&self) -> bool {
+        self.attempt == self.spent
+    }
 
     /// A node that was in service and has taken the configuration well proves it.
     pub fn proves(&self) -> bool {
@@ -202,6 +212,10 @@ pub struct Sync {
     pub spec: SyncSpec,
     /// How the whole stands.
     pub state: SyncState,
+    /// What people ask of it.
+    pub control: Control,
+    /// The pool's windows as they stand now, and its soak time.
+    pub pace: Pace,
     works: BTreeMap<NodeName, Work>,
     untouched: BTreeSet<NodeName>,
     waiting: BTreeSet<NodeName>,
@@ -209,6 +223,7 @@ pub struct Sync {
     ids: BTreeMap<NodeName, NodeId>,
     moved: BTreeSet<NodeName>,
     proofs: u32,
+    last_done: Option<Time>,
     counts: Counts,
 }
 
@@ -237,6 +252,8 @@ impl Sync {
         let mut sync = Self {
             spec,
             state,
+            control: Control::default(),
+            pace: Pace::default(),
             works: BTreeMap::new(),
             untouched,
             waiting: BTreeSet::new(),
@@ -244,6 +261,7 @@ impl Sync {
             ids,
             moved: BTreeSet::new(),
             proofs: 0,
+            last_done: None,
             counts: Counts::default(),
         };
         sync.counts.total = (sync.spec.targets.len() + sync.spec.skipped.len()) as u32;
@@ -271,6 +289,9 @@ impl Sync {
             self.holding.insert(name.clone());
         }
         self.proofs += u32::from(work.proves());
+        if let Phase::Done { at } = work.phase {
+            self.last_done = self.last_done.max(Some(at));
+        }
         self.count(&work.phase, true);
         self.works.insert(name, work);
     }
@@ -288,6 +309,19 @@ impl Sync {
         if phase.is_terminal() {
             step(&mut c.open, !add);
         }
+    }
+
+    /// Takes what people ask of it now. Nodes that are asked for something else stand differently in line.
+    pub fn steer(&mut self, control: Control) {
+        let (old, new) = (&self.control.nodes, &control.nodes);
+        let changed = old.keys().chain(new.keys()).filter(|name| old.get(*name) != new.get(*name));
+        self.moved.extend(changed.cloned());
+        self.control = control;
+    }
+
+    /// Whether pods of this node may be deleted once they cannot be evicted.
+    pub fn force(&self, node: &NodeName) -> bool {
+        self.spec.force || self.control.forces(node)
     }
 
     /// Whether the job is still running.
@@ -346,6 +380,11 @@ impl Sync {
     /// How many nodes that were in service have taken this configuration well.
     pub fn proofs(&self) -> u32 {
         self.proofs
+    }
+
+    /// When a node last came back synchronized.
+    pub fn last_done(&self) -> Option<Time> {
+        self.last_done
     }
 
     /// Counts over the frozen list. Once the job has ended, a target without an end of its own was never started

@@ -150,6 +150,12 @@ enum Operation {
     ListKeypairs,
     PreviewUpgrade,
     DescribeJob,
+    PauseJob,
+    ResumeJob,
+    CancelJob,
+    RetryNodes,
+    SkipNodes,
+    ForceNode,
     ReadOutput,
     CreateAgentToken,
     ListAgents,
@@ -197,6 +203,12 @@ routes! {
     "GET" "/evenkeel/v1/projects/{project}/keypairs" Principal ListKeypairs;
     "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/nodepools/{pool}/operation/upgrade/preview" Principal PreviewUpgrade;
     "GET" "/evenkeel/v1/projects/{project}/jobs/{job}" Principal DescribeJob;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/pause" Principal PauseJob;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/resume" Principal ResumeJob;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/cancel" Principal CancelJob;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/retry" Principal RetryNodes;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/skip" Principal SkipNodes;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/nodes/{node}/force" Principal ForceNode;
     "GET" "/evenkeel/v1/projects/{project}/jobs/{job}/nodes/{node}/output" Principal ReadOutput;
     "GET" "/evenkeel/v1/projects/{project}/clusters/{cluster}/agents" Principal ListAgents;
     "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/agents/{node}/token" Principal CreateAgentToken;
@@ -234,6 +246,12 @@ impl Operation {
             Self::ListKeypairs => on(method, ext::keypairs::list),
             Self::PreviewUpgrade => on(method, nodepools::preview::preview),
             Self::DescribeJob => on(method, ext::jobs::describe),
+            Self::PauseJob => on(method, ext::control::pause),
+            Self::ResumeJob => on(method, ext::control::resume),
+            Self::CancelJob => on(method, ext::control::cancel),
+            Self::RetryNodes => on(method, ext::control::retry),
+            Self::SkipNodes => on(method, ext::control::skip),
+            Self::ForceNode => on(method, ext::control::force),
             Self::ReadOutput => on(method, ext::output::read),
             Self::CreateAgentToken => on(method, ext::agents::token),
             Self::ListAgents => on(method, ext::agents::list),

@@ -1,5 +1,6 @@
 //! What can happen outside, as those tell it to whom it happened.
 
+use crate::control::Control;
 use crate::ids::{JobId, NodeName, Uid};
 use crate::sync::Work;
 use std::collections::BTreeSet;
@@ -39,6 +40,13 @@ pub enum Fact {
         job: JobId,
         /// The record.
         work: Box<Work>,
+    },
+    /// What people ask of a job became durable.
+    Pressed {
+        /// The job.
+        job: JobId,
+        /// Everything that is asked of it now.
+        control: Box<Control>,
     },
     /// The controller was stopped and started again.
     Restarted,

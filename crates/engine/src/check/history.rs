@@ -2,8 +2,9 @@
 
 use super::fact::{Fact, Who};
 use super::{Broken, broken};
+use crate::control::{self, Control};
 use crate::ids::{JobId, NodeName, Uid};
-use crate::phase::{Left, Phase};
+use crate::phase::Phase;
 use crate::sync::Work;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,7 @@ struct Job {
     proofs: u32,
     order: usize,
     ended: bool,
+    control: Control,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +62,7 @@ impl Node {
 
     fn left_cordoned(&self) -> bool {
         let last = self.latest.as_ref().and_then(|job| self.works.get(job));
-        last.is_some_and(|w| matches!(&w.phase, Phase::Failed { left: Left::Cordoned, .. }))
+        last.is_some_and(|w| w.phase.leaves_cordoned())
     }
 
     fn count_out(&mut self, tick: u64) {
@@ -90,6 +92,11 @@ impl History {
         match fact {
             Fact::Accepted { .. } => self.accepted(fact),
             Fact::Stored { job, work } => self.stored(job, work)?,
+            Fact::Pressed { job, control } => {
+                if let Some(facts) = self.jobs.get_mut(job) {
+                    facts.control = control.as_ref().clone();
+                }
+            }
             Fact::Restarted => self.restarted()?,
             Fact::Marked { node, job } => self.marked(node, job)?,
             Fact::Unmarked { node } => self.unmarked(node),
@@ -149,19 +156,22 @@ impl History {
             proofs: 0,
             order: self.jobs.len() + 1,
             ended: false,
+            control: Control::default(),
         };
         self.jobs.insert(job.clone(), accepted);
     }
 
-    /// S1 (work), S2, S13, S14, S15 over the records.
+    /// S1 (work), S2, S13, S14, S15, S21 over the records.
     fn stored(&mut self, job: &JobId, work: &Work) -> Result<(), Broken> {
         let node = &work.name;
-        if !self.jobs.get(job).is_some_and(|j| j.targets.contains(node)) {
+        let Some(facts) = self.jobs.get(job).filter(|j| j.targets.contains(node)) else {
             return broken("S15", format!("{node} is not a target of {job}"));
-        }
+        };
+        let control = facts.control.clone();
         let entry = self.node(node);
         let before = entry.works.get(job).map(|w| w.phase.clone());
-        if before.as_ref().is_some_and(Phase::is_terminal) {
+        let reopened = |p: &Phase| control::reopens(&control, node, p, &work.phase);
+        if before.as_ref().is_some_and(|p| p.is_terminal() && !reopened(p)) {
             return broken("S13", format!("{node} had ended in {job} and was stored again"));
         }
         let active = work.phase.is_active();
@@ -169,6 +179,9 @@ impl History {
             return broken("S2", format!("{node} is held by {other} and by {job}"));
         }
         let begins = active && entry.holder.is_none();
+        if begins && control.stops() && matches!(work.phase, Phase::Claiming { .. }) {
+            return broken("S21", format!("{node} was taken while {job} was stopped"));
+        }
         if active {
             entry.holder = Some(job.clone());
         } else {
@@ -323,7 +336,8 @@ impl History {
 
     fn deleted(&mut self, uid: &Uid, node: Option<&NodeName>, by: Who) -> Result<(), Broken> {
         let holder = node.and_then(|n| self.nodes.get(n)).and_then(|n| n.holder.as_ref());
-        let forced = holder.and_then(|job| self.jobs.get(job)).is_some_and(|j| j.force);
+        let asked = |j: &Job| j.force || node.is_some_and(|n| j.control.forces(n));
+        let forced = holder.and_then(|job| self.jobs.get(job)).is_some_and(asked);
         if by == Who::Us && !forced {
             return broken("S6", format!("pod {uid} was deleted without force"));
         }

@@ -196,16 +196,18 @@ impl Line {
     fn refresh(&mut self, sight: &Sight<'_>, sync: &Sync, name: &NodeName) {
         self.looked += 1;
         self.remove(name);
-        let stand = match sync.work(name).map(|w| (&w.phase, w.attempt)) {
+        let stand = match sync.work(name).map(|w| (w, &w.phase)) {
             None => None,
-            Some((Phase::Waiting { until, .. }, _)) if *until <= sight.now => None,
-            Some((Phase::Waiting { until, .. }, _)) => Some(Stand::Later(*until)),
-            Some((Phase::Claiming { .. } | Phase::Probing { .. } | Phase::Draining { .. }, 0)) => {
-                Some(Stand::InHand)
+            Some((work, Phase::Waiting { until, .. })) => {
+                admit::pauses(sync, work, sight.now).then_some(Stand::Later(*until))
             }
+            Some((
+                work,
+                Phase::Claiming { .. } | Phase::Probing { .. } | Phase::Draining { .. },
+            )) if work.fresh() => Some(Stand::InHand),
             Some(_) => return,
         };
-        let load = Load::of(sight, name, sync.spec.force);
+        let load = Load::of(sight, name, sync.force(name));
         for key in load.under.keys() {
             if !self.guards.contains_key(key) {
                 self.guards.insert(key.clone(), Guard::default());
@@ -236,7 +238,7 @@ impl Line {
             }
         }
         let never = |key: &ObjectKey| self.guards.get(key).is_some_and(|g| g.never);
-        if load.stuck || (!sync.spec.force && load.under.keys().any(never)) {
+        if load.stuck || (!sync.force(name) && load.under.keys().any(never)) {
             return Stand::Aside;
         }
         match (seen.available(), cordoned) {

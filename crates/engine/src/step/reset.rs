@@ -68,7 +68,7 @@ fn may_begin(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Result
     let Some(node) = &read.node else {
         return Ok(());
     };
-    let force = sync.spec.force;
+    let force = sync.force(&work.name);
     let left = drain::view(ctx.index, &work.name, read.pods.iter(), force, ctx.now);
     if node.unschedulable && left.is_empty() {
         return Ok(());

@@ -161,6 +161,7 @@ impl Case {
             name: name(n),
             phase,
             attempt: 0,
+            spent: 0,
             tries: 0,
             was_unschedulable: false,
             was_available: true,

@@ -2,6 +2,7 @@
 
 mod admission;
 mod common;
+mod control;
 mod drain;
 mod node;
 mod order;

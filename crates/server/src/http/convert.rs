@@ -391,6 +391,11 @@ pub(super) fn skip_words(reason: &SkipReason) -> &'static str {
         SkipReason::CordonedByOthers => "cordoned by somebody else; name it in nodeIDs to reset it",
         SkipReason::UncordonedByPeople => "uncordoned twice while it was being drained",
         SkipReason::NotStarted => "the job ended before its turn",
+        SkipReason::Person { cordoned: false } => "a person said so",
+        SkipReason::Person { cordoned: true } => {
+            "a person said so after its reset had failed; it stays cordoned: look at it, then uncordon it or sync it anew"
+        }
+        SkipReason::Cancelled => "the job was cancelled before its reset began",
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod agents;
 pub(super) mod clusters;
+pub(super) mod control;
 pub(super) mod jobs;
 pub(super) mod keypairs;
 pub(super) mod machines;

@@ -85,6 +85,14 @@ pub fn works(project: &str, cluster: &ClusterId, job: &JobId) -> String {
 pub fn work(project: &str, cluster: &ClusterId, job: &JobId, node: &NodeName) -> String {
     format!("p/{project}/in/{cluster}/works/{job}/{node}")
 }
+/// What people ask of a cluster's jobs (prefix).
+pub fn controls(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/in/{cluster}/controls/")
+}
+/// What people ask of a job; absent until somebody asks.
+pub fn control(project: &str, cluster: &ClusterId, job: &JobId) -> String {
+    format!("p/{project}/in/{cluster}/controls/{job}")
+}
 /// The running synchronization of a pool: its absence is the right to start one.
 pub fn active(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
     format!("p/{project}/in/{cluster}/active/{pool}")

@@ -269,8 +269,7 @@ impl Actor<'_> {
             self.start(action.clone(), now);
         }
         self.state.syncs.retain(|_, sync| state::keeps(sync, now));
-        let kept = &self.state.syncs;
-        self.state.brings.retain(|job, _| kept.contains_key(job));
+        self.state.forget_ended();
         Ok((decided.wake_at, decided))
     }
 

@@ -6,6 +6,7 @@ use crate::records::{
 };
 use crate::store::{Event, KeyValue, Page, Revision, Store, StoreError};
 use evenkeel_engine::changes::Changes;
+use evenkeel_engine::control::Control;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, ObjectKey, PoolId};
 use evenkeel_engine::index::Index;
 use evenkeel_engine::learn::{Learned, Samples, Times};
@@ -61,6 +62,8 @@ pub struct State {
     pub(super) clock: Option<ClockRecord>,
     /// What running jobs bring beside what the engine decides on.
     pub(super) brings: BTreeMap<JobId, Brings>,
+    /// What people ask of jobs, as stored.
+    controls: BTreeMap<JobId, Kept<Control>>,
 }
 
 /// What a job brings to its nodes beside what the engine decides on.
@@ -126,6 +129,7 @@ impl State {
             revision: listing.revision,
             clock: None,
             brings: BTreeMap::new(),
+            controls: BTreeMap::new(),
         };
         let by_key: BTreeMap<&str, &KeyValue> =
             listing.items.iter().map(|kv| (kv.key.as_str(), kv)).collect();
@@ -152,13 +156,14 @@ impl State {
                 works.push(records::decode::<Work>(key, &kv.value).map_err(bad)?);
             }
             let brings = Brings::of(job.template);
-            let sync = Sync::new(job.spec, verdict, works);
+            let sync = state.controlled(Sync::new(job.spec, verdict, works));
             let now = state.clock.as_ref().map_or(Time(0), |clock| clock.at);
             if keeps(&sync, now) {
                 state.brings.insert(id.clone(), brings);
                 state.syncs.insert(id, sync);
             }
         }
+        state.forget_ended();
         Ok(state)
     }
 
@@ -212,10 +217,43 @@ impl State {
         } else if key.starts_with(&keys::jobs(project, cluster)) {
             let record: JobRecord = records::decode(key, &kv.value)?;
             return Ok(Some(record.spec.job));
+        } else if let Some(job) = key.strip_prefix(&keys::controls(project, cluster)) {
+            let record: Control = records::decode(key, &kv.value)?;
+            self.take_control(JobId::new(job), Kept { record, revision: kv.mod_revision });
         } else if key == keys::clock(project, cluster) {
             self.clock = Some(records::decode(key, &kv.value)?);
         }
         Ok(None)
+    }
+
+    /// Old news of the watch never undoes what was read since.
+    fn take_control(&mut self, job: JobId, kept: Kept<Control>) {
+        if self.controls.get(&job).is_some_and(|k| k.revision >= kept.revision) {
+            return;
+        }
+        if let Some(sync) = self.syncs.get_mut(&job) {
+            sync.steer(kept.record.clone());
+        }
+        self.controls.insert(job, kept);
+    }
+
+    fn controlled(&self, mut sync: Sync) -> Sync {
+        if let Some(kept) = self.controls.get(&sync.spec.job) {
+            sync.steer(kept.record.clone());
+        }
+        sync
+    }
+
+    /// The revision of what people ask of a job, as this state knows it; none if nobody has asked.
+    pub(super) fn control_revision(&self, job: &JobId) -> Option<Revision> {
+        self.controls.get(job).map(|kept| kept.revision)
+    }
+
+    /// Drops what belongs to jobs that are no longer kept.
+    pub(super) fn forget_ended(&mut self) {
+        let kept = &self.syncs;
+        self.brings.retain(|job, _| kept.contains_key(job));
+        self.controls.retain(|job, _| kept.contains_key(job));
     }
 
     /// Whether a key is that of a node's record.
@@ -269,7 +307,7 @@ impl State {
         let header: JobRecord = records::decode(&header_key, &header.value).map_err(bad)?;
         let verdict: SyncState = records::decode(&state_key, &verdict.value).map_err(bad)?;
         let brings = Brings::of(header.template);
-        let sync = Sync::new(header.spec, verdict, []);
+        let sync = self.controlled(Sync::new(header.spec, verdict, []));
         if sync.running() {
             self.brings.insert(job.clone(), brings);
             self.syncs.insert(job.clone(), sync);

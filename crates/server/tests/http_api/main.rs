@@ -5,6 +5,7 @@
 mod accept;
 mod agents;
 mod clients;
+mod control;
 mod faults;
 mod pools;
 mod preview;

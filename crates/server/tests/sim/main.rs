@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a failing seed prints how to play it again")]
 
 mod ports;
+mod press;
 mod reaper;
 mod recorder;
 mod rig;
@@ -130,6 +131,12 @@ fn all_met(coverage: &Coverage) {
                 "DeleteClaimed",
                 "DeletePod",
                 "NeverBudget",
+                "press pause",
+                "press resume",
+                "press cancel",
+                "press retry",
+                "press skip",
+                "press force",
             ],
         ),
         (
@@ -239,6 +246,7 @@ fn small(crashes: Vec<Crash>, trace: bool) -> Play {
         rounds: vec![vec![Ask::whole("a", 2)]],
         crashes,
         lies: false,
+        presses: Vec::new(),
         trace,
         retention: RETENTION,
     }

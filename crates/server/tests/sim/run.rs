@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 pub const PROJECT: &str = "p";
-const CLUSTER: &str = "c";
+pub const CLUSTER: &str = "c";
 /// Longest run, in virtual time after the faults: a pool of twelve nodes, one by one, every limit used up.
 const RUN_LIMIT: Duration = Duration::from_hours(3);
 /// After the last verdict: leftovers of lost answers are cleared away within this, then nothing moves any more.
@@ -87,6 +87,18 @@ impl Ask {
     }
 }
 
+/// A button of a running job. The job, and where one is meant the node, are chosen when it is pressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Press {
+    /// Resumed again after so long.
+    Pause(Duration),
+    Resume,
+    Cancel,
+    Retry,
+    Skip,
+    Force,
+}
+
 /// What is played.
 #[derive(Clone, Debug)]
 pub struct Play {
@@ -99,6 +111,8 @@ pub struct Play {
     pub crashes: Vec<Crash>,
     /// A planted defect, see [`Recorder::lies`].
     pub lies: bool,
+    /// What people ask of running jobs, and when.
+    pub presses: Vec<(Duration, Press)>,
     pub trace: bool,
     /// How long ended jobs are kept.
     pub retention: Span,
@@ -149,10 +163,10 @@ pub fn policy(canary: bool) -> Policy {
     }
 }
 
-struct Stage {
-    rig: Arc<Rig>,
-    store: MemoryStore,
-    board: Board,
+pub struct Stage {
+    pub rig: Arc<Rig>,
+    pub store: MemoryStore,
+    pub board: Board,
     wall_jump: Arc<AtomicI64>,
     reaper: Arc<Reaper>,
     life: Option<JoinHandle<()>>,
@@ -167,6 +181,9 @@ struct Stage {
     verdicts: BTreeMap<JobId, Status>,
     jobs: u32,
     retention: Span,
+    /// Still to come; the next one is the last.
+    pub presses: Vec<(tokio::time::Instant, Press)>,
+    pub pressed: Rng,
 }
 
 /// Plays it on a runtime of its own, with time that stands still while anybody works.
@@ -184,6 +201,7 @@ async fn perform(play: Play) -> Ended {
     let began = rig.now();
     let mut crashes = play.crashes.clone();
     crashes.reverse();
+    let start = tokio::time::Instant::now();
     let mut stage = Stage {
         rig: rig.clone(),
         store: MemoryStore::new(),
@@ -200,7 +218,10 @@ async fn perform(play: Play) -> Ended {
         verdicts: BTreeMap::new(),
         jobs: 0,
         retention: play.retention,
+        presses: play.presses.iter().map(|(at, press)| (start + *at, *press)).collect(),
+        pressed: Rng::new(play.seed ^ 0x9e55),
     };
+    stage.presses.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     let mut rng = Rng::new(play.seed ^ 0xc4a5);
     stage.begin_life(&mut rng);
     let result = if play.for_ever() {
@@ -383,7 +404,9 @@ impl Stage {
         loop {
             let usurp_at = self.usurp_at.map(|(at, _)| at);
             let gone = self.zombies.iter().map(|(.., gone)| *gone).min();
-            let next = [self.die_at, usurp_at, gone].into_iter().flatten().fold(until, Ord::min);
+            let press_at = self.presses.last().map(|(at, _)| *at);
+            let ends = [self.die_at, usurp_at, gone, press_at];
+            let next = ends.into_iter().flatten().fold(until, Ord::min);
             tokio::select! {
                 biased;
                 () = self.rig.alarm.notified() => {}
@@ -405,6 +428,9 @@ impl Stage {
             }
             if self.reaper.is_dead() || self.die_at.is_some_and(|at| at <= now) {
                 self.crash(rng).await;
+            }
+            while self.presses.last().is_some_and(|(at, _)| *at <= now) {
+                self.press().await;
             }
             if now >= until {
                 return Ok(());

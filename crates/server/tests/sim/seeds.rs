@@ -2,11 +2,12 @@
 
 use crate::RETENTION;
 use crate::reaper::Side;
-use crate::run::{Ask, Crash, Play};
+use crate::run::{Ask, Crash, Play, Press};
 use evenkeel_engine::ids::{NodeName, PoolId};
 use evenkeel_sim::Scenario;
 use evenkeel_sim::rng::Rng;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 fn ask(rng: &mut Rng, pool: &PoolId, members: &[NodeName]) -> Ask {
     let some = |rng: &mut Rng, per_mille: u32| -> Vec<NodeName> {
@@ -86,6 +87,23 @@ fn crashes(rng: &mut Rng) -> Vec<Crash> {
     (0..count).map(|_| one(rng)).collect()
 }
 
+/// In every third run somebody presses buttons.
+fn presses(rng: &mut Rng) -> Vec<(Duration, Press)> {
+    if !rng.chance(350) {
+        return Vec::new();
+    }
+    let press = |rng: &mut Rng| match rng.range(0, 9) {
+        0..=2 => Press::Pause(Duration::from_millis(rng.range(1_000, 240_000))),
+        3 => Press::Cancel,
+        4 | 5 => Press::Retry,
+        6 | 7 => Press::Skip,
+        _ => Press::Force,
+    };
+    (0..rng.range(1, 6))
+        .map(|_| (Duration::from_millis(rng.range(0, 400_000)), press(rng)))
+        .collect()
+}
+
 /// What a seed plays.
 pub fn of(seed: u64, trace: bool) -> Play {
     let mut scenario = Scenario::seeded(seed);
@@ -103,8 +121,19 @@ pub fn of(seed: u64, trace: bool) -> Play {
         .map(|_| pools.iter().map(|(pool, members)| ask(&mut rng, pool, members)).collect())
         .collect();
     let crashes = crashes(&mut rng);
+    let presses = presses(&mut Rng::new(seed ^ 0x9e55));
     if seed.is_multiple_of(FOR_EVER) {
         scenario.faults.until_ms = u64::MAX;
     }
-    Play { seed, scenario, pools, rounds, crashes, lies: false, trace, retention: RETENTION }
+    Play {
+        seed,
+        scenario,
+        pools,
+        rounds,
+        crashes,
+        presses,
+        lies: false,
+        trace,
+        retention: RETENTION,
+    }
 }

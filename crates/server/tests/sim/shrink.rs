@@ -116,6 +116,9 @@ fn cuts(of: &Play) -> Vec<Play> {
     for index in 0..of.crashes.len() {
         with(&|p| _ = p.crashes.remove(index));
     }
+    for index in 0..of.presses.len() {
+        with(&|p| _ = p.presses.remove(index));
+    }
     for index in 0..of.scenario.workloads.len() {
         let name = of.scenario.workloads[index].key.name.clone();
         with(&|p| {

@@ -11,7 +11,6 @@ use evenkeel_engine::place::Taint;
 use evenkeel_engine::preview::Ask;
 use evenkeel_engine::preview::drift::Wanted;
 use evenkeel_engine::sync::{Status, Sync, SyncSpec, SyncState};
-use evenkeel_engine::time::Time;
 
 use super::check;
 use super::fingerprint::fingerprint;
@@ -21,13 +20,10 @@ use crate::http::error::ApiError;
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::http::{ApiState, convert, load};
 use crate::records::{
-    self, ClockRecord, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord,
-    PoolRecord, Recipe, keys,
+    self, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord, PoolRecord,
+    Recipe, keys,
 };
 use crate::store::Txn;
-
-/// Longest time without a commit that is added to the cluster's clock: what its actor adds after a restart.
-const CLOCK_GAP_MS: i64 = 3_600_000;
 
 /// What the store said, read in one go.
 pub(super) struct Facts<'a> {
@@ -172,7 +168,7 @@ pub(super) async fn offer(
     if !lacking.is_empty() {
         return Err(ApiError::Invalid(lacking));
     }
-    let accepted = cluster_time(state, project, &facts.cluster.id).await?;
+    let accepted = load::cluster_time(state, project, &facts.cluster.id).await?;
     let status =
         if targets.targets.is_empty() { Status::Success { at: accepted } } else { Status::Running };
     let default_template = default_template(state, project, facts, &wish.clear)?;
@@ -312,25 +308,6 @@ fn ignored(upgrade: &Upgrade, recipe: &Recipe) -> Vec<String> {
         fields.push("spec.validateStorage".to_owned());
     }
     fields
-}
-
-/// Now, on the cluster's clock.
-async fn cluster_time(
-    state: &ApiState,
-    project: &str,
-    cluster: &ClusterId,
-) -> Result<Time, ApiError> {
-    let (at, wall_ms) = match state.board.get(cluster) {
-        Some(snapshot) => (snapshot.now, snapshot.wall_ms),
-        None => {
-            match load::find::<ClockRecord>(&*state.store, keys::clock(project, cluster)).await? {
-                Some(clock) => (clock.record.at, clock.record.wall_ms),
-                None => return Ok(Time::default()),
-            }
-        }
-    };
-    let gap = ((state.clock)() - wall_ms).clamp(0, CLOCK_GAP_MS);
-    Ok(Time(at.0 + gap as u64))
 }
 
 /// The job as it is answered at acceptance.
