@@ -101,7 +101,9 @@ pub(super) fn rehearse(
         let ctx = Ctx { index, ledger: &ledger, order: &order, learned: view.learned, now };
         let wake = match admit::next(&ctx, &run.sync) {
             Admission::Take(works) => {
-                works.into_iter().for_each(|work| run.take(work));
+                for work in works {
+                    run.take(work);
+                }
                 continue;
             }
             Admission::Nobody(_, wake) => wake.filter(|at| *at > run.now),
