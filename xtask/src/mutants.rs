@@ -42,7 +42,7 @@ struct Verdict {
 /// Plants all defects, or the one of this name; true when all were found.
 pub fn run(root: &Path, only: Option<&str>) -> Result<bool> {
     let mutants = read(&root.join("xtask/mutants"), only)?;
-    let copy = target_dir().join("mutants");
+    let copy = target_dir().join("mutants/workspace");
     copy_workspace(root, &copy)?;
     note("the tests pass without a defect?");
     if let Some(killer) = killed_by(&copy)? {
@@ -60,6 +60,7 @@ pub fn run(root: &Path, only: Option<&str>) -> Result<bool> {
         let killer = killed_by(&copy);
         fs::write(&path, whole).with_context(|| format!("restore {}", path.display()))?;
         let killer = killer.with_context(|| format!("defect {name}"))?;
+        note(&format!("  {}", killer.as_deref().unwrap_or("SURVIVED")));
         verdicts.push(Verdict { name, what: mutant.what, killer, took: began.elapsed() });
     }
     note("");
@@ -140,8 +141,9 @@ fn cargo(copy: &Path) -> Command {
     // A failed test tells on stdout why, a failed command here on stderr.
     let mut cargo = Command::new("sh");
     cargo.args(["-c", "exec cargo \"$@\" 1>&2", "sh", "test", "--workspace"]);
-    // The dependencies are those of the workspace itself, and so is what was built of them.
-    cargo.current_dir(copy).env("CARGO_TARGET_DIR", target_dir());
+    // A target directory of its own: cargo names what it builds by its place in the workspace, and would take a
+    // crate with a defect for the real one.
+    cargo.current_dir(copy).env("CARGO_TARGET_DIR", target_dir().join("mutants/build"));
     cargo
 }
 
