@@ -32,7 +32,7 @@ pub enum Action {
         /// The node.
         node: NodeName,
     },
-    /// Make the node schedulable and keep the mark (the post-install script still runs).
+    /// Make the node schedulable, without its startup taint, and keep the mark (the post-install script still runs).
     Lift {
         /// The node.
         node: NodeName,

@@ -53,8 +53,10 @@ pub enum Phase {
     PostInstall {
         /// Start of the phase.
         since: Time,
-        /// The node takes pods already (`waitPostInstallFinish` is false).
+        /// The node takes pods already (`waitPostInstallFinish` is false, and it is initialized).
         lifted: bool,
+        /// When the script ended well; only conditions are waited for since.
+        ended: Option<Time>,
     },
     /// The attempt failed after the reset had begun; the next one starts at `until`. Still in hand.
     Retrying {

@@ -47,8 +47,8 @@ pub fn step(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
         Phase::Rejoining { since, heartbeat, good_since } => {
             back::rejoining(ctx, sync, work, (*since, heartbeat, *good_since), plan)
         }
-        Phase::PostInstall { since, lifted } => {
-            back::post_install(ctx, sync, work, (*since, *lifted), plan)
+        Phase::PostInstall { since, lifted, ended } => {
+            back::post_install(ctx, sync, work, (*since, *lifted, *ended), plan)
         }
         Phase::Retrying { until, .. } => reset::retrying(ctx, sync, work, *until, plan),
         Phase::Releasing { since, then } => back::releasing(ctx, sync, work, *since, then, plan),

@@ -44,10 +44,22 @@ pub struct SyncSpec {
     pub post_install: bool,
     /// Keep the node out of service until the post-install script ended well.
     pub wait_post_install: bool,
+    /// Conditions that must be True before a node that was reset goes into service.
+    #[serde(default)]
+    pub initialized: Vec<Awaited>,
     /// Whether this configuration has succeeded in the pool before: then no canary is needed.
     pub proven: bool,
     /// Time limits and steps.
     pub policy: Policy,
+}
+
+/// A condition of a Node that somebody sets to True once the node is initialized.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// Its type.
+    pub condition: String,
+    /// How long it may take; [`Policy::ready_timeout`] where nothing is said.
+    pub limit: Option<Span>,
 }
 
 /// Limits and pauses. Copied into the job at acceptance, so that a change of configuration does not bend it.

@@ -138,6 +138,9 @@ enum Operation {
     ListPools,
     ShowPool,
     UpdatePool,
+    ShowConfiguration,
+    DetailConfiguration,
+    UpdateConfiguration,
     UpgradePool,
     MigrateNodes,
     ListNodes,
@@ -191,6 +194,9 @@ routes! {
     "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodepools" Principal ListPools;
     "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}" Principal ShowPool;
     "PUT" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}" Principal UpdatePool;
+    "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/configuration" Principal ShowConfiguration;
+    "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/configuration/detail" Principal DetailConfiguration;
+    "PUT" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/configuration" Principal UpdateConfiguration;
     "POST" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/operation/upgrade" Principal UpgradePool;
     "PUT" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/nodes/migrate" Principal MigrateNodes;
     "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodes" Principal ListNodes;
@@ -234,6 +240,9 @@ impl Operation {
             Self::ListPools => on(method, nodepools::list::list),
             Self::ShowPool => on(method, nodepools::show::show),
             Self::UpdatePool => on(method, nodepools::update::update),
+            Self::ShowConfiguration => on(method, nodepools::configuration::show::show),
+            Self::DetailConfiguration => on(method, nodepools::configuration::detail::detail),
+            Self::UpdateConfiguration => on(method, nodepools::configuration::update::update),
             Self::UpgradePool => on(method, nodepools::upgrade::upgrade),
             Self::MigrateNodes => on(method, nodepools::migrate::migrate),
             Self::ListNodes => on(method, nodes::list::list),

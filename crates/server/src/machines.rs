@@ -31,7 +31,7 @@ pub use brief::{Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
 pub use output::{FileOutput, Output, OutputKey, OutputSink, Part};
 pub use push::{BinaryError, BinarySource, NodeBinary};
 
-use crate::records::{Hook, Recipe};
+use crate::records::{Hook, Kubeadm, Recipe};
 use crate::sync::ports::{Fault, HostOrder, HostState, Machines, Stage, Target};
 use async_trait::async_trait;
 use command::{Commands, Run as CommandRun};
@@ -141,15 +141,16 @@ impl Fleet {
         order: &HostOrder,
         id: &OrderId,
         brief: &Brief,
+        recipe: &Kubeadm,
         progress: &mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault> {
         let first = order::id_at(order, protocol::Stage::Teardown)?;
-        let steps = vec![kubeadm_teardown(brief)];
+        let steps = vec![kubeadm_teardown(brief, recipe)];
         match self.run_steps(order, &first, brief, steps, progress).await? {
             HostState::Succeeded { .. } => {}
             other => return Ok(other),
         }
-        self.join_by_kubeadm(order, id, brief, progress).await
+        self.join_by_kubeadm(order, id, brief, recipe, progress).await
     }
 
     /// What follows once Kubernetes is off the machine.
@@ -158,18 +159,19 @@ impl Fleet {
         order: &HostOrder,
         id: &OrderId,
         brief: &Brief,
+        recipe: &Kubeadm,
         progress: &mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault> {
-        let (settings, limit_s) = kubeadm_settings(&brief.recipe);
+        let limit_s = u64::from(recipe.limit_s);
         let Some(joiner) = &brief.joiner else {
             return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
         };
         let node = &order.target.node;
-        joiner.kubelet_stopped(node).await?;
+        joiner.kubelet_stopped(node, &brief.template.initialized).await?;
         let life = Duration::from_secs(limit_s) + TOKEN_MARGIN;
         let ticket = joiner.ticket(node, life).await?;
         let version = joiner.version().await?;
-        let join = kubeadm::join(settings, node, &ticket, &version, &brief.template.kubelet);
+        let join = kubeadm::join(recipe, node, &ticket, &version, &brief.template.config);
         let mut steps = order::steps(brief, Stage::Reset)?;
         steps.push(Step::install(join.expose_secret(), limit_s));
         let ended = self.run_steps(order, id, brief, steps, progress).await;
@@ -264,7 +266,7 @@ impl Fleet {
             Recipe::None => return Ok(()),
             Recipe::Command { .. } => &[],
             Recipe::Script { needs, .. } => needs,
-            Recipe::Kubeadm { .. } => return self.probe_kubeadm(brief, target).await,
+            Recipe::Kubeadm(_) => return self.probe_kubeadm(brief, target).await,
         };
         if brief.reach.is_none() && matches!(brief.recipe, Recipe::Command { .. }) {
             return Ok(());
@@ -300,34 +302,10 @@ impl Fleet {
     }
 }
 
-fn kubeadm_teardown(brief: &Brief) -> Step {
-    let (settings, limit_s) = kubeadm_settings(&brief.recipe);
-    let script = kubeadm::teardown(settings, brief.template.retain_volumes);
+fn kubeadm_teardown(brief: &Brief, recipe: &Kubeadm) -> Step {
+    let script = kubeadm::teardown(recipe, brief.template.retain_volumes);
     // `kubeadm reset` and the deletions after it find less to do the second time.
-    Step::teardown(script, limit_s).resuming(true)
-}
-
-fn kubeadm_settings(recipe: &Recipe) -> (kubeadm::Settings<'_>, u64) {
-    match recipe {
-        Recipe::Kubeadm { limit_s, endpoint, cri_socket, ignore_preflight, data_dirs, .. } => (
-            kubeadm::Settings {
-                endpoint: endpoint.as_deref(),
-                cri_socket: cri_socket.as_deref(),
-                ignore_preflight,
-                data_dirs,
-            },
-            u64::from(*limit_s),
-        ),
-        Recipe::Script { .. } | Recipe::Command { .. } | Recipe::None => (
-            kubeadm::Settings {
-                endpoint: None,
-                cri_socket: None,
-                ignore_preflight: &[],
-                data_dirs: &[],
-            },
-            0,
-        ),
-    }
+    Step::teardown(script, u64::from(recipe.limit_s)).resuming(true)
 }
 
 /// The machine that a node's status names, or the one that it has become since.
@@ -377,10 +355,10 @@ impl Machines for Fleet {
         match &brief.recipe {
             Recipe::None => Ok(HostState::Succeeded { ended_host_ms: None }),
             Recipe::Script { .. } => self.on_host(&order, &id, &brief, &progress).await,
-            Recipe::Kubeadm { .. } if order.stage == Stage::Reset => {
-                self.by_kubeadm(&order, &id, &brief, &progress).await
+            Recipe::Kubeadm(recipe) if order.stage == Stage::Reset => {
+                self.by_kubeadm(&order, &id, &brief, recipe, &progress).await
             }
-            Recipe::Kubeadm { .. } => self.on_host(&order, &id, &brief, &progress).await,
+            Recipe::Kubeadm(_) => self.on_host(&order, &id, &brief, &progress).await,
             Recipe::Command { hook, limit_s } => {
                 self.by_command(&order, &id, &brief, hook, *limit_s, &progress).await
             }

@@ -12,9 +12,10 @@ pub use hook::{Hook, Image, Reimage, Reinstalled, Webhook};
 pub use agents::{AgentPlace, AgentRecord, EnrolToken, EnrolledAgent};
 
 use crate::secrets::Sealed;
+use evenkeel_api::configuration::Settings;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, PoolId, TemplateRevision};
 use evenkeel_engine::preview::drift::Parts;
-use evenkeel_engine::sync::{Policy, SyncSpec};
+use evenkeel_engine::sync::{Awaited, Policy, SyncSpec};
 use evenkeel_engine::time::Time;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -216,25 +217,7 @@ pub enum Recipe {
         resume: bool,
     },
     /// `kubeadm reset` and `kubeadm join` with a fresh bootstrap token per node.
-    Kubeadm {
-        /// Limit for teardown and for join, seconds.
-        limit_s: u32,
-        /// `host:port` at which nodes reach the API server; absent: as the kubeconfig has it.
-        #[serde(default)]
-        endpoint: Option<String>,
-        /// The runtime's socket; absent: what kubeadm finds.
-        #[serde(default)]
-        cri_socket: Option<String>,
-        /// Preflight errors that kubeadm is to ignore.
-        #[serde(default)]
-        ignore_preflight: Vec<String>,
-        /// Directories that are emptied in the teardown, unless `volumeResetPolicy` retains volumes.
-        #[serde(default)]
-        data_dirs: Vec<String>,
-        /// What reinstalls the machine between teardown and join.
-        #[serde(default)]
-        reimage: Option<Reimage>,
-    },
+    Kubeadm(Kubeadm),
     /// The user's own tool, once per attempt.
     Command {
         /// A program on the controller, or a webhook.
@@ -244,6 +227,28 @@ pub enum Recipe {
     },
     /// Nothing is reset: cordon, drain and back. Jobs say so.
     None,
+}
+
+/// The settings of the recipe `kubeadm`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kubeadm {
+    /// Limit for teardown and for join, seconds.
+    pub limit_s: u32,
+    /// `host:port` at which nodes reach the API server; absent: as the kubeconfig has it.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// The runtime's socket; absent: what kubeadm finds.
+    #[serde(default)]
+    pub cri_socket: Option<String>,
+    /// Preflight errors that kubeadm is to ignore.
+    #[serde(default)]
+    pub ignore_preflight: Vec<String>,
+    /// Directories that are emptied in the teardown, unless `volumeResetPolicy` retains volumes.
+    #[serde(default)]
+    pub data_dirs: Vec<String>,
+    /// What reinstalls the machine between teardown and join.
+    #[serde(default)]
+    pub reimage: Option<Reimage>,
 }
 
 impl Recipe {
@@ -265,21 +270,11 @@ impl Recipe {
             Self::Command { hook, limit_s } => {
                 Self::Command { hook: hook.map_secrets(&mut change)?, limit_s }
             }
-            Self::Kubeadm {
-                limit_s,
-                endpoint,
-                cri_socket,
-                ignore_preflight,
-                data_dirs,
-                reimage,
-            } => Self::Kubeadm {
-                limit_s,
-                endpoint,
-                cri_socket,
-                ignore_preflight,
-                data_dirs,
-                reimage: reimage.map(|reimage| reimage.map_secrets(&mut change)).transpose()?,
-            },
+            Self::Kubeadm(mut kubeadm) => {
+                let secret = |reimage: Reimage| reimage.map_secrets(&mut change);
+                kubeadm.reimage = kubeadm.reimage.map(secret).transpose()?;
+                Self::Kubeadm(kubeadm)
+            }
             Self::None => Self::None,
         })
     }
@@ -287,7 +282,8 @@ impl Recipe {
     /// What reinstalls the machine, if anything does.
     pub fn reimage(&self) -> Option<&Reimage> {
         match self {
-            Self::Script { reimage, .. } | Self::Kubeadm { reimage, .. } => reimage.as_ref(),
+            Self::Script { reimage, .. } => reimage.as_ref(),
+            Self::Kubeadm(kubeadm) => kubeadm.reimage.as_ref(),
             Self::Command { .. } | Self::None => None,
         }
     }
@@ -302,6 +298,9 @@ pub struct PoolRecord {
     pub name: String,
     /// `spec` as the client gave it and gets it back, without scripts and passwords.
     pub spec: Value,
+    /// Parameters of its kubelets and runtimes that were set, by package and name, as the client wrote them.
+    #[serde(default)]
+    pub configuration: Settings,
     /// What a reset of its nodes applies.
     pub template: Template,
     /// Hash over everything that needs a reset.
@@ -335,11 +334,23 @@ pub struct Template {
     /// The template field by field, for comparing; secrets as digests.
     #[serde(default)]
     pub parts: Parts,
-    /// What of the pool's configuration goes into the KubeletConfiguration (recipe `kubeadm`).
+    /// Conditions of the Node that must be True before it goes into service.
     #[serde(default)]
-    pub kubelet: serde_json::Map<String, Value>,
+    pub initialized: Vec<Awaited>,
+    /// What of the pool's configuration goes to the host.
+    #[serde(default)]
+    pub config: NodeConfig,
     /// Login.
     pub login: LoginRecord,
+}
+
+/// The part of a pool's configuration that kubelet and runtime read on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeConfig {
+    /// Fragment of the KubeletConfiguration.
+    pub kubelet: serde_json::Map<String, Value>,
+    /// Settings of containerd's systemd unit, such as `LimitNOFILE`.
+    pub containerd: BTreeMap<String, String>,
 }
 
 /// Labels and taints of a pool.
@@ -441,6 +452,15 @@ pub struct JobRecord {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobIndexRecord {
     /// Its cluster.
+    pub cluster: ClusterId,
+}
+
+/// Where a job or a cluster is found without knowing its tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlaceRecord {
+    /// Its project.
+    pub project: String,
+    /// Its cluster, or itself.
     pub cluster: ClusterId,
 }
 

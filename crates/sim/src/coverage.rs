@@ -42,6 +42,8 @@ pub struct Coverage {
     pub dead_hosts: u64,
     /// Steps that went wrong.
     pub step_faults: u64,
+    /// Kubelets that started on nodes which nobody initialized then.
+    pub uninitialized: u64,
     /// Pods that never go.
     pub stuck_pods: u64,
     /// Pods bound to a node after its cordon.
@@ -145,6 +147,7 @@ impl Coverage {
             ("resumed", &mut self.resumed),
             ("dead_hosts", &mut self.dead_hosts),
             ("step_faults", &mut self.step_faults),
+            ("uninitialized", &mut self.uninitialized),
             ("stuck_pods", &mut self.stuck_pods),
             ("bound_after_cordon", &mut self.bound_after_cordon),
             ("garbled_answers", &mut self.garbled_answers),

@@ -151,6 +151,8 @@ pub struct FaultPlan {
     pub ssh_lost_per_mille: u32,
     /// Steps that go wrong somehow.
     pub step_per_mille: u32,
+    /// Starts of a kubelet after which the node is never initialized.
+    pub uninitialized_per_mille: u32,
     /// New pods that will never finish terminating.
     pub stuck_pod_per_mille: u32,
     /// Steps that go wrong for sure.
@@ -214,6 +216,7 @@ impl FaultPlan {
 
     /// What befalls the API server as a whole, the controller's store, its wires and its clock.
     fn seed_process(&mut self, rng: &mut Rng) {
+        self.uninitialized_per_mille = if rng.chance(400) { 120 } else { 0 };
         self.held_up_per_mille = 10;
         self.store_per_mille = 4;
         self.store_slow_per_mille = if rng.chance(200) { 5 } else { 0 };

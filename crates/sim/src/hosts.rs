@@ -250,6 +250,8 @@ pub struct Host {
     pub denies: bool,
     /// Teardown removes the Node object, so that the next join creates a new one.
     pub rejoins_anew: bool,
+    /// Its kubelet is to register by a join, and has not yet.
+    pub joins: bool,
     /// The kubelet's process lives.
     pub kubelet_up: bool,
     /// Counts kubelet processes.

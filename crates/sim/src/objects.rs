@@ -2,12 +2,12 @@
 
 use evenkeel_engine::facts::{
     BudgetSeen, CLAIM_ANNOTATION, HOLD_ANNOTATION, Mark, NodeSeen, Owner, PodPhase, PodSeen,
-    Readiness,
+    Readiness, STARTUP_EFFECT, STARTUP_TAINT, STARTUP_VALUE,
 };
 use evenkeel_engine::ids::{NodeName, ObjectKey, Uid};
 use evenkeel_engine::place::{self, Needs, Resources};
 use evenkeel_engine::selector::Selector;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Labels or annotations.
@@ -35,6 +35,15 @@ pub struct Taint {
 }
 
 impl Taint {
+    /// What a Node carries that a join has made anew.
+    pub fn startup() -> Self {
+        Self {
+            key: STARTUP_TAINT.to_owned(),
+            value: STARTUP_VALUE.to_owned(),
+            effect: STARTUP_EFFECT.to_owned(),
+        }
+    }
+
     /// The taint as the engine sees it.
     pub fn seen(&self) -> place::Taint {
         place::Taint {
@@ -68,6 +77,8 @@ pub struct Node {
     pub ready: Readiness,
     /// Its lastTransitionTime, in world time.
     pub ready_since_ms: u64,
+    /// Conditions beside Ready that are True.
+    pub met: BTreeSet<String>,
     /// `status.nodeInfo.machineID`.
     pub machine_id: Arc<str>,
     /// `status.nodeInfo.systemUUID`.
@@ -117,7 +128,14 @@ impl Node {
             labels: self.labels.clone(),
             taints: self.taints.iter().map(Taint::seen).collect(),
             allocatable: self.allocatable(),
+            met: Arc::new(self.conditions_met()),
         }
+    }
+
+    /// All conditions that are True.
+    fn conditions_met(&self) -> BTreeSet<String> {
+        let ready = (self.ready == Readiness::Ready).then(|| "Ready".to_owned());
+        self.met.iter().cloned().chain(ready).collect()
     }
 
     /// What it offers.

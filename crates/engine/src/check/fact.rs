@@ -3,7 +3,7 @@
 use crate::control::Control;
 use crate::ids::{JobId, NodeName, Uid};
 use crate::sync::Work;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose doing something was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,12 @@ pub enum Fact {
         force: bool,
         /// Whether the configuration is unproven, and a first node has to prove it.
         canary: bool,
+        /// Conditions that a node which was reset must have met before it is opened.
+        initialized: BTreeSet<String>,
+        /// Labels of the pool.
+        labels: BTreeMap<String, String>,
+        /// Taints of the pool, by key and effect.
+        taints: BTreeSet<(String, String)>,
     },
     /// A node's standing became durable.
     Stored {
@@ -77,6 +83,24 @@ pub enum Fact {
         node: NodeName,
         /// Ready=True.
         ready: bool,
+    },
+    /// A condition beside Ready became True.
+    Initialized {
+        /// The node.
+        node: NodeName,
+        /// Its type.
+        condition: String,
+    },
+    /// Our release that brings the pool's labels and taints was applied.
+    Dressed {
+        /// The node.
+        node: NodeName,
+        /// Its labels afterwards.
+        labels: BTreeMap<String, String>,
+        /// Its taints afterwards, by key and effect.
+        taints: BTreeSet<(String, String)>,
+        /// Labels and taints that were there before, are not the pool's, and are gone or changed.
+        lost: Vec<String>,
     },
     /// The Node object went away.
     Left {

@@ -4,7 +4,7 @@ use super::fact::{Fact, Who};
 use super::{Broken, broken};
 use crate::control::{self, Control};
 use crate::ids::{JobId, NodeName, Uid};
-use crate::phase::Phase;
+use crate::phase::{Outcome, Phase};
 use crate::sync::Work;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,9 @@ struct Job {
     max: usize,
     force: bool,
     canary: bool,
+    initialized: BTreeSet<String>,
+    labels: BTreeMap<String, String>,
+    taints: BTreeSet<(String, String)>,
     proofs: u32,
     order: usize,
     ended: bool,
@@ -47,6 +50,12 @@ struct Node {
     read: Option<(u64, bool, BTreeSet<Uid>)>,
     last_order: usize,
     epoch: u64,
+    /// Conditions that became True since the last teardown.
+    met: BTreeSet<String>,
+    /// The present hold has brought the pool's labels and taints.
+    dressed: bool,
+    /// The Node object went away during the present hold.
+    left: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +122,14 @@ impl History {
                 let entry = self.node(node);
                 (entry.mark, entry.cordon, entry.unready) = (None, None, false);
                 entry.out_since = None;
+                entry.met.clear();
+                entry.left = true;
+            }
+            Fact::Initialized { node, condition } => {
+                self.node(node).met.insert(condition.clone());
+            }
+            Fact::Dressed { node, labels, taints, lost } => {
+                self.dressed(node, labels, taints, lost)?;
             }
             Fact::Read { node, closed, pods } => {
                 self.node(node).read = Some((at_ms, *closed, pods.clone()));
@@ -144,7 +161,18 @@ impl History {
     }
 
     fn accepted(&mut self, fact: &Fact) {
-        let Fact::Accepted { job, members, targets, max_unavailable, force, canary } = fact else {
+        let Fact::Accepted {
+            job,
+            members,
+            targets,
+            max_unavailable,
+            force,
+            canary,
+            initialized,
+            labels,
+            taints,
+        } = fact
+        else {
             return;
         };
         let accepted = Job {
@@ -153,6 +181,9 @@ impl History {
             max: *max_unavailable as usize,
             force: *force,
             canary: *canary,
+            initialized: initialized.clone(),
+            labels: labels.clone(),
+            taints: taints.clone(),
             proofs: 0,
             order: self.jobs.len() + 1,
             ended: false,
@@ -190,8 +221,12 @@ impl History {
         if begins {
             entry.marked_at = None;
             entry.read = None;
+            (entry.dressed, entry.left) = (false, false);
             // What an earlier job left cordoned is ours.
             entry.cordoned_before = entry.cordon == Some(Cordon::Others);
+        }
+        if matches!(work.phase, Phase::Done { .. }) && !entry.dressed && !entry.left {
+            return broken("S22", format!("{node} is Done without the labels and taints of {job}"));
         }
         entry.works.insert(job.clone(), work.clone());
         entry.latest = Some(job.clone());
@@ -288,7 +323,7 @@ impl History {
                 return broken("S5", format!("{node} was cordoned before us and was uncordoned"));
             }
             entry.cordon = None;
-            return Ok(());
+            return self.opened(node);
         }
         let Some(job) = entry.holder.clone() else {
             return broken("S3", format!("{node} was cordoned without a durable claim"));
@@ -296,6 +331,58 @@ impl History {
         let was_available = entry.cordon.is_none() && !entry.unready;
         entry.cordon.get_or_insert(Cordon::Ours);
         if was_available { self.room(&job, node) } else { Ok(()) }
+    }
+
+    /// S21: a node that was reset is opened only once it is initialized.
+    fn opened(&self, node: &NodeName) -> Result<(), Broken> {
+        let Some(entry) = self.nodes.get(node) else {
+            return Ok(());
+        };
+        let Some((job, work)) = entry
+            .holder
+            .as_ref()
+            .and_then(|job| Some((self.jobs.get(job)?, entry.works.get(job)?)))
+        else {
+            return Ok(());
+        };
+        let is_back = matches!(
+            work.phase,
+            Phase::PostInstall { .. } | Phase::Releasing { then: Outcome::Done, .. }
+        );
+        match job.initialized.difference(&entry.met).next() {
+            Some(condition) if is_back => {
+                broken("S21", format!("{node} was opened and {condition} is not True yet"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// S5 and S22: the release brings what is the pool's, and takes nothing that is others'.
+    fn dressed(
+        &mut self,
+        node: &NodeName,
+        labels: &BTreeMap<String, String>,
+        taints: &BTreeSet<(String, String)>,
+        lost: &[String],
+    ) -> Result<(), Broken> {
+        if !lost.is_empty() {
+            return broken("S5", format!("our release took {} from {node}", lost.join(", ")));
+        }
+        let holder = self.node(node).holder.clone();
+        let Some(job) = holder.as_ref().and_then(|job| self.jobs.get(job)) else {
+            return Ok(());
+        };
+        let labelled = job.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+        if !labelled || !job.taints.is_subset(taints) {
+            return broken("S22", format!("{node} was released without what its pool declares"));
+        }
+        self.node(node).dressed = true;
+        Ok(())
+    }
+
+    /// Whether a failed synchronization left the node closed, and its record says so.
+    pub fn is_left_cordoned(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(Node::left_cordoned)
     }
 
     /// S1, availability: when a node in service is taken out, all nodes that we hold out of service, and all that
@@ -381,6 +468,7 @@ impl History {
         if !begins || again {
             return Ok(());
         }
+        entry.met.clear();
         match entry.read.take() {
             None => broken("S7", format!("{step} began on {node} without a fresh read")),
             Some((at, ..)) if at_ms.saturating_sub(at) > READ_IS_FRESH_MS => {

@@ -52,6 +52,7 @@ pub fn node(n: usize) -> NodeSeen {
         labels: Arc::default(),
         taints: Arc::default(),
         allocatable: Resources::default(),
+        met: Arc::default(),
     }
 }
 
@@ -120,6 +121,7 @@ impl Case {
             resets: true,
             post_install: true,
             wait_post_install: true,
+            initialized: Vec::new(),
             proven: true,
             policy: Policy::default(),
         };

@@ -7,3 +7,4 @@ mod drain;
 mod node;
 mod order;
 mod preview;
+mod startup;

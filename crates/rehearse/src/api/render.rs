@@ -72,6 +72,16 @@ pub(super) fn node(world: &World, node: &Node) -> Value {
             ("Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
         }
     };
+    let ready = json!({
+        "type": "Ready",
+        "status": status,
+        "lastHeartbeatTime": time(world, world.now()),
+        "lastTransitionTime": since,
+        "reason": reason,
+        "message": message,
+    });
+    let others = node.met.iter().map(|kind| json!({"type": kind, "status": "True"}));
+    let conditions: Vec<Value> = std::iter::once(ready).chain(others).collect();
     let sizes = json!({
         "cpu": (NODE_CPU_M / 1000).to_string(),
         "memory": format!("{}Gi", NODE_MEMORY >> 30),
@@ -93,14 +103,7 @@ pub(super) fn node(world: &World, node: &Node) -> Value {
         "status": {
             "capacity": sizes,
             "allocatable": sizes,
-            "conditions": [{
-                "type": "Ready",
-                "status": status,
-                "lastHeartbeatTime": time(world, world.now()),
-                "lastTransitionTime": since,
-                "reason": reason,
-                "message": message,
-            }],
+            "conditions": conditions,
             "addresses": [
                 {"type": "InternalIP", "address": node.internal_ip},
                 {"type": "Hostname", "address": node.name},

@@ -5,8 +5,8 @@ use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::kube;
 use crate::machines::{AgentAccess, Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
 use crate::records::{
-    self, AgentRecord, ClusterRecord, JobIndexRecord, JobRecord, MachineSettings, Recipe,
-    Reinstalled, keys,
+    self, AgentRecord, ClusterRecord, JobRecord, MachineSettings, PlaceRecord, Recipe, Reinstalled,
+    keys,
 };
 use crate::secrets::{KeyFile, Sealed, SecretContext};
 use crate::store::{Store, StoreError, Txn};
@@ -51,7 +51,7 @@ impl Book for StoreBook {
         };
         let template = self.template(&project, job, &record)?;
         let joiner = match &record.recipe {
-            Recipe::Kubeadm { .. } => Some(self.joiner(&project, &cluster).await?),
+            Recipe::Kubeadm(_) => Some(self.joiner(&project, &cluster).await?),
             Recipe::Script { .. } | Recipe::Command { .. } | Recipe::None => None,
         };
         let leader = keys::leader(&project, &cluster_id);
@@ -120,27 +120,10 @@ fn missing(key: &str) -> Fault {
 }
 
 impl StoreBook {
+    /// Project and cluster of a job.
     async fn whereabouts(&self, job: &JobId) -> Result<(String, ClusterId), Fault> {
-        // The job's id is a UUID of ours, so a look through the projects finds one place at most.
-        let projects = self
-            .store
-            .list("projects/", crate::store::Page::all())
-            .await
-            .map_err(|e| Fault::transient(chain(&e)))?;
-        for kv in projects.items {
-            let Some(project) = kv.key.strip_prefix("projects/") else {
-                continue;
-            };
-            let key = keys::job_index(project, job);
-            let found =
-                self.store.get(&key, None).await.map_err(|e| Fault::transient(chain(&e)))?;
-            if let Some(found) = found {
-                let index: JobIndexRecord =
-                    records::decode(&key, &found.value).map_err(|e| Fault::permanent(chain(&e)))?;
-                return Ok((project.to_owned(), index.cluster));
-            }
-        }
-        Err(Fault::permanent(format!("job {job} is not in the store")))
+        let place: PlaceRecord = self.read(&keys::job_place(job)).await?;
+        Ok((place.project, place.cluster))
     }
 
     async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<T, Fault> {
@@ -262,7 +245,8 @@ impl StoreBook {
             post_install_b64: text(template.post_install.as_ref(), TemplateField::PostInstall)?,
             retain_volumes: template.retain_volumes,
             image: template.image.clone(),
-            kubelet: template.kubelet.clone(),
+            config: template.config.clone(),
+            initialized: template.initialized.iter().map(|a| a.condition.clone()).collect(),
             login: ClearLogin {
                 user: template.login.user.clone(),
                 password_hash: text(template.login.password.as_ref(), TemplateField::Password)?,

@@ -329,7 +329,7 @@ fn job_params(view: &JobView<'_>, counts: Counts) -> BTreeMap<String, String> {
 pub(super) fn recipe_word(recipe: &Recipe) -> &'static str {
     match recipe {
         Recipe::Script { .. } => "script",
-        Recipe::Kubeadm { .. } => "kubeadm",
+        Recipe::Kubeadm(_) => "kubeadm",
         Recipe::Command { .. } => "command",
         Recipe::None => "none",
     }

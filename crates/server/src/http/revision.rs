@@ -1,8 +1,10 @@
 //! The revision of a template: a hash over everything that only a reset brings to a node.
 //!
-//! Entry points: [`revision`], and [`parts`], which says the same field by field. Labels, taints, tags, counts, disk sizes and names are absent on purpose: they are
-//! applied in place, or to new nodes only. So is `waitPostInstallFinish`: it changes how a reset runs, not its result.
+//! Entry points: [`revision`], and [`parts`], which says the same field by field. Labels, taints, tags, counts, disk
+//! sizes and names are absent on purpose: they are applied in place, or to new nodes only. So are
+//! `waitPostInstallFinish` and `initializedConditions`: they change how a reset runs, not its result.
 
+use evenkeel_api::configuration::Settings;
 use evenkeel_api::nodepool::NodeTemplate;
 use evenkeel_api::upgrade::UpgradeTemplate;
 use evenkeel_engine::ids::TemplateRevision;
@@ -51,7 +53,11 @@ pub struct Hidden<'a> {
 }
 
 /// The revision of a pool's template.
-pub fn revision(template: &NodeTemplate, hidden: &Hidden<'_>) -> TemplateRevision {
+pub fn revision(
+    template: &NodeTemplate,
+    configuration: &Settings,
+    hidden: &Hidden<'_>,
+) -> TemplateRevision {
     let extend = template.extend_param.as_ref();
     let mut kubelet = Map::new();
     if let Some(extend) = extend {
@@ -72,6 +78,7 @@ pub fn revision(template: &NodeTemplate, hidden: &Hidden<'_>) -> TemplateRevisio
         "storage": template.extra.get("storage"),
         "kubelet": kubelet,
         "components": template.extra.get("configurationsOverride"),
+        "configuration": configuration,
         "hidden": hidden_parts(hidden),
     }))
 }
@@ -87,7 +94,7 @@ pub fn revision_of_request(template: &UpgradeTemplate, hidden: &Hidden<'_>) -> T
 }
 
 /// The same fields in words, to be compared with what a node carries. What is secret appears as a digest.
-pub fn parts(template: &NodeTemplate, hidden: &Hidden<'_>) -> Parts {
+pub fn parts(template: &NodeTemplate, configuration: &Settings, hidden: &Hidden<'_>) -> Parts {
     let mut parts = Parts { reset: hidden_words(hidden), ..Parts::default() };
     let extend = template.extend_param.as_ref();
     let runtime = template.runtime.as_ref();
@@ -112,6 +119,11 @@ pub fn parts(template: &NodeTemplate, hidden: &Hidden<'_>) -> Parts {
         KUBELET_PARAMS.iter().map(|key| (*key, extend.and_then(|extend| extend.extra.get(*key))));
     for (field, value) in values.into_iter().chain(params) {
         parts.reset.extend(words(value).map(|text| (field.to_owned(), text)));
+    }
+    for (package, items) in configuration {
+        for (name, value) in items {
+            parts.reset.extend(words(Some(value)).map(|text| (format!("{package} {name}"), text)));
+        }
     }
     let plain = [("flavor", template.flavor.as_deref()), ("az", template.az.as_deref())];
     for (field, text) in plain {
@@ -226,12 +238,12 @@ mod tests {
 
     fn of(template: Value) -> TemplateRevision {
         let template: NodeTemplate = serde_json::from_value(template).expect("a template");
-        revision(&template, &Hidden { user: "root", ..Hidden::default() })
+        revision(&template, &Settings::new(), &Hidden { user: "root", ..Hidden::default() })
     }
 
     fn words_of(template: Value) -> Parts {
         let template: NodeTemplate = serde_json::from_value(template).expect("a template");
-        parts(&template, &Hidden { user: "root", ..Hidden::default() })
+        parts(&template, &Settings::new(), &Hidden { user: "root", ..Hidden::default() })
     }
 
     #[test]
@@ -286,7 +298,7 @@ mod tests {
 
     #[test]
     fn every_hidden_part_counts() {
-        let template = NodeTemplate::default();
+        let (template, none) = (NodeTemplate::default(), Settings::new());
         let base = Hidden { user: "root", ..Hidden::default() };
         let rows = [
             Hidden { pre_install: Some("YQ=="), ..base },
@@ -297,11 +309,11 @@ mod tests {
             Hidden { remove_password: true, ..base },
             Hidden { remove_keys: true, ..base },
         ];
-        let mut seen = std::collections::BTreeSet::from([revision(&template, &base)]);
+        let mut seen = std::collections::BTreeSet::from([revision(&template, &none, &base)]);
         for hidden in &rows {
-            assert!(seen.insert(revision(&template, hidden)), "{hidden:?}");
-            let words = parts(&template, hidden);
-            assert_ne!(words, parts(&template, &base), "{hidden:?}");
+            assert!(seen.insert(revision(&template, &none, hidden)), "{hidden:?}");
+            let words = parts(&template, &none, hidden);
+            assert_ne!(words, parts(&template, &none, &base), "{hidden:?}");
             assert!(!format!("{words:?}").contains("YQ=="), "a script is shown");
         }
         assert!(seen.iter().all(|revision| revision.as_str().len() == DIGITS));

@@ -2,7 +2,7 @@
 
 use evenkeel_engine::ids::NodeName;
 use evenkeel_engine::place::Needs;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A label set.
@@ -22,6 +22,7 @@ struct Tables {
     texts: HashSet<Arc<str>>,
     labels: HashSet<Arc<Labels>>,
     needs: HashSet<Arc<Needs>>,
+    sets: HashSet<Arc<BTreeSet<String>>>,
     nodes: HashMap<Box<str>, NodeName>,
     prune_at: usize,
 }
@@ -63,6 +64,18 @@ impl Interner {
         new
     }
 
+    /// The shared copy of a set of words: nearly all nodes have the same conditions True.
+    pub fn set(&self, words: BTreeSet<String>) -> Arc<BTreeSet<String>> {
+        let mut t = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = t.sets.get(&words) {
+            return found.clone();
+        }
+        let new = Arc::new(words);
+        t.sets.insert(new.clone());
+        t.prune();
+        new
+    }
+
     /// The shared copy of a node's name.
     pub fn node(&self, name: &str) -> NodeName {
         let mut t = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,16 +91,19 @@ impl Interner {
 
 impl Tables {
     fn prune(&mut self) {
-        let size = self.texts.len() + self.labels.len() + self.needs.len() + self.nodes.len();
+        let shared = self.texts.len() + self.labels.len() + self.needs.len() + self.sets.len();
+        let size = shared + self.nodes.len();
         if size < self.prune_at.max(PRUNE_FLOOR) {
             return;
         }
         self.texts.retain(|t| Arc::strong_count(t) > 1);
         self.labels.retain(|l| Arc::strong_count(l) > 1);
         self.needs.retain(|n| Arc::strong_count(n) > 1);
+        self.sets.retain(|s| Arc::strong_count(s) > 1);
         // A NodeName does not tell who else holds it; forgetting one costs a second copy, no more.
         self.nodes.clear();
-        self.prune_at = 2 * (self.texts.len() + self.labels.len() + self.needs.len());
+        let shared = self.texts.len() + self.labels.len() + self.needs.len() + self.sets.len();
+        self.prune_at = 2 * shared;
     }
 }
 

@@ -173,13 +173,17 @@ impl Kind for Node {
         let labels = meta.labels.unwrap_or_default();
         let notes = meta.annotations.unwrap_or_default();
         let text = |t: Option<String>| t.filter(|t| !t.is_empty()).map(|t| Arc::from(t.as_str()));
+        let conditions = status.conditions.unwrap_or_default();
         Some(NodeSeen {
             mark: notes.claim.and_then(|claim| mark(&meta.name, &claim)),
             name: interner.node(&meta.name),
             uid: Uid::from(meta.uid),
             resource_version: meta.resource_version.into(),
             unschedulable: spec.unschedulable.unwrap_or(false),
-            ready: readiness(&status.conditions.unwrap_or_default()),
+            ready: readiness(&conditions),
+            met: interner.set(
+                conditions.into_iter().filter(|c| c.status == "True").map(|c| c.kind).collect(),
+            ),
             hold: notes.hold.is_some(),
             zone: labels.get("topology.kubernetes.io/zone").map(|z| interner.text(z)),
             control_plane: labels.contains_key("node-role.kubernetes.io/control-plane")

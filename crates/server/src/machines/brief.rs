@@ -3,7 +3,7 @@
 //! Everything secret is opened here for the length of one call, hidden in `Debug` and wiped on drop.
 
 use super::agent::AgentAccess;
-use crate::records::{AddressRule, Image, MachineSettings, Recipe, Reinstalled};
+use crate::records::{AddressRule, Image, MachineSettings, NodeConfig, Recipe, Reinstalled};
 use crate::sync::ports::{Fault, HostOrder, Joiner, Target};
 use async_trait::async_trait;
 use evenkeel_engine::ids::JobId;
@@ -216,8 +216,10 @@ pub struct ClearTemplate {
     pub retain_volumes: bool,
     /// OS, image and runtime, for whoever reinstalls the machine.
     pub image: Option<Image>,
-    /// What goes into the KubeletConfiguration.
-    pub kubelet: serde_json::Map<String, serde_json::Value>,
+    /// What kubelet and runtime read on the host.
+    pub config: NodeConfig,
+    /// Conditions of the Node that are awaited after the reset.
+    pub initialized: Vec<String>,
 }
 
 /// The login that a node shall have afterwards. What is absent stays as it is.

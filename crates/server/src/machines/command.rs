@@ -283,6 +283,8 @@ pub(super) fn shown(template: &ClearTemplate) -> serde_json::Value {
             "remove_password": login.remove_password,
             "remove_keys": login.remove_keys,
         },
+        "kubelet": template.config.kubelet,
+        "containerd": template.config.containerd,
     })
 }
 

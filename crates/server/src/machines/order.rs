@@ -42,7 +42,7 @@ pub(super) fn steps(brief: &Brief, stage: Stage) -> Result<Vec<Step>, Fault> {
         Recipe::Script { teardown, install, limit_s, resume, .. } => {
             Some((teardown, install, u64::from(*limit_s), *resume))
         }
-        Recipe::Kubeadm { .. } | Recipe::Command { .. } | Recipe::None => None,
+        Recipe::Kubeadm(_) | Recipe::Command { .. } | Recipe::None => None,
     };
     if let Some((teardown, _, limit_s, resume)) = around
         && !teardown.trim().is_empty()

@@ -94,8 +94,8 @@ impl Fleet {
         now.into_target(&mut order.target);
         // Key and address are new.
         let brief = self.book.brief(&order.job, &order.target).await?;
-        if matches!(brief.recipe, Recipe::Kubeadm { .. }) {
-            return self.join_by_kubeadm(&order, id, &brief, progress).await;
+        if let Recipe::Kubeadm(recipe) = &brief.recipe {
+            return self.join_by_kubeadm(&order, id, &brief, recipe, progress).await;
         }
         let mut steps = order::steps(&brief, Stage::Reset)?;
         steps.retain(|step| !matches!(step, Step::Teardown(_)));
@@ -155,7 +155,7 @@ impl Pass<'_> {
             return Ok(());
         }
         let steps = match &brief.recipe {
-            Recipe::Kubeadm { .. } => vec![super::kubeadm_teardown(brief)],
+            Recipe::Kubeadm(recipe) => vec![super::kubeadm_teardown(brief, recipe)],
             _ => {
                 let mut steps = order::steps(brief, Stage::Reset)?;
                 steps.retain(|step| matches!(step, Step::Teardown(_)));

@@ -169,3 +169,14 @@ pub fn agent_id(id: &str) -> String {
 pub fn agent_token(sha256_hex: &str) -> String {
     format!("agent-tokens/{sha256_hex}")
 }
+/// Where a job lives, whatever its project (global: the id is a UUID of ours). For the machines' side alone: what a
+/// tenant asks for is looked up below its project.
+pub fn job_place(job: &JobId) -> String {
+    format!("job-places/{job}")
+}
+/// A cluster that has an actor (global: the actors serve all tenants).
+pub fn cluster_place(cluster: &ClusterId) -> String {
+    format!("{CLUSTER_PLACES}{cluster}")
+}
+/// All clusters that have actors (prefix).
+pub const CLUSTER_PLACES: &str = "cluster-places/";

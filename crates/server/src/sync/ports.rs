@@ -117,11 +117,12 @@ pub trait Cluster: Send + Sync + 'static {
     async fn watch(&self) -> Result<mpsc::Receiver<Vec<Seen>>, Fault>;
     /// Writes our mark, only if the node is still at this UID and resourceVersion.
     async fn claim(&self, node: &NodeSeen, mark: &Mark) -> Result<(), Fault>;
-    /// Sets `spec.unschedulable`, only if the node is still at this UID and resourceVersion: a request that was held
+    /// Sets `spec.unschedulable` (to false: and takes our startup taint away), only if the node is still at this UID and resourceVersion: a request that was held
     /// up on its way must not close a node that has been given back since.
     async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault>;
     /// Removes our mark and, if `uncordon`, makes the node schedulable, in one write at this resourceVersion.
-    /// With `dress`, its labels and taints are set in the same write; those that people gave the node stay.
+    /// With `dress`, its labels and taints are set in the same write; those that people gave the node stay. Our startup
+    /// taint goes with either.
     async fn release(
         &self,
         node: &NodeSeen,
@@ -201,8 +202,9 @@ pub trait Joiner: Send + Sync + 'static {
     async fn ticket(&self, node: &NodeName, life: Duration) -> Result<Ticket, Fault>;
     /// Deletes a bootstrap token; one that is gone is fine.
     async fn withdraw(&self, token_id: &str) -> Result<(), Fault>;
-    /// Says that the node's kubelet was stopped; a node that is gone is fine.
-    async fn kubelet_stopped(&self, node: &NodeName) -> Result<(), Fault>;
+    /// Says that the node's kubelet was stopped, and that what `conditions` said of it no longer holds, in one write;
+    /// a node that is gone is fine.
+    async fn kubelet_stopped(&self, node: &NodeName, conditions: &[String]) -> Result<(), Fault>;
 }
 
 /// The machines behind the nodes.

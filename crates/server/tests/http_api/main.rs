@@ -5,6 +5,7 @@
 mod accept;
 mod agents;
 mod clients;
+mod configuration;
 mod control;
 mod faults;
 mod pools;

@@ -416,6 +416,7 @@ impl World {
             name: name.into(),
             spec,
             template: records::Template::default(),
+            configuration: evenkeel_api::configuration::Settings::new(),
             revision: TemplateRevision::new("rev-1"),
             proven: None,
             created_ms: START_MS,
@@ -622,5 +623,6 @@ fn seen(name: &str, control_plane: bool, ready: bool) -> NodeSeen {
         labels: Arc::new(BTreeMap::new()),
         taints: Arc::default(),
         allocatable: Resources::default(),
+        met: Arc::default(),
     }
 }

@@ -4,7 +4,8 @@ use crate::support::*;
 use evenkeel_engine::ids::{ClusterId, NodeId, PoolId};
 use evenkeel_server::http::vault;
 use evenkeel_server::records::{
-    AddressRule, Hook, Image, MachineSettings, NodeRecord, PoolRecord, Recipe, Reimage, keys,
+    AddressRule, Hook, Image, Kubeadm, MachineSettings, NodeRecord, PoolRecord, Recipe, Reimage,
+    keys,
 };
 use serde_json::{Value, json};
 
@@ -230,14 +231,14 @@ async fn another_image_needs_a_recipe_that_reinstalls() {
     world.put(node_key, &node).await;
     world
         .cluster(|c| {
-            c.recipe = Some(Recipe::Kubeadm {
+            c.recipe = Some(Recipe::Kubeadm(Kubeadm {
                 limit_s: 60,
                 endpoint: None,
                 cri_socket: None,
                 ignore_preflight: Vec::new(),
                 data_dirs: Vec::new(),
                 reimage: None,
-            });
+            }));
         })
         .await;
     let refused = world.upgrade(POOL, &minimal(POOL)).await;
@@ -264,7 +265,7 @@ async fn another_image_needs_a_recipe_that_reinstalls() {
                 host_keys: [].into(),
                 host_cas: Vec::new(),
             });
-            if let Some(Recipe::Kubeadm { reimage, .. }) = &mut c.recipe {
+            if let Some(Recipe::Kubeadm(Kubeadm { reimage, .. })) = &mut c.recipe {
                 *reimage = Some(hook);
             }
         })

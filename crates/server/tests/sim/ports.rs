@@ -8,7 +8,7 @@ use evenkeel_engine::facts::{CLAIM_ANNOTATION, Mark, NodeSeen, Owner, PodPhase, 
 use evenkeel_engine::ids::{JobId, NodeName};
 use evenkeel_engine::preview::concern::Volumes;
 use evenkeel_engine::time::Span;
-use evenkeel_server::records::Dress;
+use evenkeel_server::records::{self, Dress};
 use evenkeel_server::sync::ports::{
     Cluster, EvictAnswer, Fault, HostOrder, HostState, Listed, LiveNode, Machines, PodRef, Seen,
     Stage, Target,
@@ -16,6 +16,7 @@ use evenkeel_server::sync::ports::{
 use evenkeel_sim::World;
 use evenkeel_sim::history::Actor;
 use evenkeel_sim::hosts::{self, HostFailure, Order, OrderKey, OrderState, RefusalKind, StepSpec};
+use evenkeel_sim::objects::{Node, Taint};
 use evenkeel_sim::status::Refusal;
 use evenkeel_sim::world::{
     Call, Change, DeleteOptions, Failure, Gone410, NodeChange, Op, Precondition, Reply,
@@ -305,6 +306,44 @@ impl Outside {
     }
 }
 
+/// The taints of a node that is opened: without the startup taint, and with these.
+fn taints_after(node: &NodeSeen, ours: &[records::Taint]) -> Vec<Taint> {
+    let startup = Taint::startup();
+    let there = node.taints.iter().map(|taint| Taint {
+        key: taint.key.to_string(),
+        value: taint.value.to_string(),
+        effect: taint.effect.to_string(),
+    });
+    let stays = |taint: &Taint| {
+        *taint != startup
+            && !ours.iter().any(|o| (&o.key, &o.effect) == (&taint.key, &taint.effect))
+    };
+    let new = ours.iter().map(|o| Taint {
+        key: o.key.clone(),
+        value: o.value.clone(),
+        effect: o.effect.clone(),
+    });
+    there.filter(stays).chain(new).collect()
+}
+
+/// What a release made of a node's labels and taints.
+fn dressed(before: &Node, after: &Node, dress: &Dress) -> Fact {
+    let known = |taint: &Taint| (taint.key.clone(), taint.effect.clone());
+    let taints: BTreeSet<_> = after.taints.iter().map(known).collect();
+    let changed = |(key, value): &(&String, &String)| {
+        after.labels.get(*key) != Some(*value) && !dress.labels.contains_key(*key)
+    };
+    let gone = |taint: &&Taint| **taint != Taint::startup() && !taints.contains(&known(taint));
+    let lost = before.labels.iter().filter(changed).map(|(key, _)| key.clone());
+    let lost = lost.chain(before.taints.iter().filter(gone).map(|taint| taint.key.clone()));
+    Fact::Dressed {
+        node: after.name.clone(),
+        lost: lost.collect(),
+        labels: (*after.labels).clone(),
+        taints,
+    }
+}
+
 #[async_trait]
 impl Cluster for Outside {
     async fn watch(&self) -> Result<mpsc::Receiver<Vec<Seen>>, Fault> {
@@ -327,7 +366,8 @@ impl Cluster for Outside {
     }
 
     async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault> {
-        let change = NodeChange { unschedulable: Some(value), ..NodeChange::default() };
+        let taints = (!value && node.starting()).then(|| taints_after(node, &[]));
+        let change = NodeChange { unschedulable: Some(value), taints, ..NodeChange::default() };
         self.patch(node, change, "cordon").await
     }
 
@@ -335,14 +375,34 @@ impl Cluster for Outside {
         &self,
         node: &NodeSeen,
         uncordon: bool,
-        _dress: Option<&Dress>,
+        dress: Option<&Dress>,
     ) -> Result<(), Fault> {
+        let ours = dress.map_or(&[][..], |dress| &dress.taints);
+        let opens = node.starting() && (uncordon || dress.is_some());
+        let labels =
+            dress.iter().flat_map(|d| &d.labels).map(|(k, v)| (k.clone(), Some(v.clone())));
         let change = NodeChange {
             unschedulable: uncordon.then_some(false),
             annotations: [(CLAIM_ANNOTATION.to_owned(), None)].into(),
-            ..NodeChange::default()
+            labels: labels.collect(),
+            taints: (!ours.is_empty() || opens).then(|| taints_after(node, ours)),
         };
-        self.patch(node, change, "release").await
+        let Some(dress) = dress.cloned() else {
+            return self.patch(node, change, "release").await;
+        };
+        let (name, uid) = (node.name.clone(), node.uid.clone());
+        let rv = node.resource_version.to_string();
+        let patch = move |world: &mut World| {
+            let before = world.node(&name)?;
+            let precondition = Precondition { uid: Some(uid), resource_version: Some(rv) };
+            let after = world.patch_node(Actor::Us, &name, &precondition, &change)?;
+            Ok(dressed(&before, &after, &dress))
+        };
+        let witness = |inner: &mut Inner, fact: &Fact| inner.fact(fact);
+        self.api(Call::Write, false, patch, witness)
+            .await
+            .map(drop)
+            .map_err(|f| to_fault("release", f))
     }
 
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {

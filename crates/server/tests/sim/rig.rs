@@ -268,6 +268,9 @@ impl Inner {
             }
             Happened::ReadyChanged { node, ready } => vec![Fact::Ready { node, ready }],
             Happened::NodeAdded { node, ready, .. } => vec![Fact::Ready { node, ready }],
+            Happened::Initialized { node, condition } => {
+                vec![Fact::Initialized { node, condition }]
+            }
             Happened::NodeGone { node, .. } => vec![Fact::Left { node }],
             Happened::EvictionAccepted { uid, node } => {
                 ours(Actor::Us);

@@ -6,9 +6,11 @@ use crate::recorder::Recorder;
 use crate::rig::Rig;
 use evenkeel_engine::check::Fact;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeName, PoolId, TemplateRevision};
-use evenkeel_engine::sync::{Policy, Status, SyncSpec, SyncState, TargetNode};
+use evenkeel_engine::sync::{Awaited, Policy, Status, SyncSpec, SyncState, TargetNode};
 use evenkeel_engine::time::Span;
-use evenkeel_server::records::{self, JobRecord, NodeRecord, PoolRecord, Recipe, Template, keys};
+use evenkeel_server::records::{
+    self, Dress, JobRecord, NodeRecord, PoolRecord, Recipe, Taint, Template, keys,
+};
 use evenkeel_server::store::memory::MemoryStore;
 use evenkeel_server::store::{Page, Store, Txn};
 use evenkeel_server::sync::actor::{self, Setup};
@@ -67,6 +69,10 @@ pub struct Ask {
     pub resets: bool,
     pub post_install: bool,
     pub wait_post_install: bool,
+    /// Conditions that are awaited; the world's agents set them.
+    pub initialized: Vec<String>,
+    /// Whether the pool has a taint beside its label.
+    pub taint: bool,
     pub canary: bool,
 }
 
@@ -82,6 +88,8 @@ impl Ask {
             resets: true,
             post_install: true,
             wait_post_install: true,
+            initialized: Vec::new(),
+            taint: false,
             canary: true,
         }
     }
@@ -262,6 +270,19 @@ async fn perform(play: Play) -> Ended {
     })
 }
 
+/// A label that differs from job to job, and perhaps a taint that bars no pod.
+fn dress_of(job: &JobId, ask: &Ask) -> Dress {
+    let taint = Taint {
+        key: "pool.example/kept".to_owned(),
+        value: job.to_string(),
+        effect: "PreferNoSchedule".to_owned(),
+    };
+    Dress {
+        labels: BTreeMap::from([("pool.example/job".to_owned(), job.to_string())]),
+        taints: ask.taint.then_some(taint).into_iter().collect(),
+    }
+}
+
 impl Stage {
     /// Liveness: once the faults stop, every job comes to its verdict, and then nothing moves any more.
     async fn to_the_end(&mut self, play: &Play, rng: &mut Rng) -> Result<(), String> {
@@ -288,7 +309,18 @@ impl Stage {
         if before != after {
             return Err("L1: it does not come to rest".to_owned());
         }
-        self.rig.with(|inner| inner.check.at_rest().map_err(|b| b.to_string()))
+        self.rig.with(|inner| {
+            inner.check.at_rest().map_err(|b| b.to_string())?;
+            let stays = |node: &evenkeel_sim::objects::Node| {
+                node.seen().starting()
+                    && !node.unschedulable
+                    && !inner.check.is_left_cordoned(&node.name)
+            };
+            match inner.world.nodes().find(|node| stays(node)) {
+                Some(node) => Err(format!("S4: {} keeps the startup taint", node.name)),
+                None => Ok(()),
+            }
+        })
     }
 
     /// Safety: the faults never stop, no end is demanded, and no invariant breaks.
@@ -496,6 +528,7 @@ impl Stage {
                 id: id.clone(),
                 name: id.to_string(),
                 spec: serde_json::Value::Null,
+                configuration: BTreeMap::new(),
                 template: Template::default(),
                 revision: TemplateRevision::new("r1"),
                 proven: None,
@@ -558,12 +591,18 @@ impl Stage {
             resets: ask.resets,
             post_install: ask.post_install,
             wait_post_install: ask.wait_post_install,
+            initialized: ask
+                .initialized
+                .iter()
+                .map(|condition| Awaited { condition: condition.clone(), limit: None })
+                .collect(),
             proven: false,
             policy: policy(ask.canary),
         };
+        let dress = dress_of(&job, ask);
         let record = JobRecord {
             spec,
-            template: Template::default(),
+            template: Template { dress: dress.clone(), ..Template::default() },
             recipe: Recipe::None,
             fingerprint: job.to_string(),
             ignored: Vec::new(),
@@ -590,6 +629,9 @@ impl Stage {
                 max_unavailable: ask.max_unavailable,
                 force: ask.force,
                 canary: ask.canary,
+                initialized: ask.initialized.iter().filter(|_| ask.resets).cloned().collect(),
+                labels: dress.labels.clone(),
+                taints: dress.taints.iter().map(|t| (t.key.clone(), t.effect.clone())).collect(),
             });
         });
         let done = self.store.txn(txn).await.expect("memory");

@@ -9,7 +9,7 @@ use evenkeel_sim::rng::Rng;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-fn ask(rng: &mut Rng, pool: &PoolId, members: &[NodeName]) -> Ask {
+fn ask(rng: &mut Rng, pool: &PoolId, members: &[NodeName], conditions: &[String]) -> Ask {
     let some = |rng: &mut Rng, per_mille: u32| -> Vec<NodeName> {
         members.iter().filter(|_| rng.chance(per_mille)).cloned().collect()
     };
@@ -26,6 +26,8 @@ fn ask(rng: &mut Rng, pool: &PoolId, members: &[NodeName]) -> Ask {
         post_install: rng.chance(600),
         wait_post_install: rng.chance(500),
         canary: rng.chance(800),
+        initialized: conditions.iter().filter(|_| rng.chance(700)).cloned().collect(),
+        taint: rng.chance(300),
     }
 }
 
@@ -117,8 +119,11 @@ pub fn of(seed: u64, trace: bool) -> Play {
         let pool = if two && rng.chance(500) { "b" } else { "a" };
         pools.entry(PoolId::new(pool)).or_default().push(name);
     }
+    let conditions = scenario.initialized.clone();
     let rounds = (0..if rng.chance(500) { 2 } else { 1 })
-        .map(|_| pools.iter().map(|(pool, members)| ask(&mut rng, pool, members)).collect())
+        .map(|_| {
+            pools.iter().map(|(pool, members)| ask(&mut rng, pool, members, &conditions)).collect()
+        })
         .collect();
     let crashes = crashes(&mut rng);
     let presses = presses(&mut Rng::new(seed ^ 0x9e55));

@@ -257,6 +257,7 @@ impl World {
         self.say(node, key, &format!("== {} on {node}\n", step.name));
         if step.name == "teardown" {
             self.kubelet_stop(node);
+            self.uninitialize(node);
             if self.hosts.get(node).is_some_and(|host| host.rejoins_anew) {
                 self.remove_node(node, Actor::System);
             }
@@ -334,6 +335,9 @@ impl World {
         let run = run_of(node, key, &step.name);
         self.happened(Happened::ScriptEnded { run, ok });
         if ok && step.name == "install" {
+            if let Some(host) = self.hosts.get_mut(node) {
+                host.joins = true;
+            }
             self.kubelet_start(node);
         }
         if ok && !last {

@@ -131,6 +131,7 @@ enum Task {
     TaintEvict(NodeName, u64),
     Register(NodeName, u64),
     NodeReady(NodeName, u64),
+    Initialize(NodeName, u64),
     OrderBegin(NodeName, OrderKey, u64),
     StepEnd(NodeName, OrderKey, u64),
     HostUp(NodeName, u64, bool),
@@ -149,6 +150,8 @@ enum Task {
 pub struct World {
     /// Times that Kubernetes fixes.
     pub tunables: Tunables,
+    /// Conditions that agents set on every node.
+    pub initializers: Vec<String>,
     /// What truly happened.
     pub history: Vec<(u64, Happened)>,
     /// Every step that was ever started on a host, in order.
@@ -190,6 +193,7 @@ impl World {
         let fault_rng = rng.fork(1);
         Self {
             tunables: Tunables::default(),
+            initializers: Vec::new(),
             history: Vec::new(),
             runs: Vec::new(),
             coverage: Coverage::default(),
@@ -391,6 +395,7 @@ impl World {
             Task::TaintEvict(node, since) => self.taint_evict(&node, since),
             Task::Register(node, life) => self.register(&node, life),
             Task::NodeReady(node, life) => self.node_ready(&node, life),
+            Task::Initialize(node, life) => self.initialize(&node, life),
             Task::OrderBegin(node, key, life) => self.order_begin(&node, &key, life),
             Task::StepEnd(node, key, life) => self.step_end(&node, &key, life),
             Task::HostUp(node, life, kubelet) => self.host_up(&node, life, kubelet),

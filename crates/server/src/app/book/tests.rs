@@ -1,7 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
-use crate::records::{AddressRule, ProjectRecord};
+use crate::records::AddressRule;
 use crate::store::memory::MemoryStore;
 use crate::sync::ports::Stage;
 use std::collections::BTreeSet;
@@ -54,16 +54,9 @@ async fn book(dir: &std::path::Path) -> (StoreBook, u64) {
         policy: Default::default(),
         created_ms: 0,
     };
-    let project = ProjectRecord {
-        id: PROJECT.into(),
-        name: String::new(),
-        domain_id: String::new(),
-        domain_name: String::new(),
-    };
-    let index = JobIndexRecord { cluster: cluster.clone() };
+    let place = PlaceRecord { project: PROJECT.to_owned(), cluster: cluster.clone() };
     let txn = Txn::new()
-        .put(keys::project(PROJECT), records::encode(&project))
-        .put(keys::job_index(PROJECT, &"j1".into()), records::encode(&index))
+        .put(keys::job_place(&"j1".into()), records::encode(&place))
         .put(keys::cluster(PROJECT, &cluster), records::encode(&record));
     store.txn(txn).await.unwrap();
     let leader = keys::leader(PROJECT, &cluster);

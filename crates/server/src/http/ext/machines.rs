@@ -31,7 +31,7 @@ use super::keypairs::public_key_line;
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
 use crate::http::{ApiState, convert, load, vault};
-use crate::records::{self, AddressRule, ClusterRecord, MachineSettings, Recipe};
+use crate::records::{self, AddressRule, ClusterRecord, Kubeadm, MachineSettings, Recipe};
 use crate::store::Txn;
 
 /// A step of a recipe may take a second to a day.
@@ -335,14 +335,14 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
                 resume: at.get("resume").and_then(|at| at.boolean(found)).unwrap_or(false),
             })
         }
-        "kubeadm" => Some(Recipe::Kubeadm {
+        "kubeadm" => Some(Recipe::Kubeadm(Kubeadm {
             limit_s,
             endpoint: text(at, "endpoint", found),
             cri_socket: text(at, "criSocket", found),
             ignore_preflight: strings(at, "ignorePreflight", found),
             data_dirs: data_dirs(at, found),
             reimage: hook::reimage(at, found),
-        }),
+        })),
         "command" => Some(Recipe::Command { hook: hook::hook(at, found)?, limit_s }),
         _ => Some(Recipe::None),
     }

@@ -20,8 +20,8 @@ use crate::http::error::ApiError;
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::http::{ApiState, convert, load};
 use crate::records::{
-    self, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord, PoolRecord,
-    Recipe, keys,
+    self, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord, PlaceRecord,
+    PoolRecord, Recipe, keys,
 };
 use crate::store::Txn;
 
@@ -89,7 +89,7 @@ pub(super) async fn wish(
             return Err(ApiError::invalid(violation));
         }
     };
-    let fingerprint = fingerprint(upgrade, &revision, clear.wait_post_install);
+    let fingerprint = fingerprint(upgrade, &revision, clear.wait_post_install, &clear.initialized);
     Ok(Wish { clear, revision, fingerprint })
 }
 
@@ -121,6 +121,7 @@ pub(super) async fn review(
     let targets = check::targets(upgrade, pool, facts.nodes, &wish.revision, view, &mut found);
     let image = wish.clear.image.as_ref();
     check::image(facts.cluster, facts.nodes, &targets, image, &mut found);
+    check::configuration(facts.cluster, facts.pool, &mut found);
     Ok(Review { recipe, lacking, found, targets, authorized_keys })
 }
 
@@ -221,6 +222,7 @@ fn spec(
         resets,
         post_install: wish.clear.post_install.is_some(),
         wait_post_install: wish.clear.wait_post_install,
+        initialized: wish.clear.initialized.clone(),
         proven: proven == Some(&wish.revision),
         policy: facts.cluster.policy.clone(),
     }
@@ -301,7 +303,7 @@ fn ignored(upgrade: &Upgrade, recipe: &Recipe) -> Vec<String> {
         template.fields.iter().any(policy)
     });
     let is_listed = |fields: &[String]| fields.iter().any(|f| f.eq_ignore_ascii_case(field));
-    if is_sent && !matches!(recipe, Recipe::Kubeadm { .. }) && !is_listed(&fields) {
+    if is_sent && !matches!(recipe, Recipe::Kubeadm(_)) && !is_listed(&fields) {
         fields.push(field.to_owned());
     }
     if upgrade.validate_storage {
@@ -327,10 +329,12 @@ pub(super) fn answer(cluster: &ClusterRecord, offer: &Offer, now_ms: i64) -> Job
 pub(super) fn writes(txn: Txn, project: &str, cluster: &ClusterId, offer: &Offer) -> Txn {
     let spec = &offer.record.spec;
     let index = JobIndexRecord { cluster: cluster.clone() };
+    let place = PlaceRecord { project: project.to_owned(), cluster: cluster.clone() };
     let mut txn = txn
         .put(keys::job(project, cluster, &spec.job), records::encode(&offer.record))
         .put(keys::job_state(project, cluster, &spec.job), records::encode(&offer.state))
-        .put(keys::job_index(project, &spec.job), records::encode(&index));
+        .put(keys::job_index(project, &spec.job), records::encode(&index))
+        .put(keys::job_place(&spec.job), records::encode(&place));
     if offer.state.status == Status::Running {
         txn = txn.put(keys::active(project, cluster, &spec.pool), records::encode(&spec.job));
     }

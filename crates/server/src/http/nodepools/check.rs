@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::http::convert::up_to_date;
 use crate::http::error::ApiError;
-use crate::records::{ClusterRecord, Image, NodeRecord, Recipe};
+use crate::records::{ClusterRecord, Image, NodeRecord, PoolRecord, Recipe};
 use crate::sync::board::Snapshot;
 
 /// Bodies are JSON. The page of the operation lists two more types, which the service refuses with this code too.
@@ -70,7 +70,7 @@ pub(super) fn image(
     found: &mut Vec<Violation>,
 ) {
     let (Some(recipe), Some(wanted)) = (&cluster.recipe, wanted) else { return };
-    let inside = matches!(recipe, Recipe::Script { .. } | Recipe::Kubeadm { .. });
+    let inside = matches!(recipe, Recipe::Script { .. } | Recipe::Kubeadm(_));
     if !inside || recipe.reimage().is_some() {
         return;
     }
@@ -93,6 +93,28 @@ pub(super) fn image(
     found.push(violation.with_way_out(
         "give the recipe a hook that reinstalls machines (`evenkeel cluster set-machines ... --reimage`), use the \
          recipe `command`, or put os, image and runtime back to what the nodes carry",
+    ));
+}
+
+/// The recipe `script` hands its commands nothing: parameters that were set for the pool would not arrive.
+pub(super) fn configuration(
+    cluster: &ClusterRecord,
+    pool: Option<&PoolRecord>,
+    found: &mut Vec<Violation>,
+) {
+    let Some(pool) = pool.filter(|pool| !pool.configuration.is_empty()) else { return };
+    if !matches!(cluster.recipe, Some(Recipe::Script { .. })) {
+        return;
+    }
+    let names = pool.configuration.values().flat_map(|package| package.keys());
+    let names: Vec<&str> = names.take(NAMES_MAX).map(String::as_str).collect();
+    let rule = format!(
+        "sets {}, which the recipe `script` of the cluster does not bring to a host",
+        names.join(", ")
+    );
+    let violation = Violation::new("the pool's configuration", rule);
+    found.push(violation.with_way_out(
+        "use the recipe `kubeadm` or `command`, or set them in your install script and here to null",
     ));
 }
 

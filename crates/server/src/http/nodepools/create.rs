@@ -49,6 +49,7 @@ pub(in crate::http) async fn create(
         name: pool.metadata.name.clone(),
         revision: clear.settle(&pool.spec.node_template),
         template: clear.seal(&state, project, TemplateOwner::Pool(&id))?,
+        configuration: clear.configuration,
         spec: stored_spec(&pool.spec)?,
         proven: None,
         created_ms: now,
