@@ -345,7 +345,8 @@ pub(super) fn sub_job(view: &JobView<'_>, work: &Work) -> Job {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
-    let last = work.log.last();
+    // The last word of the story, where it says more than the phase.
+    let last = work.log.last().filter(|line| line.word != work.phase.word());
     if let Some(step) = last {
         params.insert("step".to_owned(), step.word.clone());
     }
