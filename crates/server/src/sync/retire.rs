@@ -99,6 +99,7 @@ impl Round {
         let txn = fenced()
             .delete(keys::job(project, cluster, job))
             .delete(keys::job_index(project, job))
+            .delete(keys::job_place(job))
             .delete(keys::control(project, cluster, job))
             .delete(keys::job_state(project, cluster, job));
         let done = self.store.txn(txn).await?;

@@ -74,6 +74,7 @@ async fn what_cannot_be_brought_is_refused() {
                 limit_s: 60,
                 needs: Vec::new(),
                 reimage: None,
+                resume: false,
             });
         })
         .await;
