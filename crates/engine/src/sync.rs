@@ -92,12 +92,6 @@ pub struct Policy {
     pub sick_after: Span,
     /// Nodes of one zone that may be in hand at once; no limit if absent.
     pub zone_max: Option<u32>,
-    /// Take no node while the pods of the pool would not fit on the others. Otherwise one may go, with a warning.
-    pub strict_capacity: bool,
-    /// Mark nodes that are still to do with a PreferNoSchedule taint, so that evicted pods move once.
-    pub steer: bool,
-    /// Take fewer nodes while the API server is slow or nodes do not come back.
-    pub adaptive: bool,
 }
 
 impl Default for Policy {
@@ -116,9 +110,6 @@ impl Default for Policy {
             stall_timeout: Span::mins(24 * 60),
             sick_after: Span::secs(60),
             zone_max: None,
-            strict_capacity: false,
-            steer: true,
-            adaptive: true,
         }
     }
 }

@@ -107,12 +107,6 @@ pub struct PolicyConfig {
     pub sick_after_s: Option<u64>,
     /// See [`Policy::zone_max`].
     pub zone_max: Option<u32>,
-    /// See [`Policy::strict_capacity`].
-    pub strict_capacity: Option<bool>,
-    /// See [`Policy::steer`].
-    pub steer: Option<bool>,
-    /// See [`Policy::adaptive`].
-    pub adaptive: Option<bool>,
 }
 
 impl PolicyConfig {
@@ -134,9 +128,6 @@ impl PolicyConfig {
             stall_timeout: span(self.stall_timeout_s, d.stall_timeout),
             sick_after: span(self.sick_after_s, d.sick_after),
             zone_max: self.zone_max.or(d.zone_max),
-            strict_capacity: self.strict_capacity.unwrap_or(d.strict_capacity),
-            steer: self.steer.unwrap_or(d.steer),
-            adaptive: self.adaptive.unwrap_or(d.adaptive),
         }
     }
 }

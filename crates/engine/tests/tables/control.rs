@@ -66,7 +66,7 @@ fn cancel_gives_back_before_the_reset_and_finishes_after_it_began() {
         (Phase::Confirming { since, drain_since: since }, 0, "Releasing"),
         (Phase::Resetting { since }, 1, "Resetting"),
         (Phase::Retrying { since, until: NOW + Span::secs(5) }, 1, "Retrying"),
-        (Phase::PostInstall { since, lifted: false }, 1, "PostInstall"),
+        (Phase::PostInstall { since, lifted: false, ended: None }, 1, "PostInstall"),
     ];
     for (phase, attempt, after) in rows {
         let mut case = Case::new(2, 1);

@@ -58,8 +58,8 @@ fn taints(node: &Node) -> Value {
     node.taints.iter().map(taint).collect()
 }
 
-/// A Node, as an item of a list.
-pub(super) fn node(world: &World, node: &Node) -> Value {
+/// `status.conditions` of a Node: Ready, and what agents have set.
+fn conditions(world: &World, node: &Node) -> Vec<Value> {
     let since = time(world, node.ready_since_ms);
     let (status, reason, message) = match node.ready {
         Readiness::Ready => ("True", "KubeletReady", "kubelet is posting ready status"),
@@ -81,7 +81,12 @@ pub(super) fn node(world: &World, node: &Node) -> Value {
         "message": message,
     });
     let others = node.met.iter().map(|kind| json!({"type": kind, "status": "True"}));
-    let conditions: Vec<Value> = std::iter::once(ready).chain(others).collect();
+    std::iter::once(ready).chain(others).collect()
+}
+
+/// A Node, as an item of a list.
+pub(super) fn node(world: &World, node: &Node) -> Value {
+    let conditions = conditions(world, node);
     let sizes = json!({
         "cpu": (NODE_CPU_M / 1000).to_string(),
         "memory": format!("{}Gi", NODE_MEMORY >> 30),

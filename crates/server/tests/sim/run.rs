@@ -165,9 +165,6 @@ pub fn policy(canary: bool) -> Policy {
         stall_timeout: Span::secs(240),
         sick_after: Span::secs(20),
         zone_max: None,
-        strict_capacity: false,
-        steer: true,
-        adaptive: true,
     }
 }
 
