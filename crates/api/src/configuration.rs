@@ -109,7 +109,7 @@ pub fn detail() -> BTreeMap<&'static str, Vec<PackageOption>> {
             default: parameter.default(),
             valid_at: "immediately".to_owned(),
             empty: false,
-            schema: parameter.schema().to_owned(),
+            schema: parameter.schema().clone(),
             value_type: parameter.kind.word().to_owned(),
         });
     }

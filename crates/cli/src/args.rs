@@ -7,7 +7,7 @@ mod agent;
 mod job;
 
 pub use agent::{AgentCommand, AgentList, AgentOne};
-pub use job::{JobArgs, JobCommand, JobForce, JobNodes, JobSkip};
+pub use job::JobCommand;
 
 use std::path::PathBuf;
 

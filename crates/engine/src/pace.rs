@@ -45,5 +45,5 @@ pub fn holds_up(sync: &Sync, now: Time) -> Option<(WaitingOn, Option<Time>)> {
         return Some((WaitingOn::Window { opens: *opens, words: words.clone() }, Some(*opens)));
     }
     let until = sync.last_done()? + sync.pace.soak;
-    (until > now).then(|| (WaitingOn::Soak { until }, Some(until)))
+    (until > now).then_some((WaitingOn::Soak { until }, Some(until)))
 }

@@ -351,7 +351,7 @@ fn a_script_of_the_pool_is_never_run_again_after_a_reboot() {
 fn a_step_that_reboots_its_host_each_time_comes_to_an_end() {
     let bed = Bed::new();
     let log = bed.file("log");
-    let steps = vec![Step::install(format!("echo run >>{}; sleep 60", log.display()), 60)];
+    let steps = [Step::install(format!("echo run >>{}; sleep 60", log.display()), 60)];
     let order = order(id("poison", 1), vec![steps[0].clone().resuming(true)]);
     bed.accept(&order).unwrap();
     for run in 1..=4 {

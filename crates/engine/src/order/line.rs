@@ -281,7 +281,7 @@ impl Line {
         }
         self.file(name);
         for (key, need) in &place.needs {
-            self.shift(key, if stand == Stand::InHand { *need as i64 } else { 0 });
+            self.shift(key, if stand == Stand::InHand { i64::from(*need) } else { 0 });
         }
     }
 

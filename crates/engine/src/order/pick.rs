@@ -89,7 +89,7 @@ impl Line {
         let out = |cordoned: bool, waits: bool| {
             let mut found = self.out.range((cordoned, waits, first())..);
             let found =
-                found.find(|(c, w, rank)| (*c, *w) != (cordoned, waits) || self.open(wish, rank));
+                found.find(|(c, w, rank)| (*c, *w) != (cordoned, waits) || open(wish, rank));
             found.filter(|(c, w, _)| (*c, *w) == (cordoned, waits)).map(|(_, _, r)| r.2.clone())
         };
         let choice = |node, rule| Some(Choice { node, rule });
@@ -110,7 +110,7 @@ impl Line {
             return choice(node, Rule::WaitsLeast);
         }
         let others = self.others_in_line(wish);
-        let own = self.own.iter().find(|(_, rank)| self.open(wish, rank));
+        let own = self.own.iter().find(|(_, rank)| open(wish, rank));
         if wish.service
             && !others
             && let Some((_, rank)) = own
@@ -182,11 +182,6 @@ impl Line {
         free.min().map(|(_, rank)| rank.2.clone())
     }
 
-    /// Whether it has not just been chosen and its zone has a place.
-    fn open(&self, wish: &Wish, rank: &Rank) -> bool {
-        !wish.taken.contains(&rank.2) && !wish.full.contains(&rank.1)
-    }
-
     /// Whether all its budgets have room for it beside what was chosen a moment ago.
     fn fits(&self, wish: &Wish, rank: &Rank) -> bool {
         if wish.taken.contains(&rank.2) {
@@ -206,4 +201,9 @@ impl Line {
 /// The rank before all others.
 fn first() -> Rank {
     (std::cmp::Reverse(crate::time::Span(u64::MAX)), None, NodeName::new(""))
+}
+
+/// Whether it has not just been chosen and its zone has a place.
+fn open(wish: &Wish, rank: &Rank) -> bool {
+    !wish.taken.contains(&rank.2) && !wish.full.contains(&rank.1)
 }

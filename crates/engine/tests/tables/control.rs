@@ -137,7 +137,7 @@ fn a_failed_node_is_tried_again() {
     // In service: it stands in line again, as a machine that nothing was done to.
     let mut case = Case::new(1, 1);
     case.stands(1, failed(Left::InService), |w| {
-        w.last_cause = Some(Cause::NotReady { message: String::new() })
+        w.last_cause = Some(Cause::NotReady { message: String::new() });
     });
     case.press(Deed::Retry(name(1))).unwrap();
     case.settle();

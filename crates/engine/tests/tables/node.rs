@@ -463,7 +463,7 @@ fn post_install() {
     ] {
         let mut case = Case::new(1, 1).spec(|s| s.wait_post_install = waited);
         case.in_hand(1, Phase::PostInstall { since: NOW, lifted: !waited, ended: None }, |w| {
-            w.attempt = 1
+            w.attempt = 1;
         });
         let lifts = verbs(&case.turn()).contains(&"lift n1".to_owned());
         assert_eq!(lifts, !waited, "in service at once if the script is not waited for");
@@ -484,7 +484,7 @@ fn post_install() {
     // A person cordons a node whose script still runs: it stays cordoned.
     let mut case = Case::new(1, 1).spec(|s| s.wait_post_install = false);
     case.in_hand(1, Phase::PostInstall { since: NOW, lifted: true, ended: None }, |w| {
-        w.attempt = 1
+        w.attempt = 1;
     });
     case.answered(&Action::Lift { node: name(1) }, Ok(Answer::Written));
     case.node(1, |n| n.unschedulable = false);

@@ -82,7 +82,9 @@ fn what_stands_in_the_way_of_a_pod_is_named() {
     for (what, change, budgets, force, expected) in rows {
         let mut case = Case::new(2, 1).spec(|spec| spec.force = force);
         case.node(2, |node| node.allocatable.pods = 10);
-        budgets.into_iter().for_each(|b| case.index.see_budget(b));
+        for budget in budgets {
+            case.index.see_budget(budget);
+        }
         pods(&mut case, "web", 1, 1, change);
         assert_eq!(kinds(&see(&case), 1), expected, "{what}");
     }

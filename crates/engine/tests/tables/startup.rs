@@ -165,12 +165,12 @@ fn the_startup_taint() {
     case.node(1, |n| n.taints = startup());
     assert!(!case.index.node(&name(1)).is_some_and(|e| e.seen.available()));
     let release = Action::Release { node: name(1), uncordon: true };
-    assert_eq!(case.turn().actions, [release.clone()]);
+    assert_eq!(case.turn().actions, std::slice::from_ref(&release));
     case.answered(&release, Ok(Answer::Written));
     // A Node that was made anew in between: neither mark nor cordon, and still to be opened.
     case.node(1, |n| (n.mark, n.unschedulable) = (None, false));
     case.pass(Span::secs(10));
-    assert_eq!(case.turn().actions, [release.clone()]);
+    assert_eq!(case.turn().actions, std::slice::from_ref(&release));
     case.answered(&release, Ok(Answer::Written));
     case.node(1, |n| n.taints = Arc::default());
     case.settle();

@@ -232,7 +232,7 @@ async fn perform(play: Play) -> Ended {
     let result = if play.for_ever() {
         stage.safely(&play, &mut rng).await
     } else {
-        stage.to_the_end(&play, &mut rng).await
+        stage.until_the_end(&play, &mut rng).await
     };
     stage.life.take().inspect(JoinHandle::abort);
     for (zombie, ..) in &stage.zombies {
@@ -282,7 +282,7 @@ fn dress_of(job: &JobId, ask: &Ask) -> Dress {
 
 impl Stage {
     /// Liveness: once the faults stop, every job comes to its verdict, and then nothing moves any more.
-    async fn to_the_end(&mut self, play: &Play, rng: &mut Rng) -> Result<(), String> {
+    async fn until_the_end(&mut self, play: &Play, rng: &mut Rng) -> Result<(), String> {
         let members = play.pools.values().flatten().cloned().collect::<Vec<_>>();
         self.enrolled(&members, rng).await?;
         self.assign(&play.pools).await?;

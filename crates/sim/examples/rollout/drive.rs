@@ -120,6 +120,7 @@ impl<'a> World<'a> {
             resets: true,
             post_install: false,
             wait_post_install: true,
+            initialized: Vec::new(),
             proven: !canary,
             policy: Policy {
                 canary,
@@ -285,6 +286,7 @@ fn fresh_node(name: &NodeName) -> NodeSeen {
         uid: Uid::new(name.as_str()),
         resource_version: "1".into(),
         unschedulable: false,
+        met: Arc::default(),
         ready: Readiness::Ready,
         mark: None,
         hold: false,
