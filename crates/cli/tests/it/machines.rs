@@ -64,7 +64,8 @@ fn access_and_recipe_in_one_call() {
             "machines": { "user": "ops", "port": 2222, "sudo": true, "address": "internal-ip", "privateKey": plain_key(),
                 "overrides": { "node-2": "gate:2" }, "hostKeys": { "node-1": LINE, "node-2": OTHER } },
             "recipe": { "type": "script", "teardown": "#!/bin/sh\nkubeadm reset -f\n",
-                "install": "#!/bin/sh\nkubeadm join\n", "needs": ["kubeadm"], "limitSeconds": 600 }
+                "install": "#!/bin/sh\nkubeadm join\n", "needs": ["kubeadm"],
+                "limitSeconds": 600, "resume": false }
         })
     );
 }
