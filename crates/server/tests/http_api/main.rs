@@ -7,6 +7,7 @@ mod agents;
 mod clients;
 mod control;
 mod faults;
+mod policy;
 mod pools;
 mod preview;
 mod recorded;

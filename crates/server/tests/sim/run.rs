@@ -8,7 +8,9 @@ use evenkeel_engine::check::Fact;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeName, PoolId, TemplateRevision};
 use evenkeel_engine::sync::{Policy, Status, SyncSpec, SyncState, TargetNode};
 use evenkeel_engine::time::Span;
-use evenkeel_server::records::{self, JobRecord, NodeRecord, PoolRecord, Recipe, Template, keys};
+use evenkeel_server::records::{
+    self, JobRecord, NodeRecord, PaceRecord, PoolRecord, Recipe, Template, keys,
+};
 use evenkeel_server::store::memory::MemoryStore;
 use evenkeel_server::store::{Page, Store, Txn};
 use evenkeel_server::sync::actor::{self, Setup};
@@ -111,6 +113,8 @@ pub struct Play {
     pub crashes: Vec<Crash>,
     /// A planted defect, see [`Recorder::lies`].
     pub lies: bool,
+    /// Windows and soak time of the pools.
+    pub pace: Option<PaceRecord>,
     /// What people ask of running jobs, and when.
     pub presses: Vec<(Duration, Press)>,
     pub trace: bool,
@@ -181,6 +185,7 @@ pub struct Stage {
     verdicts: BTreeMap<JobId, Status>,
     jobs: u32,
     retention: Span,
+    pace: Option<PaceRecord>,
     /// Still to come; the next one is the last.
     pub presses: Vec<(tokio::time::Instant, Press)>,
     pub pressed: Rng,
@@ -218,6 +223,7 @@ async fn perform(play: Play) -> Ended {
         verdicts: BTreeMap::new(),
         jobs: 0,
         retention: play.retention,
+        pace: play.pace.clone(),
         presses: play.presses.iter().map(|(at, press)| (start + *at, *press)).collect(),
         pressed: Rng::new(play.seed ^ 0x9e55),
     };
@@ -504,6 +510,10 @@ impl Stage {
             };
             let key = keys::pool(PROJECT, &cluster, id);
             let mut txn = Txn::new().put(key, records::encode(&record));
+            if let Some(pace) = &self.pace {
+                let key = keys::pace(PROJECT, &cluster, id);
+                txn = txn.put(key, records::encode(pace));
+            }
             for name in members {
                 let Some((record, revision)) = known.get(name) else {
                     continue;
