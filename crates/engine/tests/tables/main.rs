@@ -1,5 +1,6 @@
 //! Decision tables: one row per rule.
 
+mod account;
 mod admission;
 mod common;
 mod control;

@@ -8,4 +8,5 @@ pub(super) mod keypairs;
 pub(super) mod machines;
 pub(super) mod output;
 pub(super) mod pace;
+mod why;
 pub(super) mod scan;

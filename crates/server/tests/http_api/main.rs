@@ -15,3 +15,4 @@ mod secrets;
 mod support;
 mod sweep;
 mod upgrade;
+mod why;
