@@ -214,6 +214,77 @@ def test_the_connection_is_cut_all_the_time(bed, server, api, cluster, pool, mac
     assert schedulable(bed, "node-2")
 
 
+SLOW = """#!/bin/sh
+echo "begin {step} $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-order
+touch /run/at-{step}; sleep 1.5; rm /run/at-{step}
+{then}
+"""
+
+
+@pytest.fixture
+def recipe(server, bed):
+    """Sets other commands for one test."""
+    ssh = bed.facts["ssh"]
+
+    def set_to(teardown, install, *more):
+        server.cli("cluster", "set-machines", "bed", "--user", ssh["user"], "--key", ssh["private_key"], "--known-hosts",
+                   bed.known_hosts(), "--recipe", "script", "--teardown", teardown, "--install", install, *more)
+
+    yield set_to
+    set_to(server.dir / "teardown.sh", server.dir / "install.sh")
+
+
+def test_the_connection_is_cut_in_every_step(bed, server, api, cluster, pool, machines, recipe):
+    """Once in each script, while it runs; the login and its proof are cut in the server's own tests, command by command."""
+    files = {}
+    for step, then in (("teardown", "/opt/testbed/teardown.sh"), ("install", "/opt/testbed/install.sh")):
+        files[step] = server.dir / f"slow-{step}.sh"
+        files[step].write_text(SLOW.format(step=step, then=then))
+    recipe(files["teardown"], files["install"])
+    pre, post = SLOW.format(step="pre", then=""), SLOW.format(step="post", then="")
+    sdk.update_pool(api, cluster, pool, "workers", pre=pre, post=post, key="first", wait=True)
+    job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids(api, cluster)["node-5"]])
+    machine = machines["node-5"]
+    for step in ("teardown", "pre", "install", "post"):
+        flag = pathlib.Path(f"/proc/{machine.init}/root/run/at-{step}")
+        wait_for(f"the step {step}", flag.exists, 60, every=0.02)
+        wait_for("a connection to cut", machine.sessions, 10, every=0.02)
+        machine.cut()
+        assert flag.exists(), f"{step} was over before its connection was cut"
+    ended = sdk.job_end(api, job, 90)
+    assert ended.status.phase == "Success", ended.status.reason
+    ran = [line for line in (bed.file("node-5", "/var/log/e2e-order") or "").splitlines() if job in line]
+    assert ran == [f"begin {step} {job} 1" for step in ("teardown", "pre", "install", "post")]
+    assert schedulable(bed, "node-5")
+
+
+def test_a_reboot_goes_on_where_the_recipe_says_so(bed, server, api, cluster, pool, machines, recipe):
+    """The power fails in the install step: declared idempotent, it runs again in the same attempt; otherwise the attempt fails."""
+    install = server.dir / "install-once-cut.sh"
+    install.write_text(
+        "#!/bin/sh\nset -e\necho \"install $EVENKEEL_JOB $EVENKEEL_ATTEMPT\" >> /var/log/e2e-order\n"
+        "if mkdir /root/cut-$EVENKEEL_JOB 2>/dev/null; then sync; touch /run/in-install; sleep 300; fi\n"
+        "/opt/testbed/install.sh\n"
+    )
+    for more, attempts in ((["--resume"], [1, 1]), ([], [1, 2])):
+        recipe(server.dir / "teardown.sh", install, *more)
+        sdk.update_pool(api, cluster, pool, "workers", pre=script(f"# {more}"), post="", key="first", wait=True)
+        job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids(api, cluster)["node-6"]], retry_times=1)
+        machine = machines["node-6"]
+        wait_for("the install step", lambda: pathlib.Path(f"/proc/{machine.init}/root/run/in-install").exists(), 60)
+        machine.off()
+        time.sleep(1)
+        machine.on()
+        ended = sdk.job_end(api, job, 120)
+        assert ended.status.phase == "Success", f"{more}: {ended.status.reason}"
+        ran = [line for line in (bed.file("node-6", "/var/log/e2e-order") or "").splitlines() if job in line]
+        assert ran == [f"install {job} {attempt}" for attempt in attempts], more
+        assert attempts_of(bed, "node-6", job) == (sorted(set(attempts)), sorted(set(attempts))), more
+        told = "the host was rebooted while it ran" in server.cli("get", "job", job).stdout
+        assert told == (not more)
+        assert schedulable(bed, "node-6")
+
+
 def test_the_controller_is_killed_thirty_times(bed, server, api, cluster, pool, figures):
     """Random moments, at most three runs; every second start brings another build of the host binary."""
     other = server.dir / "evenkeel-node-other"
@@ -339,3 +410,36 @@ def test_two_controllers_give_orders_for_one_node(bed, server, api, cluster, poo
         assert schedulable(bed, "node-4"), their_end.status.reason
     finally:
         second.stop()
+
+
+def test_a_restored_backup_is_obeyed_and_what_came_before_it_is_not(bed, server, api, cluster, pool, machines):
+    sdk.update_pool(api, cluster, pool, "workers", pre=script("# backed up"), post="", key="first", wait=True)
+    copy = server.dir / "copy.db"
+    server.stop()
+    run(beds.EVENKEEL, "backup", "--data-dir", server.dir / "data", copy, limit=60)
+    server.start()
+    only = {"node_i_ds": [ids(api, cluster)["node-8"]], "retry_times": 0}
+    job = sdk.upgrade(api, cluster, pool, 1, **only)
+    assert sdk.job_end(api, job, 90).status.phase == "Success", "a run that the backup does not know"
+    restored = Server(server.dir.parent / "restored")
+    shutil.rmtree(restored.dir)
+    restored.dir.mkdir()
+    run(beds.EVENKEEL, "restore", copy, "--data-dir", restored.dir / "data", limit=60)
+    shutil.copy(server.dir / "key", restored.dir / "key")
+    restored.credential = server.credential
+    restored.start()
+    try:
+        their_api = sdk.client(restored)
+        job = sdk.upgrade(their_api, cluster, pool, 1, **only)
+        ended = sdk.job_end(their_api, job, 90)
+        assert ended.status.phase == "Success", ended.status.reason
+        assert attempts_of(bed, "node-8", job) == ([1], [1])
+        # The old one still runs, and does not know that it is no longer wanted.
+        reason = refused(bed, api, cluster, pool, "node-8")
+        assert "has seen a newer controller" in reason, reason
+        job = sdk.upgrade(their_api, cluster, pool, 1, **only)
+        assert sdk.job_end(their_api, job, 90).status.phase == "Success", "after a refusal"
+    finally:
+        restored.stop()
+        # What the message of a refusal names as the way out.
+        machines["node-8"].enter("rm -f /var/lib/evenkeel/fence.json")
