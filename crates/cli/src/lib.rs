@@ -18,7 +18,6 @@ mod host_keys;
 mod io;
 mod kubeconfig;
 mod lookup;
-mod page;
 mod render;
 mod settings;
 mod text;

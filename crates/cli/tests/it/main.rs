@@ -2,12 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-mod agents;
 mod clusters;
 mod jobs;
 mod login;
 mod machines;
-mod plan;
 mod pools;
 mod settings;
 mod support;

@@ -21,14 +21,12 @@ pub(super) struct Entry {
     user: String,
     via: String,
     code: &'static str,
-    /// An agent's part of an order that was audited when it was accepted: several a second.
-    by_agent: bool,
 }
 
 impl Entry {
     pub(super) fn new(request_id: &str, method: &Method, path: &str) -> Self {
         Self {
-            mutating: is_mutating(method, path),
+            mutating: is_mutating(method),
             request_id: request_id.to_owned(),
             method: method.clone(),
             path: path.chars().take(400).collect(),
@@ -36,14 +34,7 @@ impl Entry {
             user: "-".to_owned(),
             via: "-".to_owned(),
             code: "-",
-            by_agent: false,
         }
-    }
-
-    pub(super) fn agent(&mut self, id: &str) {
-        self.user = format!("agent/{id}");
-        self.via = "credential".to_owned();
-        self.by_agent = true;
     }
 
     pub(super) fn caller(&mut self, principal: &Principal) {
@@ -57,7 +48,7 @@ impl Entry {
     }
 
     pub(super) fn write(&self, status: StatusCode) {
-        if !self.mutating || (self.by_agent && status.is_success()) {
+        if !self.mutating {
             return;
         }
         tracing::info!(

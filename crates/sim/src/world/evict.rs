@@ -25,9 +25,7 @@ impl World {
         options: &DeleteOptions,
     ) -> Result<(), Refusal> {
         let answer = self.try_evict(key, body_name, options);
-        if let Err(refusal) = &answer
-            && !options.dry_run
-        {
+        if let Err(refusal) = &answer {
             if refusal.code == 429 {
                 self.coverage.budget_429 += 1;
             }

@@ -3,7 +3,6 @@
 
 use evenkeel_api::upgrade::{PoolRef, Upgrade, VolumeReset};
 use evenkeel_engine::ids::TemplateRevision;
-use evenkeel_engine::sync::Awaited;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -12,7 +11,6 @@ pub(super) fn fingerprint(
     upgrade: &Upgrade,
     revision: &TemplateRevision,
     wait_post_install: bool,
-    initialized: &[Awaited],
 ) -> String {
     let sorted = |ids: &[String]| {
         let mut ids: Vec<String> = ids.iter().map(|id| id.to_ascii_lowercase()).collect();
@@ -35,7 +33,6 @@ pub(super) fn fingerprint(
         upgrade.force,
         upgrade.validate_storage,
         wait_post_install,
-        initialized,
         retain,
     ]);
     hex::encode(Sha256::digest(normal.to_string().as_bytes()))
