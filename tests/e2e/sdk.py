@@ -42,7 +42,8 @@ def update_pool(api, cluster, pool, name, *, pre=None, post=None, wait=None, key
             ssh_key=key, user_password=cce.UserPassword(username="root", password=password) if password else None
         )
     extend = cce.NodeExtendParam(
-        alpha_cce_pre_install=b64(pre) if pre else None, # An empty script takes the pool's own away; none at all keeps it.
+        alpha_cce_pre_install=b64(pre) if pre else None,
+        # An empty script takes the pool's own away; none at all keeps it.
         alpha_cce_post_install=b64(post) if post else post,
         max_pods=max_pods,
     )
