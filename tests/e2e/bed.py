@@ -125,6 +125,8 @@ reach_timeout_s = 20
         self.dir = pathlib.Path(directory)
         self.dir.mkdir(parents=True, exist_ok=True)
         self.port = None
+        # A directory with ca.pem, cert.pem and key.pem: then the server speaks TLS.
+        self.tls = None
         self.config = self.dir / "config.toml"
         self.process = None
         self.credential = {}
@@ -134,6 +136,7 @@ reach_timeout_s = 20
         self.config.write_text(
             f'listen = "127.0.0.1:{port}"\ndata_dir = "{self.dir}/data"\nkey_file = "{self.dir}/key"\n'
             f'node_binary = "{NODE_BINARY}"\nregion = "e2e-1"\n{self.POLICY}'
+            + (f'[tls]\ncert = "{self.tls}/cert.pem"\nkey = "{self.tls}/key.pem"\n' if self.tls else "")
         )
         self.log = open(self.dir / "server.log", "ab")
         offset = self.log.tell()
@@ -169,7 +172,7 @@ reach_timeout_s = 20
 
     @property
     def endpoint(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def cli(self, *args, check=True, limit=120, stdin=None):
         env = dict(os.environ) | {
@@ -178,7 +181,7 @@ reach_timeout_s = 20
             "EVENKEEL_SK": self.credential["sk"],
             "EVENKEEL_PROJECT_ID": self.credential["project"],
             "NO_COLOR": "1",
-        }
+        } | ({"EVENKEEL_CA_CERT": f"{self.tls}/ca.pem"} if self.tls else {})
         return run(EVENKEEL, *args, env=env, check=check, limit=limit, input=stdin)
 
     def rss_mb(self):

@@ -11,8 +11,8 @@ use crate::run::passed;
 
 /// Cold, on two busy cores: three minutes for the server in the dev profile, less for the host binary.
 const BUILD_LIMIT: Duration = Duration::from_mins(15);
-/// One static binary has to fit through a slow link in the time of an upload.
-const NODE_BINARY_MAX: u64 = 3 * 1024 * 1024;
+/// One static binary, TLS of its agent included, has to fit through a slow link in the time of an upload.
+const NODE_BINARY_MAX: u64 = 6 * 1024 * 1024;
 /// The build machine's own target: static linking works there without another toolchain.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

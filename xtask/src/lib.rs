@@ -4,8 +4,10 @@
 //! Absent on purpose: anything the product needs at run time.
 
 pub mod audit;
+pub mod bench;
 pub mod binaries;
 pub mod gobuild;
+pub mod mutants;
 pub mod paths;
 pub mod python;
 pub mod run;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{audit, binaries, gobuild, paths, python, suite, testbed, tidy};
+use xtask::{audit, bench, binaries, gobuild, mutants, paths, python, suite, testbed, tidy};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Tools of the Evenkeel workspace")]
@@ -31,9 +31,21 @@ enum Command {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         first: u32,
+        /// Instead of seeds: look for the smallest failing part of this one.
+        #[arg(long, value_name = "SEED", conflicts_with = "hosts")]
+        minimize: Option<u32>,
         /// Instead of seeds: fifty real hosts at once, and a thousand idle nodes.
         #[arg(long)]
         hosts: bool,
+    },
+    /// Measure; see docs/benchmarks.md.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Plant defects in a copy of the workspace and demand that the suite finds each.
+    Mutants {
+        /// Only this one, by name.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// A real control plane with real SSH hosts on loopback.
     #[command(subcommand)]
@@ -50,6 +62,21 @@ enum Command {
         /// Nodes to look at, comma-separated; all when absent.
         #[arg(long, value_delimiter = ',')]
         nodes: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum BenchCommand {
+    /// How long a rollout takes, against its lower bound and against how others order it.
+    Rollout {
+        /// With the real engine on virtual time.
+        #[arg(long, required = true)]
+        sim: bool,
+        #[arg(long, default_value_t = 10)]
+        seeds: u32,
+        /// Random lists that look for a better schedule.
+        #[arg(long, default_value_t = 10_000)]
+        restarts: u32,
     },
 }
 
@@ -123,9 +150,17 @@ fn act(command: Command) -> Result<ExitCode> {
         }
         Command::Test { only } => suite::run(only)?,
         Command::Soak { hosts: true, .. } => suite::pytest(&paths::workspace_root(), "tests/soak")?,
+        Command::Soak { minimize: Some(seed), .. } => {
+            suite::minimize(&paths::workspace_root(), seed)?
+        }
         Command::Soak { seeds, first, .. } => {
             suite::simulate(&paths::workspace_root(), seeds, first)?
         }
+        Command::Bench(BenchCommand::Rollout { sim: _, seeds, restarts }) => {
+            print!("{}", bench::rollout_sim(&paths::workspace_root(), seeds, restarts)?);
+            true
+        }
+        Command::Mutants { only } => mutants::run(&paths::workspace_root(), only.as_deref())?,
         Command::Testbed(command) => return act_on_testbed(command),
         Command::Build => {
             for module in gobuild::MODULES {

@@ -116,14 +116,29 @@ fn two_thousand_seeds(root: &Path) -> Result<bool> {
     simulate(root, SEEDS, 1)
 }
 
-/// The simulator over many seeds; plain `cargo test` plays a few.
-pub fn simulate(root: &Path, seeds: u32, first: u32) -> Result<bool> {
-    let mut test = Command::new("cargo");
-    test.args(["test", "--workspace", "--test", "sim", "seeds"])
-        .env("SIM_SEEDS", seeds.to_string())
-        .env("SIM_FIRST", first.to_string())
+/// Optimizes the one crate in which the simulator spends its time; all dependencies are those of the other tests.
+pub const OPTIMIZED: &str = "profile.dev.package.evenkeel-server.opt-level=2";
+
+fn simulator(root: &Path, test: &str) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["test", "--workspace", "--config", OPTIMIZED, "--test", "sim", test])
+        .args(["--", "--nocapture"])
         .current_dir(root);
+    cargo
+}
+
+/// The simulator over many seeds, on all processors; plain `cargo test` plays a few.
+pub fn simulate(root: &Path, seeds: u32, first: u32) -> Result<bool> {
+    let mut test = simulator(root, "seeds");
+    test.env("SIM_SEEDS", seeds.to_string()).env("SIM_FIRST", first.to_string());
     passed(&mut test, STEP_LIMIT)
+}
+
+/// Looks for the smallest part of a failing seed that fails in the same way, and prints it.
+pub fn minimize(root: &Path, seed: u32) -> Result<bool> {
+    let mut test = simulator(root, "minimize");
+    passed(test.env("SIM_MINIMIZE", seed.to_string()), STEP_LIMIT)
 }
 
 fn build_cluster(_: &Path) -> Result<bool> {

@@ -10,8 +10,10 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test may stop at the first surprise"))]
 
 pub mod cluster;
+pub mod configuration;
 pub mod error;
 pub mod iam;
+pub mod initialized;
 pub mod job;
 pub mod json;
 pub mod login;
@@ -21,6 +23,7 @@ pub mod nodepool;
 pub mod password;
 pub mod pool_rules;
 pub mod pool_update;
+pub mod preview;
 pub mod sign;
 pub mod upgrade;
 pub mod upgrade_template;

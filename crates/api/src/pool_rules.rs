@@ -6,6 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::initialized::check_conditions;
 use crate::json::At;
 use crate::login::{LoginSpec, LoginUse, check_login};
 use crate::node::check_envelope;
@@ -165,6 +166,9 @@ fn check_template(template: &At<'_>, found: &mut Vec<Violation>) {
     }
     if let Some(at) = template.get("waitPostInstallFinish") {
         at.boolean(found);
+    }
+    if let Some(at) = template.get("initializedConditions") {
+        check_conditions(&at, found);
     }
     check_volume_config(template, found);
     if let Some(param) = template.get("extendParam").and_then(|at| at.object(found)) {

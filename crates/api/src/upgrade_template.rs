@@ -10,6 +10,7 @@
 //! Deliberately absent: what of it applies. In a custom pool the template of the pool wins; the
 //! fields that then have no effect are listed by [`UpgradeTemplate::ignored_fields`].
 
+use crate::initialized::{InitializedCondition, check_conditions};
 use crate::json::At;
 use crate::login::{LoginSpec, LoginUse, check_login};
 use crate::pool_rules::{check_scripts, check_volume_config};
@@ -34,6 +35,7 @@ pub struct UpgradeTemplate {
     pub pre_install: Option<Script>,
     pub post_install: Option<Script>,
     pub wait_post_install_finish: Option<bool>,
+    pub initialized: Vec<InitializedCondition>,
     pub login: Option<LoginSpec>,
     pub volume_reset: VolumeReset,
     pub os: Option<String>,
@@ -91,6 +93,7 @@ const EFFECTIVE: &[&str] = &[
     "lifecycle.postinstall",
     "lifecycle.waitpostinstallfinish",
     "waitpostinstallfinish",
+    "initializedconditions",
     "login.sshkey",
     "login.userpassword.username",
     "login.userpassword.password",
@@ -146,6 +149,10 @@ impl UpgradeTemplate {
             pre_install,
             post_install,
             wait_post_install_finish: wait.and_then(|at| at.boolean(found)),
+            initialized: template
+                .get("initializedConditions")
+                .map(|at| check_conditions(&at, found))
+                .unwrap_or_default(),
             login: login.and_then(|login| check_login(&login, LoginUse::Sync, found)),
             volume_reset: match retain {
                 Some(true) => VolumeReset::RetainCustomVolumes,

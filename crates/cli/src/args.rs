@@ -3,6 +3,12 @@
 //! Entry point: [`Command`].
 //! Absent on purpose: options for AK, SK and passwords; arguments of a process can be read by others.
 
+mod agent;
+mod job;
+
+pub use agent::{AgentCommand, AgentList, AgentOne};
+pub use job::JobCommand;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -24,8 +30,16 @@ pub enum Command {
     /// Nodes and the pools they are in
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Say what a sync would do, and what stands in its way; nothing is changed
+    Plan(PlanArgs),
+    /// Agents on machines that the server cannot reach over SSH
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// Bring the nodes of a pool to the configuration of the pool
     Sync(SyncArgs),
+    /// Steer a running job
+    #[command(subcommand)]
+    Job(JobCommand),
     /// Jobs, and what their scripts printed
     #[command(subcommand)]
     Get(GetCommand),
@@ -128,7 +142,7 @@ pub enum RecipeKind {
     Script,
     /// `kubeadm reset` and `kubeadm join` with a fresh token per node (needs deploy/rbac-kubeadm.yaml)
     Kubeadm,
-    /// A program on the server, run once per node and attempt
+    /// A program on the server, or a webhook, called once per node and attempt
     Command,
     /// Nothing is reset: nodes are drained and put back
     None,
@@ -164,6 +178,15 @@ pub struct SetMachines {
     /// Take the host keys of all nodes from an OpenSSH known_hosts file, by address or name
     #[arg(long, value_name = "FILE", help_heading = SSH)]
     pub known_hosts: Option<PathBuf>,
+    /// Show the host keys that the machines of the other nodes show to the server, and pin those that you confirm
+    #[arg(long, help_heading = SSH)]
+    pub scan: bool,
+    /// With --scan: pin keys with this SHA-256 fingerprint without asking, and no others; repeat it for more
+    #[arg(long = "accept-fingerprint", value_name = "SHA256:...", requires = "scan", help_heading = SSH)]
+    pub accept_fingerprints: Vec<String>,
+    /// CA that signs host keys, as an OpenSSH public key line: vouches for nodes without a host key; repeat it for more
+    #[arg(long = "host-ca", value_name = "LINE", help_heading = SSH)]
+    pub host_cas: Vec<String>,
     /// What a reset is
     #[arg(long, value_enum, help_heading = RECIPE)]
     pub recipe: Option<RecipeKind>,
@@ -176,6 +199,9 @@ pub struct SetMachines {
     /// Command that has to exist on the machine; repeat it for more (recipe script)
     #[arg(long = "needs", value_name = "COMMAND", help_heading = RECIPE)]
     pub needs: Vec<String>,
+    /// Both scripts may be run again when their machine was rebooted in the middle (recipe script)
+    #[arg(long, help_heading = RECIPE)]
+    pub resume: bool,
     /// HOST:PORT at which machines reach the API server (recipe kubeadm) [default: as in the kubeconfig]
     #[arg(long, value_name = "HOST:PORT", help_heading = RECIPE)]
     pub join_endpoint: Option<String>,
@@ -191,13 +217,35 @@ pub struct SetMachines {
     /// Seconds that each script, or the program, may take; the server's default is 1800
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = RECIPE)]
     pub limit: Option<u32>,
+    /// Reinstall the machine after its teardown, by the program after -- or by --webhook (recipes script, kubeadm)
+    #[arg(long, help_heading = HOOK)]
+    pub reimage: bool,
+    /// URL that is called in place of a program; see docs/reimage.md
+    #[arg(long, value_name = "URL", help_heading = HOOK)]
+    pub webhook: Option<String>,
+    /// File with the secret by which calls are signed; - is standard input
+    #[arg(long, value_name = "FILE", requires = "webhook", help_heading = HOOK)]
+    pub webhook_secret: Option<PathBuf>,
+    /// PEM file with the only CA that the webhook may be certified by [default: the server's system]
+    #[arg(long, value_name = "FILE", requires = "webhook", help_heading = HOOK)]
+    pub webhook_ca: Option<PathBuf>,
+    /// Seconds until the hook has announced the machine's new host key; the server's default is 3600
+    #[arg(long, value_name = "S", requires = "reimage", value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = HOOK)]
+    pub reimage_limit: Option<u32>,
+    /// Seconds from then until the machine answers with it; the server's default is 1800
+    #[arg(long, value_name = "S", requires = "reimage", value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = HOOK)]
+    pub return_limit: Option<u32>,
+    /// Reinstall without taking Kubernetes off the machine first
+    #[arg(long, requires = "reimage", help_heading = HOOK)]
+    pub no_teardown: bool,
     #[command(flatten)]
     pub show: Show,
-    /// Program and fixed arguments (recipe command)
+    /// Program on the server and fixed arguments (recipe command, --reimage)
     #[arg(last = true, value_name = "ARGV")]
     pub argv: Vec<String>,
 }
 
+const HOOK: &str = "Programs and webhooks";
 const SSH: &str = "SSH access (set as a whole; the key may be left out later)";
 const RECIPE: &str = "Recipe";
 
@@ -319,15 +367,12 @@ pub struct NodeMigrate {
     pub place: In,
 }
 
-/// `sync`.
+/// What `sync` and `plan` are about.
 #[derive(Debug, Args)]
-pub struct SyncArgs {
+pub struct SyncScope {
     /// Node pool, by name or id
     #[arg(value_name = "NAME|ID")]
     pub pool: String,
-    /// Most nodes that may be out of service at a time, for whatever reason
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub max_unavailable: u16,
     /// Only this node, by name or id; repeat it for more. Without it: every node that is not up to date
     #[arg(long = "node", value_name = "NODE")]
     pub nodes: Vec<String>,
@@ -343,14 +388,37 @@ pub struct SyncArgs {
     /// JSON file with `nodeTemplate`; needed for DefaultPool, which has none; - is standard input
     #[arg(long, value_name = "FILE")]
     pub template: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: In,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub scope: SyncScope,
+    /// Most nodes that may be out of service at a time [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_unavailable: Option<u16>,
+    /// The server's answer instead of a page
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sync`.
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    #[command(flatten)]
+    pub scope: SyncScope,
+    /// Most nodes that may be out of service at a time, for whatever reason
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_unavailable: u16,
     /// Follow the job to its end; exit status 0 only for Success
     #[arg(long)]
     pub wait: bool,
     /// With --wait: give up watching after this many seconds; the job goes on
     #[arg(long, value_name = "S", requires = "wait", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
-    #[command(flatten)]
-    pub place: In,
     #[command(flatten)]
     pub show: Show,
 }

@@ -2,12 +2,15 @@
 //!
 //! Entry point: [`dispatch`].
 
+mod agent;
 mod cluster;
 mod get;
+mod job;
 mod keypair;
 mod login;
 mod machines;
 mod node;
+mod plan;
 mod pool;
 mod sync;
 
@@ -17,7 +20,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::args::{
-    ClusterCommand, Command, Format, GetCommand, KeypairCommand, NodeCommand, PoolCommand, Show,
+    AgentCommand, ClusterCommand, Command, Format, GetCommand, KeypairCommand, NodeCommand,
+    PoolCommand, Show,
 };
 use crate::client::Client;
 use crate::failure::{CliError, Exit};
@@ -51,7 +55,12 @@ pub(crate) async fn dispatch(command: Command, io: &mut Io<'_>) -> Result<Exit, 
         Command::Pool(PoolCommand::Update(args)) => pool::update(args, client, io).await,
         Command::Node(NodeCommand::List(args)) => node::list(args, client, io).await,
         Command::Node(NodeCommand::Migrate(args)) => node::migrate(args, client, io).await,
+        Command::Plan(args) => plan::plan(args, client, io).await,
+        Command::Agent(AgentCommand::Enrol(args)) => agent::enrol(args, client, io).await,
+        Command::Agent(AgentCommand::List(args)) => agent::list(args, client, io).await,
+        Command::Agent(AgentCommand::Revoke(args)) => agent::revoke(args, client, io).await,
         Command::Sync(args) => sync::sync(args, client, io).await,
+        Command::Job(command) => job::press(command, client, io).await,
         Command::Get(GetCommand::Job(args)) => get::job(args, client, io).await,
         Command::Get(GetCommand::Output(args)) => get::output(args, client, io).await,
     }

@@ -73,10 +73,10 @@ impl KnownHosts {
 }
 
 /// Checks a line that was given by hand and takes its comment off.
-pub(crate) fn check_line(node: &str, line: &str) -> Result<String, CliError> {
+pub(crate) fn check_line(option: &str, line: &str) -> Result<String, CliError> {
     let key = PublicKey::from_openssh(line).ok().and_then(|key| bare_line(&key));
     key.ok_or_else(|| {
-        let error = CliError::usage(format!("--host-key {node}: this is not an OpenSSH public key line"));
+        let error = CliError::usage(format!("{option}: this is not an OpenSSH public key line"));
         error.with_hint("take it from /etc/ssh/ssh_host_ed25519_key.pub of the machine: \"ssh-ed25519 AAAA...\"")
     })
 }

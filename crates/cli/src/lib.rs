@@ -18,6 +18,7 @@ mod host_keys;
 mod io;
 mod kubeconfig;
 mod lookup;
+mod page;
 mod render;
 mod settings;
 mod text;

@@ -74,6 +74,23 @@ pub(crate) fn keypairs(pairs: &[Value]) -> String {
     table(&["NAME", "FINGERPRINTS"], &rows)
 }
 
+pub(crate) fn agents(agents: &[Item]) -> String {
+    let rows: Vec<_> = agents
+        .iter()
+        .map(|agent| {
+            let (id, ago) = (agent.text("/agent"), agent.text("/lastSeenSecondsAgo"));
+            let state = match (id.as_str(), agent.text("/connected").as_str(), ago.as_str()) {
+                ("", ..) => "to be enrolled".to_owned(),
+                (_, "true", _) => "connected".to_owned(),
+                (_, _, "") => "not seen yet".to_owned(),
+                (.., ago) => format!("last seen {ago} s ago"),
+            };
+            vec![agent.name.clone(), state, agent.text("/version"), agent.text("/enrolledAt"), id]
+        })
+        .collect();
+    table(&["NODE", "STATE", "VERSION", "ENROLLED", "AGENT"], &rows)
+}
+
 fn condition<'a>(pool: &'a Item, kind: &str) -> Option<&'a Value> {
     let conditions = pool.value.pointer("/status/conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().find(|condition| text(condition, "/type") == kind)
@@ -238,6 +255,32 @@ pub(crate) fn job(job: &Job) -> String {
         let rows: Vec<_> = job.spec.sub_jobs.iter().map(row).collect();
         out.push('\n');
         out.push_str(&table(&["NODE", "PHASE", "STEP", "ATTEMPT", "SINCE", "REASON"], &rows));
+    }
+    out
+}
+
+/// What people asked of a job, from the answer to a button or the long form of a job.
+pub(crate) fn control(answer: &Value) -> String {
+    let person = |pointer: &str| {
+        let by = text(answer, &format!("{pointer}/by"));
+        if by.is_empty() {
+            by
+        } else {
+            format!("by {by} at {}", text(answer, &format!("{pointer}/at")))
+        }
+    };
+    let mut out = facts(&[
+        ("Job", text(answer, "/job")),
+        ("State", text(answer, "/state/status")),
+        ("Paused", person("/control/paused")),
+        ("Cancelled", person("/control/cancelled")),
+    ]);
+    let lines = answer.pointer("/control/log").and_then(Value::as_array);
+    let row = |line: &Value| ["/at", "/by", "/deed", "/node"].map(|at| text(line, at)).to_vec();
+    let rows: Vec<_> = lines.into_iter().flatten().map(row).collect();
+    if !rows.is_empty() {
+        out.push('\n');
+        out.push_str(&table(&["AT", "BY", "DEED", "NODE"], &rows));
     }
     out
 }

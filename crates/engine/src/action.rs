@@ -2,6 +2,7 @@
 
 use crate::facts::{NodeSeen, PodSeen};
 use crate::ids::{JobId, NodeId, NodeName, ObjectKey, Uid};
+use crate::time::Span;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -31,7 +32,7 @@ pub enum Action {
         /// The node.
         node: NodeName,
     },
-    /// Make the node schedulable and keep the mark (the post-install script still runs).
+    /// Make the node schedulable, without its startup taint, and keep the mark (the post-install script still runs).
     Lift {
         /// The node.
         node: NodeName,
@@ -170,10 +171,17 @@ pub enum EvictAnswer {
 /// How far an order is on its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostState {
+    /// The machine took it earlier. Whether it still runs is not known before the machine answers again.
+    Given {
+        /// The time within which its own limits end it.
+        limit: Span,
+    },
     /// Accepted or running; the step's name.
     Running {
         /// The step that runs now.
         step: Option<String>,
+        /// The time within which its own limits end it; zero where nothing is known of them.
+        limit: Span,
     },
     /// All steps ended well; the host's clock at the end (ms), where it has one.
     Succeeded {

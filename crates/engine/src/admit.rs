@@ -1,17 +1,21 @@
-//! Who may be taken next: the two limits, canary and ramp, and the order among those that may.
+//! Who may be taken next: the two limits, canary and ramp, zones. Who of those is next is for [`order`](crate::order).
 
-use crate::drain::{self, DrainView};
-use crate::facts::Readiness;
-use crate::ids::NodeName;
+use crate::drain;
+use crate::ids::{NodeName, ObjectKey};
+use crate::index::Index;
+use crate::order::{Choice, Line, Wish, Zone};
+use crate::pace;
 use crate::phase::{Blocker, Cause, Outcome, Phase, SkipReason};
 use crate::plan::{Ctx, new_work};
 use crate::report::WaitingOn;
 use crate::sync::{Sync, Work};
 use crate::time::{Span, Time};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// After this many nodes have taken a configuration well, the window is full: the canary and the pair after it.
-const RAMP_END: u32 = 3;
+pub(crate) const RAMP_END: u32 = 3;
+/// Nodes that are set aside in one decision: a commit takes so many.
+const ASIDES_MAX: usize = 40;
 /// Names in a reason are cut here: a page shows that many.
 const NAMES_MAX: usize = 10;
 
@@ -73,177 +77,140 @@ pub enum Admission {
     Nobody(Option<WaitingOn>, Option<Time>),
 }
 
-struct Candidate {
-    name: NodeName,
-    available: bool,
-    view: DrainView,
-    would_wait: bool,
-}
-
-/// Looks for the next nodes to take. Runs over all that stand in line only while one in service may be taken; while
-/// only nodes that are out may be, over those; and while no slot is free, over none.
+/// Looks for the next nodes to take. Costs O(slots that are free), whatever the size of the pool.
 pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
     if sync.untouched().is_empty() && sync.waiting().next().is_none() {
         return Admission::Nobody(None, None);
     }
+    if let Some((on, wake)) = pace::holds_up(sync, ctx.now) {
+        return Admission::Nobody(Some(on), wake);
+    }
     if !ctx.index.live() {
         return Admission::Nobody(Some(WaitingOn::View), None);
     }
+    let Some(line) = ctx.order.line(&sync.spec.job) else {
+        return Admission::Nobody(Some(WaitingOn::View), None);
+    };
     let mut limits = limits(ctx, sync);
     if !limits.admit_out() {
         let on = WaitingOn::Slot { in_hand: limits.holding, limit: limits.work };
         return Admission::Nobody(Some(on), None);
     }
-    let mut wake = pauses_end(ctx, sync);
-    let mut taken = Vec::new();
-    let mut candidates = Vec::new();
-    let all = limits.admit_available();
-    let names: Vec<&NodeName> = if all {
-        in_line(ctx, sync).collect()
-    } else {
-        let out = ctx.index.out(&sync.spec.pool);
-        out.filter(|name| stands_in_line(ctx, sync, name)).collect()
-    };
-    for name in names {
-        match look(ctx, sync, name, &mut wake) {
-            Look::Candidate(c) => candidates.push(c),
-            Look::Aside(work) => taken.push(work),
-            Look::NotNow => {}
-        }
-    }
-    candidates.sort_by_cached_key(|c| order(ctx, c));
-    for candidate in &candidates {
-        let may = if candidate.available { limits.admit_available() } else { limits.admit_out() };
-        if may {
-            limits.holding += 1;
-            limits.out += u32::from(candidate.available);
-            limits.holding_available += u32::from(candidate.available);
-            taken.push(claim(ctx, sync, candidate));
-        }
+    let mut taken: Vec<Work> =
+        line.asides().take(ASIDES_MAX).map(|name| aside(ctx, sync, name)).collect();
+    let mut zones = Zones::of(ctx, sync, line);
+    // Until the configuration is proven, the fewest pods depend on it; after that, time counts.
+    let proving = sync.spec.policy.canary && !sync.spec.proven && sync.proofs() < RAMP_END;
+    let mut wish = Wish::new(proving);
+    while limits.admit_out() {
+        wish.service = limits.admit_available();
+        wish.full = zones.full();
+        let Some(choice) = line.best(&wish) else {
+            break;
+        };
+        let available = ctx.index.node(&choice.node).is_some_and(|e| e.seen.available());
+        limits.holding += 1;
+        limits.out += u32::from(available);
+        limits.holding_available += u32::from(available);
+        zones.take(line, &choice.node);
+        wish.take(line, &choice.node);
+        taken.push(claim(ctx, sync, &choice, available));
     }
     if !taken.is_empty() {
         return Admission::Take(taken);
     }
-    if candidates.is_empty() && !all {
-        // Is anybody there who waits for the limit? Mostly the first one is.
-        for name in in_line(ctx, sync) {
-            match look(ctx, sync, name, &mut wake) {
-                Look::Candidate(_) => {
-                    return Admission::Nobody(Some(why_not(ctx, sync, &limits)), wake);
-                }
-                Look::Aside(work) => return Admission::Take(vec![work]),
-                Look::NotNow => {}
+    let why = line.somebody_waits().then(|| match zones.full().into_iter().next().flatten() {
+        Some(zone) if limits.admit_available() => WaitingOn::Zone { zone: zone.to_string() },
+        _ => why_not(ctx, sync, &limits),
+    });
+    Admission::Nobody(why, line.next_due())
+}
+
+/// Nodes in hand by zone, where a zone has a limit.
+struct Zones {
+    max: Option<u32>,
+    held: BTreeMap<Zone, u32>,
+}
+
+impl Zones {
+    fn of(ctx: &Ctx<'_>, sync: &Sync, line: &Line) -> Self {
+        let mut zones = Self { max: sync.spec.policy.zone_max, held: BTreeMap::new() };
+        if zones.max.is_some() {
+            for work in sync.holding() {
+                let seen = ctx.index.node(&work.name).and_then(|e| e.seen.zone.clone());
+                zones.count(seen.or_else(|| line.zone(&work.name).cloned()));
             }
         }
+        zones
     }
-    if candidates.is_empty() {
-        return Admission::Nobody(None, wake);
+
+    fn take(&mut self, line: &Line, node: &NodeName) {
+        if self.max.is_some() {
+            self.count(line.zone(node).cloned());
+        }
     }
-    Admission::Nobody(Some(why_not(ctx, sync, &limits)), wake)
+
+    /// Nodes that name no zone are not limited together.
+    fn count(&mut self, zone: Zone) {
+        if zone.is_some() {
+            *self.held.entry(zone).or_default() += 1;
+        }
+    }
+
+    fn full(&self) -> BTreeSet<Zone> {
+        let max = self.max.unwrap_or(u32::MAX);
+        self.held.iter().filter(|(_, n)| **n >= max).map(|(zone, _)| zone.clone()).collect()
+    }
 }
 
-/// Whether some other waiting node could be drained at once: then a blocked drain yields.
+/// Whether some other waiting node could be drained at once: then a blocked drain yields. O(1).
 pub fn somebody_could_drain(ctx: &Ctx<'_>, sync: &Sync) -> bool {
-    in_line(ctx, sync)
-        .any(|name| matches!(look(ctx, sync, name, &mut None), Look::Candidate(c) if !c.would_wait))
-}
-
-/// Those that may be taken as far as their own record goes.
-fn in_line<'a>(ctx: &Ctx<'_>, sync: &'a Sync) -> impl Iterator<Item = &'a NodeName> {
-    let now = ctx.now;
-    let again = sync.waiting().filter(move |w| !pauses(w, now));
-    sync.untouched().iter().chain(again.map(|w| &w.name))
-}
-
-fn stands_in_line(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName) -> bool {
-    sync.untouched().contains(name)
-        || sync
-            .work(name)
-            .is_some_and(|w| matches!(w.phase, Phase::Waiting { .. }) && !pauses(w, ctx.now))
+    pace::holds_up(sync, ctx.now).is_none()
+        && ctx.order.line(&sync.spec.job).is_some_and(Line::somebody_is_free)
 }
 
 /// Whether a node that was given back is not to be tried yet.
-pub fn pauses(work: &Work, now: Time) -> bool {
-    matches!(work.phase, Phase::Waiting { until, .. } if until > now)
-}
-
-fn pauses_end(ctx: &Ctx<'_>, sync: &Sync) -> Option<Time> {
-    let ends = sync.waiting().filter_map(|w| match w.phase {
-        Phase::Waiting { until, .. } if until > ctx.now => Some(until),
-        _ => None,
-    });
-    ends.min()
-}
-
-enum Look {
-    Candidate(Candidate),
-    Aside(Work),
-    NotNow,
-}
-
-fn look(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName, wake: &mut Option<Time>) -> Look {
-    let Some(entry) = ctx.index.node(name) else {
-        return Look::Aside(ended(ctx, sync, name, SkipReason::Gone));
-    };
-    let seen = &entry.seen;
-    if seen.hold || (cordoned_by_others(ctx, sync, name) && !sync.spec.named) {
-        return Look::NotNow;
-    }
-    if seen.ready != Readiness::Ready {
-        let since = entry.not_ready_since.unwrap_or(ctx.now);
-        let sick_at = since + sync.spec.policy.sick_after;
-        if sick_at > ctx.now {
-            *wake = Some(wake.map_or(sick_at, |w| w.min(sick_at)));
-            return Look::NotNow;
+pub fn pauses(sync: &Sync, work: &Work, now: Time) -> bool {
+    match work.phase {
+        Phase::Waiting { since, until, .. } => {
+            until > now && !sync.control.retries(&work.name, since)
         }
+        _ => false,
     }
-    let view = drain::view(ctx.index, name, ctx.index.pods_on(name), sync.spec.force, ctx.now);
-    if let Some((_, blocker)) = view.blocked.first()
-        && !sync.spec.force
-    {
-        return Look::Aside(set_aside(ctx, sync, name, blocker));
+}
+
+/// A node that is gone, or whose drain can never end as things are.
+fn aside(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName) -> Work {
+    if ctx.index.node(name).is_none() {
+        return ended(ctx, sync, name, SkipReason::Gone);
     }
-    let would_wait = view.evict.iter().any(|(pod, budget)| {
-        budget
-            .as_ref()
-            .and_then(|key| ctx.index.budget(key))
-            .is_some_and(|b| !drain::has_chance(pod, b, ctx.ledger))
+    let force = sync.force(name);
+    let view = drain::view(ctx.index, name, ctx.index.pods_on(name), force, ctx.now);
+    let blocker = view.blocked.first().map(|(_, blocker)| blocker.clone());
+    let blocker = blocker.unwrap_or_else(|| Blocker {
+        pod: ObjectKey::new("", name.as_str()),
+        budget: None,
+        why: "its pods cannot leave as things are".to_owned(),
     });
-    Look::Candidate(Candidate { name: name.clone(), available: seen.available(), view, would_wait })
+    set_aside(ctx, sync, name, &blocker)
 }
 
 /// Unschedulable without a mark of ours: somebody else's doing. A mark that an ended job left says that it was us.
-pub fn cordoned_by_others(ctx: &Ctx<'_>, _sync: &Sync, name: &NodeName) -> bool {
-    ctx.index.node(name).is_some_and(|e| {
+pub fn cordoned_by_others(index: &Index, name: &NodeName) -> bool {
+    index.node(name).is_some_and(|e| {
         e.seen.unschedulable && e.seen.mark.as_ref().is_none_or(|m| m.was_unschedulable)
     })
 }
 
-type OrderKey = (bool, bool, usize, Option<std::sync::Arc<str>>, NodeName);
-
-// Those that cost no availability first, then those that need not wait for a budget, the emptiest of them, zone
-// after zone. Cordoned ones never go first: they cost no availability, but they are last in their group.
-fn order(ctx: &Ctx<'_>, c: &Candidate) -> OrderKey {
-    let seen = ctx.index.node(&c.name).map(|e| &e.seen);
-    let cordoned = seen.is_some_and(|s| s.unschedulable);
-    (
-        cordoned,
-        c.would_wait,
-        if c.available { 1 + c.view.evict.len() } else { 0 },
-        seen.and_then(|s| s.zone.clone()),
-        c.name.clone(),
-    )
-}
-
-fn claim(ctx: &Ctx<'_>, sync: &Sync, candidate: &Candidate) -> Work {
-    let mut work = base(sync, &candidate.name);
-    let seen = ctx.index.node(&candidate.name).map(|e| &e.seen);
-    work.was_available = candidate.available;
+fn claim(ctx: &Ctx<'_>, sync: &Sync, choice: &Choice, available: bool) -> Work {
+    let mut work = base(sync, &choice.node);
+    let seen = ctx.index.node(&choice.node).map(|e| &e.seen);
+    work.was_available = available;
     work.was_unschedulable =
         seen.is_some_and(|s| s.mark.as_ref().map_or(s.unschedulable, |m| m.was_unschedulable));
     work.uncordons = 0;
     work.phase = Phase::Claiming { since: ctx.now };
-    work.note(ctx.now, "Claiming", "");
+    work.note(ctx.now, "Claiming", choice.rule.to_string());
     work
 }
 
@@ -312,7 +279,7 @@ pub fn kept_by_people(ctx: &Ctx<'_>, sync: &Sync) -> Vec<Work> {
         let seen = &ctx.index.node(name)?.seen;
         if seen.hold {
             Some(SkipReason::Held)
-        } else if cordoned_by_others(ctx, sync, name) && !sync.spec.named {
+        } else if cordoned_by_others(ctx.index, name) && !sync.spec.named {
             Some(SkipReason::CordonedByOthers)
         } else {
             None

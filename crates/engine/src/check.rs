@@ -9,10 +9,11 @@ mod history;
 pub use fact::{Fact, Who};
 pub use history::History;
 
+use crate::control;
 use crate::ids::{JobId, NodeName};
 use crate::phase::Phase;
 use crate::plan::Plan;
-use crate::sync::Sync;
+use crate::sync::{Sync, Work};
 use std::collections::BTreeMap;
 
 /// A broken invariant.
@@ -29,7 +30,7 @@ pub(crate) fn broken<T>(id: &'static str, what: impl Into<String>) -> Result<T, 
     Err(Broken { id, what: what.into() })
 }
 
-/// Checks a decision before it is stored: S1 (work limit), S2, S13 and S15.
+/// Checks a decision before it is stored: S1 (work limit), S2, S13, S15 and S21.
 pub fn plan<'a>(syncs: impl Iterator<Item = &'a Sync>, plan: &Plan) -> Result<(), Broken> {
     let mut owner: BTreeMap<NodeName, JobId> = BTreeMap::new();
     for sync in syncs {
@@ -42,9 +43,19 @@ pub fn plan<'a>(syncs: impl Iterator<Item = &'a Sync>, plan: &Plan) -> Result<()
             }
             if let Some(before) = after.insert(&work.name, &work.phase)
                 && before.is_terminal()
+                && !control::reopens(&sync.control, &work.name, before, &work.phase)
             {
                 return broken("S13", format!("{} had ended as {}", work.name, before.word()));
             }
+        }
+        let takes = |w: &Work| {
+            let held = sync.work(&w.name).is_some_and(|before| before.phase.is_active());
+            matches!(w.phase, Phase::Claiming { .. }) && !held
+        };
+        if sync.control.stops()
+            && let Some((_, work)) = plan.works.iter().find(|(j, w)| j == job && takes(w))
+        {
+            return broken("S21", format!("{} was taken while {job} is stopped", work.name));
         }
         let holding = after.values().filter(|p| p.holds_slot()).count();
         if holding > sync.spec.max_unavailable as usize {

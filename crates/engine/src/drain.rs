@@ -23,19 +23,75 @@ pub enum Disposition {
     Blocked(Blocker),
 }
 
+/// What keeps a pod from being evicted, however long one waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bar<'a> {
+    /// No controller would make it again.
+    Bare,
+    /// It is annotated not to be disrupted.
+    Protected,
+    /// Its budget can never allow an eviction.
+    NeverAllows(&'a ObjectKey),
+    /// Two budgets cover it: the API server answers 500.
+    TwoBudgets(&'a ObjectKey, &'a ObjectKey),
+}
+
+impl Bar<'_> {
+    /// The budget that a person would look at.
+    pub fn budget(&self) -> Option<&ObjectKey> {
+        match self {
+            Bar::Bare | Bar::Protected => None,
+            Bar::NeverAllows(budget) | Bar::TwoBudgets(budget, _) => Some(budget),
+        }
+    }
+
+    /// In words, with the way out.
+    pub fn why(&self) -> String {
+        match self {
+            Bar::Bare => {
+                "no controller would make it again: delete it yourself, or sync with force"
+                    .to_owned()
+            }
+            Bar::Protected => {
+                "annotated not to be disrupted: remove the annotation, or sync with force"
+                    .to_owned()
+            }
+            Bar::NeverAllows(_) => {
+                "it can never allow an eviction: raise the replicas or lower the budget".to_owned()
+            }
+            Bar::TwoBudgets(_, second) => format!(
+                "budget {second} covers it as well, and the API server evicts no pod with two: \
+                 let one budget go"
+            ),
+        }
+    }
+}
+
+/// What bars a pod that would have to leave; `force` passes over what only the pod itself says.
+pub fn bar<'a>(pod: &PodSeen, budgets: &[&'a BudgetSeen], force: bool) -> Option<Bar<'a>> {
+    if pod.owner == Owner::Nobody && !force {
+        return Some(Bar::Bare);
+    }
+    if pod.protected && !force {
+        return Some(Bar::Protected);
+    }
+    // A pod that does not run yet is evicted whatever its budgets say.
+    if pod.phase == PodPhase::Pending {
+        return None;
+    }
+    match budgets {
+        [] => None,
+        [budget] => budget.never_allows().then_some(Bar::NeverAllows(&budget.key)),
+        [first, second, ..] => Some(Bar::TwoBudgets(&first.key, &second.key)),
+    }
+}
+
 /// A pod on a node whose kubelet is gone counts as gone this long after its grace ran out; the teardown on the host
 /// then confirms it. One lease duration (40 s) and a margin.
 pub const KUBELET_GONE_MARGIN: Span = Span::secs(60);
 
 /// Classifies one pod. `budgets` are those that cover it.
 pub fn classify(pod: &PodSeen, budgets: &[&BudgetSeen], force: bool) -> Disposition {
-    let blocked = |budget: Option<&ObjectKey>, why: &str| {
-        Disposition::Blocked(Blocker {
-            pod: pod.key.clone(),
-            budget: budget.cloned(),
-            why: why.to_owned(),
-        })
-    };
     match pod.owner {
         Owner::DaemonSet => return Disposition::Stays("DaemonSet pod"),
         Owner::Static => return Disposition::Stays("static pod"),
@@ -47,38 +103,18 @@ pub fn classify(pod: &PodSeen, budgets: &[&BudgetSeen], force: bool) -> Disposit
     if pod.deleting {
         return Disposition::Ending;
     }
-    if pod.owner == Owner::Nobody && !force {
-        return blocked(
-            None,
-            "no controller would make it again: delete it yourself, or sync with force",
-        );
+    if let Some(bar) = bar(pod, budgets, force) {
+        return Disposition::Blocked(Blocker {
+            pod: pod.key.clone(),
+            budget: bar.budget().cloned(),
+            why: bar.why(),
+        });
     }
-    if pod.protected && !force {
-        return blocked(
-            None,
-            "annotated not to be disrupted: remove the annotation, or sync with force",
-        );
-    }
-    // A pod that does not run yet is evicted whatever its budgets say.
-    if pod.phase == PodPhase::Pending {
-        return Disposition::Evict { budget: None };
-    }
-    match budgets {
-        [] => Disposition::Evict { budget: None },
-        [budget] if budget.never_allows() => blocked(
-            Some(&budget.key),
-            "it can never allow an eviction: raise the replicas or lower the budget",
-        ),
-        [budget] => Disposition::Evict { budget: Some(budget.key.clone()) },
-        [first, second, ..] => blocked(
-            Some(&first.key),
-            &format!(
-                "budget {} covers it as well, and the API server evicts no pod with two: \
-                 let one budget go",
-                second.key
-            ),
-        ),
-    }
+    let budget = match budgets {
+        [budget, ..] if pod.phase != PodPhase::Pending => Some(budget.key.clone()),
+        _ => None,
+    };
+    Disposition::Evict { budget }
 }
 
 /// Whether an eviction under this budget has a chance now, by its status and our own ledger.

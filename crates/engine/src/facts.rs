@@ -1,15 +1,24 @@
 //! What was seen in the cluster, in slim types of our own: only the fields that a decision or a reason needs.
 
 use crate::ids::{JobId, NodeName, ObjectKey, Uid};
+use crate::place::{Needs, Resources, Taint};
 use crate::selector::Selector;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The annotation that marks a node as ours; its value is a [`Mark`] in JSON.
 pub const CLAIM_ANNOTATION: &str = "evenkeel.io/claim";
 /// The annotation by which people keep us away from a node.
 pub const HOLD_ANNOTATION: &str = "evenkeel.io/hold";
+
+/// The taint that keeps pods off a Node that is not initialized: CCE's key, which the agents that initialize nodes
+/// tolerate already.
+pub const STARTUP_TAINT: &str = "node.cloudprovider.kubernetes.io/uninitialized";
+/// The value by which a startup taint is known as ours; that of a cloud provider is left to the provider.
+pub const STARTUP_VALUE: &str = "evenkeel";
+/// Effect of the startup taint.
+pub const STARTUP_EFFECT: &str = "NoSchedule";
 
 /// A Node's Ready condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,12 +75,23 @@ pub struct NodeSeen {
     pub kubelet_version: Option<Arc<str>>,
     /// All labels.
     pub labels: Arc<BTreeMap<String, String>>,
+    /// `spec.taints`.
+    pub taints: Arc<[Taint]>,
+    /// `status.allocatable`.
+    pub allocatable: Resources,
+    /// Types of the conditions that are True.
+    pub met: Arc<BTreeSet<String>>,
 }
 
 impl NodeSeen {
     /// Whether pods can be placed on it and run there.
     pub fn available(&self) -> bool {
-        self.ready == Readiness::Ready && !self.unschedulable
+        self.ready == Readiness::Ready && !self.unschedulable && !self.starting()
+    }
+
+    /// Whether it carries our startup taint.
+    pub fn starting(&self) -> bool {
+        self.taints.iter().any(|t| &*t.key == STARTUP_TAINT && &*t.value == STARTUP_VALUE)
     }
 }
 
@@ -126,6 +146,10 @@ pub struct PodSeen {
     pub local_data: bool,
     /// It carries `karpenter.sh/do-not-disrupt: "true"` or `cluster-autoscaler.kubernetes.io/safe-to-evict: "false"`.
     pub protected: bool,
+    /// What it asks of a node.
+    pub needs: Arc<Needs>,
+    /// Names of the PersistentVolumeClaims that it uses, of its own namespace.
+    pub claims: Box<[Arc<str>]>,
 }
 
 /// A PodDisruptionBudget.

@@ -1,12 +1,17 @@
 //! The cluster as last seen, indexed by the questions that decisions ask.
 //!
 //! Which node is out, by pool; which pods are on a node; which budgets cover a pod; which nodes carry a mark. Every
-//! update touches only what changed.
+//! update touches only what changed, and notes it for those who follow.
 
-use crate::facts::{BudgetSeen, NodeSeen, PodSeen};
+mod cover;
+
+use crate::changes::Changes;
+use crate::facts::{BudgetSeen, NodeSeen, PodPhase, PodSeen};
 use crate::ids::{NodeName, ObjectKey, PoolId, Uid};
+use crate::place::Resources;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A node with what we remember about it.
 #[derive(Clone, Debug)]
@@ -21,10 +26,15 @@ pub struct NodeEntry {
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     nodes: BTreeMap<NodeName, NodeEntry>,
-    pods: BTreeMap<Uid, PodSeen>,
-    pods_by_node: BTreeMap<NodeName, BTreeSet<Uid>>,
+    // Shared, so that a copy of the index costs little; twice, so that a node's pods are read without a search.
+    pods: BTreeMap<Uid, Arc<PodSeen>>,
+    pods_by_node: BTreeMap<NodeName, Arc<BTreeMap<Uid, Arc<PodSeen>>>>,
+    requested: BTreeMap<NodeName, Resources>,
     ending_since: BTreeMap<Uid, Time>,
     budgets: BTreeMap<ObjectKey, BudgetSeen>,
+    cover: cover::Cover,
+    changes: Changes,
+    own_pod: Option<Uid>,
     pool_of: BTreeMap<NodeName, PoolId>,
     out: BTreeMap<PoolId, BTreeSet<NodeName>>,
     marked: BTreeSet<NodeName>,
@@ -54,12 +64,18 @@ impl Index {
 
     /// A pod.
     pub fn pod(&self, uid: &Uid) -> Option<&PodSeen> {
-        self.pods.get(uid)
+        self.pods.get(uid).map(|pod| &**pod)
     }
 
     /// The pods bound to a node.
     pub fn pods_on(&self, node: &NodeName) -> impl Iterator<Item = &PodSeen> {
-        self.pods_by_node.get(node).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
+        let on = self.pods_by_node.get(node).into_iter().flat_map(|pods| pods.values());
+        on.map(|pod| &**pod)
+    }
+
+    /// What the pods of a node ask for together; pods that have ended ask for nothing.
+    pub fn requested(&self, node: &NodeName) -> Resources {
+        self.requested.get(node).copied().unwrap_or_default()
     }
 
     /// Since when a pod has been ending, as far as we watched.
@@ -67,13 +83,12 @@ impl Index {
         self.ending_since.get(uid).copied()
     }
 
-    /// The budgets that cover a pod: those of its namespace whose selector matches.
+    /// The budgets that cover a pod, in the order of their keys.
     pub fn budgets_of<'a>(&'a self, pod: &'a PodSeen) -> impl Iterator<Item = &'a BudgetSeen> {
-        let first = ObjectKey::new(&pod.key.namespace, "");
-        self.budgets
-            .range(first..)
-            .take_while(move |(key, _)| key.namespace == pod.key.namespace)
-            .map(|(_, budget)| budget)
+        self.cover
+            .candidates(&pod.key.namespace, &pod.labels)
+            .into_iter()
+            .filter_map(|key| self.budgets.get(key))
             .filter(move |budget| budget.selector.matches(&pod.labels))
     }
 
@@ -107,6 +122,22 @@ impl Index {
         self.marked.iter().filter_map(|name| self.nodes.get(name))
     }
 
+    /// Says which pod the controller itself runs in.
+    pub fn set_own_pod(&mut self, uid: Option<Uid>) {
+        self.own_pod = uid;
+    }
+
+    /// Whether the controller itself runs on this node.
+    pub fn is_own(&self, node: &NodeName) -> bool {
+        let own = self.own_pod.as_ref().and_then(|uid| self.pods.get(uid));
+        own.is_some_and(|pod| pod.node.as_ref() == Some(node))
+    }
+
+    /// What has changed since the last call.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
     /// Puts a node into a pool, or takes it out of all.
     pub fn set_pool(&mut self, node: &NodeName, pool: Option<PoolId>) {
         if let Some(old) = self.pool_of.remove(node)
@@ -117,6 +148,7 @@ impl Index {
         if let Some(pool) = pool {
             self.pool_of.insert(node.clone(), pool);
         }
+        self.changes.nodes.insert(node.clone());
         self.count(node);
     }
 
@@ -131,7 +163,11 @@ impl Index {
         } else {
             self.marked.remove(&name);
         }
-        self.nodes.insert(name.clone(), NodeEntry { seen, not_ready_since });
+        let entry = NodeEntry { seen, not_ready_since };
+        if self.nodes.get(&name).is_none_or(|old| !same(old, &entry)) {
+            self.changes.nodes.insert(name.clone());
+        }
+        self.nodes.insert(name.clone(), entry);
         self.count(&name);
     }
 
@@ -139,6 +175,7 @@ impl Index {
     pub fn lose_node(&mut self, name: &NodeName) {
         self.nodes.remove(name);
         self.marked.remove(name);
+        self.changes.nodes.insert(name.clone());
         self.count(name);
     }
 
@@ -146,12 +183,17 @@ impl Index {
     pub fn see_pod(&mut self, pod: PodSeen, now: Time) {
         let uid = pod.uid.clone();
         if let Some(old) = self.pods.get(&uid)
-            && old.node != pod.node
+            && (old.node != pod.node || asks(old) != asks(&pod))
         {
             self.unbind(&uid);
         }
+        self.changes.nodes.extend(pod.node.clone());
+        let pod = Arc::new(pod);
         if let Some(node) = &pod.node {
-            self.pods_by_node.entry(node.clone()).or_default().insert(uid.clone());
+            let on = Arc::make_mut(self.pods_by_node.entry(node.clone()).or_default());
+            if on.insert(uid.clone(), pod.clone()).is_none() {
+                *self.requested.entry(node.clone()).or_default() += asks(&pod);
+            }
         }
         if pod.deleting {
             self.ending_since.entry(uid.clone()).or_insert(now);
@@ -168,12 +210,32 @@ impl Index {
 
     /// A budget was added or changed.
     pub fn see_budget(&mut self, budget: BudgetSeen) {
-        self.budgets.insert(budget.key.clone(), budget);
+        let key = budget.key.clone();
+        match self.budgets.get(&key) {
+            Some(old) if old.selector == budget.selector => {
+                let more = budget.healthy - old.healthy;
+                if more > 0 {
+                    self.changes.rises.push((key.clone(), more as u32));
+                }
+                self.changes.budgets.insert(key.clone());
+            }
+            old => {
+                if let Some(old) = old {
+                    self.cover.remove(old);
+                }
+                self.cover.add(&budget);
+                self.changes.everything = true;
+            }
+        }
+        self.budgets.insert(key, budget);
     }
 
     /// A budget is gone.
     pub fn lose_budget(&mut self, key: &ObjectKey) {
-        self.budgets.remove(key);
+        if let Some(old) = self.budgets.remove(key) {
+            self.cover.remove(&old);
+            self.changes.everything = true;
+        }
     }
 
     /// The complete list of nodes: what is not in it is gone.
@@ -204,17 +266,33 @@ impl Index {
 
     /// The complete list of budgets.
     pub fn relist_budgets(&mut self, all: Vec<BudgetSeen>) {
-        self.budgets = all.into_iter().map(|b| (b.key.clone(), b)).collect();
+        let kept: BTreeSet<ObjectKey> = all.iter().map(|b| b.key.clone()).collect();
+        let gone: Vec<ObjectKey> =
+            self.budgets.keys().filter(|key| !kept.contains(*key)).cloned().collect();
+        for key in &gone {
+            self.lose_budget(key);
+        }
+        for budget in all {
+            self.see_budget(budget);
+        }
     }
 
     fn unbind(&mut self, uid: &Uid) {
-        let Some(node) = self.pods.get(uid).and_then(|p| p.node.clone()) else {
+        let Some((node, asked)) =
+            self.pods.get(uid).and_then(|p| p.node.clone().map(|node| (node, asks(p))))
+        else {
             return;
         };
-        if let Some(set) = self.pods_by_node.get_mut(&node) {
-            set.remove(uid);
+        self.changes.nodes.insert(node.clone());
+        if let Some(set) = self.pods_by_node.get_mut(&node)
+            && Arc::make_mut(set).remove(uid).is_some()
+        {
+            if let Some(sum) = self.requested.get_mut(&node) {
+                *sum -= asked;
+            }
             if set.is_empty() {
                 self.pods_by_node.remove(&node);
+                self.requested.remove(&node);
             }
         }
     }
@@ -231,4 +309,19 @@ impl Index {
             set.remove(name);
         }
     }
+}
+
+/// What a pod takes of its node.
+fn asks(pod: &PodSeen) -> Resources {
+    match pod.phase {
+        PodPhase::Finished => Resources::default(),
+        PodPhase::Pending | PodPhase::Running | PodPhase::Unknown => pod.needs.requests,
+    }
+}
+
+/// Whether two states of a node are the same but for the version: kubelets write their status all the time.
+fn same(a: &NodeEntry, b: &NodeEntry) -> bool {
+    let version = a.seen.resource_version.clone();
+    a.not_ready_since == b.not_ready_since
+        && a.seen == NodeSeen { resource_version: version, ..b.seen.clone() }
 }

@@ -3,6 +3,7 @@
 //! After a restart the ledger is empty, and every action is simply asked for again: each may be repeated.
 
 use crate::action::{Action, ActionKey, Answer, EvictAnswer, FaultSeen, HostState, Stage};
+use crate::changes::Changes;
 use crate::facts::{NodeSeen, PodSeen};
 use crate::ids::{NodeName, ObjectKey, Uid};
 use crate::time::{Span, Time};
@@ -73,9 +74,11 @@ pub struct Ledger {
     evicted: BTreeMap<Uid, Time>,
     refused: BTreeMap<Uid, Refusal>,
     spent: BTreeMap<ObjectKey, (Arc<str>, u32)>,
+    granted: BTreeMap<ObjectKey, Time>,
     confirmed: BTreeMap<NodeName, Confirmed>,
     hosts: BTreeMap<(NodeName, u32, Stage), HostState>,
     renewed: BTreeMap<NodeName, (Time, Option<i64>)>,
+    changes: Changes,
 }
 
 /// Whether an action may be started.
@@ -145,6 +148,11 @@ impl Ledger {
         self.spent.get(budget).map_or(0, |(v, n)| if v == version { *n } else { 0 })
     }
 
+    /// When an eviction under this budget was last accepted.
+    pub fn granted_at(&self, budget: &ObjectKey) -> Option<Time> {
+        self.granted.get(budget).copied()
+    }
+
     /// A fresh read that was asked for at or after `since`.
     pub fn confirmed(&self, node: &NodeName, since: Time) -> Option<&Confirmed> {
         self.confirmed.get(node).filter(|c| c.asked >= since)
@@ -160,6 +168,11 @@ impl Ledger {
         self.renewed.get(node).copied().filter(|(asked, _)| *asked >= since)
     }
 
+    /// What has changed since the last call.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
     /// An action was started.
     pub fn start(&mut self, action: &Action, now: Time) {
         self.running.insert(action.key(), now);
@@ -171,12 +184,19 @@ impl Ledger {
         }
     }
 
-    /// Progress of an order, while its action is still under way: the machine can be reached.
+    /// Progress of an order, while its action is still under way. But for [`HostState::Given`] it shows that the
+    /// machine can be reached.
     pub fn progress(&mut self, action: &Action, state: HostState) {
-        if let Action::Host { node, attempt, stage, .. } = action {
-            self.hosts.insert((node.clone(), *attempt, *stage), state);
-            self.trouble.remove(&action.key());
+        let Action::Host { node, attempt, stage, .. } = action else {
+            return;
+        };
+        let order = (node.clone(), *attempt, *stage);
+        if let HostState::Given { .. } = state {
+            self.hosts.entry(order).or_insert(state);
+            return;
         }
+        self.hosts.insert(order, state);
+        self.trouble.remove(&action.key());
     }
 
     /// An action ended. `budget_version` is the version of the pod's budget now, for evictions.
@@ -262,6 +282,13 @@ impl Ledger {
                     }
                     spent.1 += 1;
                 }
+                if answer == EvictAnswer::Accepted && !self.evicted.contains_key(uid) {
+                    self.changes.evicted.push((uid.clone(), budget.cloned(), now));
+                    if let Some(budget) = budget {
+                        self.granted.insert(budget.clone(), now);
+                        self.changes.budgets.insert(budget.clone());
+                    }
+                }
                 self.evicted.insert(uid.clone(), now);
             }
             EvictAnswer::Refused { message, retry_after_s } => {
@@ -301,6 +328,7 @@ impl Ledger {
     /// Forgets a budget that is gone.
     pub fn forget_budget(&mut self, budget: &ObjectKey) {
         self.spent.remove(budget);
+        self.granted.remove(budget);
     }
 
     /// Forgets a node whose way in a job has ended.

@@ -5,14 +5,21 @@
 
 pub mod action;
 pub mod admit;
+pub mod changes;
 pub mod check;
+pub mod control;
 pub mod drain;
 pub mod facts;
 pub mod ids;
 pub mod index;
+pub mod learn;
 pub mod ledger;
+pub mod order;
+pub mod pace;
 pub mod phase;
+pub mod place;
 pub mod plan;
+pub mod preview;
 pub mod report;
 pub mod selector;
 pub mod step;

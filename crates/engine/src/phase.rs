@@ -53,8 +53,10 @@ pub enum Phase {
     PostInstall {
         /// Start of the phase.
         since: Time,
-        /// The node takes pods already (`waitPostInstallFinish` is false).
+        /// The node takes pods already (`waitPostInstallFinish` is false, and it is initialized).
         lifted: bool,
+        /// When the script ended well; only conditions are waited for since.
+        ended: Option<Time>,
     },
     /// The attempt failed after the reset had begun; the next one starts at `until`. Still in hand.
     Retrying {
@@ -149,10 +151,15 @@ pub enum Heartbeat {
     NotNeeded,
     /// The first reading of the Lease becomes the baseline (no host clock is known).
     Baseline,
-    /// A renewal later than this, by the host's own clock (ms since the epoch).
+    /// A renewal soon after this, by the host's own clock (ms since the epoch).
     After {
-        /// The end of the install step, or the baseline.
+        /// The end of the install step.
         host_ms: i64,
+    },
+    /// Any other renewal than this one, which was read after the reset: holds whatever the host's clock does.
+    Other {
+        /// The renewal that was read.
+        than_ms: i64,
     },
     /// It was seen.
     Seen,
@@ -223,6 +230,13 @@ pub enum SkipReason {
     UncordonedByPeople,
     /// The job ended before its turn.
     NotStarted,
+    /// A person said so.
+    Person {
+        /// Its reset had begun and failed: it stays cordoned, with our mark, and holds no slot any more.
+        cordoned: bool,
+    },
+    /// The job was cancelled before its reset began.
+    Cancelled,
 }
 
 impl Phase {
@@ -259,6 +273,15 @@ impl Phase {
             Phase::PostInstall { lifted, .. } => !lifted,
             Phase::Failed { left, .. } => *left == Left::Cordoned,
             other => other.holds_slot(),
+        }
+    }
+
+    /// Whether an end leaves the node cordoned, with our mark.
+    pub fn leaves_cordoned(&self) -> bool {
+        match self {
+            Phase::Failed { left, .. } => *left == Left::Cordoned,
+            Phase::Skipped { reason, .. } => *reason == SkipReason::Person { cordoned: true },
+            _ => false,
         }
     }
 

@@ -2,9 +2,12 @@
 
 use crate::action::Action;
 use crate::admit::{self, Admission};
+use crate::control;
 use crate::ids::{JobId, NodeName};
 use crate::index::Index;
+use crate::learn::Learned;
 use crate::ledger::{Gate, Ledger};
+use crate::order::Order;
 use crate::phase::{Left, Phase, SkipReason};
 use crate::report::{JobReport, WaitingOn};
 use crate::step;
@@ -19,6 +22,10 @@ pub struct Ctx<'a> {
     pub index: &'a Index,
     /// What came back from our own actions.
     pub ledger: &'a Ledger,
+    /// Who goes next, as of now: [`Order::follow`] was called with the same `now`.
+    pub order: &'a Order,
+    /// What earlier nodes taught.
+    pub learned: &'a Learned,
     /// Now, on the cluster's clock.
     pub now: Time,
 }
@@ -68,7 +75,7 @@ impl Plan {
     }
 }
 
-/// Decides. Costs O(nodes in hand and their pods), and O(waiting nodes) only while a slot is free.
+/// Decides. Costs O(nodes in hand and their pods).
 pub fn plan<'a>(ctx: &Ctx<'_>, syncs: impl Iterator<Item = &'a Sync>) -> Plan {
     let mut plan = Plan::default();
     for sync in syncs {
@@ -96,6 +103,9 @@ fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
             plan.works.push((sync.spec.job.clone(), next));
         }
     }
+    let asked = control::apply(ctx, sync);
+    changed |= !asked.is_empty();
+    plan.works.extend(asked.into_iter().map(|w| (sync.spec.job.clone(), w)));
     // Limits are read from stored standings: take nobody while transitions of this turn are not in them.
     if !changed {
         match admit::next(ctx, sync) {
@@ -124,6 +134,15 @@ fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
 fn conclude(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
     let counts = sync.counts();
     let job = &sync.spec.job;
+    if sync.control.cancelled.is_some() {
+        leave_the_rest(ctx, sync, plan);
+        plan.states.push((job.clone(), verdict(ctx, sync)));
+        return;
+    }
+    // A paused job gives nothing up: a failed node can be tried again or skipped before it goes on.
+    if sync.control.paused.is_some() && (counts.open > 0 || counts.failed > 0) {
+        return;
+    }
     if counts.open == 0 {
         plan.states.push((job.clone(), verdict(ctx, sync)));
         return;
@@ -136,7 +155,7 @@ fn conclude(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
         return;
     }
     // Those that pause will be looked at again; those whose pause is over stand in line like the untouched ones.
-    if !ctx.index.live() || sync.waiting().any(|w| admit::pauses(w, ctx.now)) {
+    if !ctx.index.live() || sync.waiting().any(|w| admit::pauses(sync, w, ctx.now)) {
         return;
     }
     if report.next.is_none() {
@@ -185,7 +204,9 @@ fn stall(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
 
 fn verdict(ctx: &Ctx<'_>, sync: &Sync) -> SyncState {
     let counts = sync.counts();
-    let status = if counts.failed == 0 {
+    let status = if let Some(reason) = cut_short(sync) {
+        Status::Failed { at: ctx.now, reason }
+    } else if counts.failed == 0 {
         Status::Success { at: ctx.now }
     } else {
         let first = sync.works().find_map(|w| match &w.phase {
@@ -209,15 +230,36 @@ fn verdict(ctx: &Ctx<'_>, sync: &Sync) -> SyncState {
     SyncState { status, ..sync.state.clone() }
 }
 
-/// A mark of this job on a node that it does not hold is a leftover of a lost answer: take it away. Nodes that
-/// failed and stay cordoned hold their slot, so they are not touched.
+/// The end of a job that a person cancelled before all of its nodes had their turn.
+fn cut_short(sync: &Sync) -> Option<String> {
+    let by = sync.control.cancelled.as_ref()?;
+    let counts = sync.counts();
+    let given_back = sync.works().filter(|w| {
+        let reason = SkipReason::Cancelled;
+        matches!(&w.phase, Phase::Skipped { reason: r, .. } if *r == reason)
+    });
+    let left = counts.open as usize + given_back.count();
+    if left == 0 {
+        return None;
+    }
+    let (ok, failed) = (counts.ok, counts.failed);
+    let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    Some(format!("cancelled by {by}: {ok} nodes synchronized{failed}, {left} left as they were"))
+}
+
+/// A mark of this job on a node that it does not hold is a leftover of a lost answer, or of a view that was behind:
+/// take it away. Nodes that failed and stay cordoned keep theirs.
 fn stray_marks(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
     for entry in ctx.index.marked() {
         let Some(mark) = &entry.seen.mark else {
             continue;
         };
         let name = &entry.seen.name;
-        if mark.job != sync.spec.job || sync.work(name).is_some_and(|w| w.phase.holds_slot()) {
+        let kept = |work: &Work| {
+            let phase = &work.phase;
+            phase.is_active() || phase.takes_node_out() || phase.leaves_cordoned()
+        };
+        if mark.job != sync.spec.job || sync.work(name).is_some_and(kept) {
             continue;
         }
         let uncordon = entry.seen.unschedulable && !mark.was_unschedulable;
@@ -232,6 +274,7 @@ pub fn new_work(sync: &Sync, name: &NodeName) -> Work {
         name: name.clone(),
         phase: Phase::Claiming { since: Time(0) },
         attempt: 0,
+        spent: 0,
         tries: 0,
         was_unschedulable: false,
         was_available: false,

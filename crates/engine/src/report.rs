@@ -65,10 +65,39 @@ pub enum WaitingOn {
         /// The limit.
         limit: u32,
     },
+    /// A node of this zone to come back: no more of it may be in hand.
+    Zone {
+        /// The zone.
+        zone: String,
+    },
     /// The canary to succeed first.
     Canary {
         /// The node that goes first.
         node: Option<NodeName>,
+    },
+    /// The next maintenance window of the pool.
+    Window {
+        /// When it opens.
+        opens: Time,
+        /// That moment and the windows, in words.
+        words: String,
+    },
+    /// The pool's soak time after the last node.
+    Soak {
+        /// Its end.
+        until: Time,
+    },
+    /// A person to resume the job.
+    Paused {
+        /// Who paused it.
+        by: String,
+        /// When.
+        since: Time,
+    },
+    /// Nothing any more: the job was cancelled, and what is in hand comes to its end.
+    Cancelled {
+        /// By whom.
+        by: String,
     },
     /// A live view of the cluster.
     View,
@@ -104,12 +133,25 @@ impl fmt::Display for WaitingOn {
                 let names: Vec<&str> = out.iter().map(NodeName::as_str).collect();
                 write!(f, "no room: {} are out already, at most {limit} may be", names.join(", "))
             }
+            WaitingOn::Zone { zone } => {
+                write!(f, "zone {zone} has as many nodes in hand as it may have")
+            }
             WaitingOn::Canary { node: Some(node) } => {
                 write!(f, "waiting for {node} to prove the configuration")
             }
             WaitingOn::Canary { node: None } => {
                 f.write_str("waiting for a first node that can prove the configuration")
             }
+            WaitingOn::Window { words, .. } => {
+                write!(f, "waiting for a maintenance window: {words}")
+            }
+            WaitingOn::Soak { .. } => {
+                f.write_str("waiting for the soak time after the last node to pass")
+            }
+            WaitingOn::Paused { by, .. } => {
+                write!(f, "paused by {by}: no new node is taken until the job is resumed")
+            }
+            WaitingOn::Cancelled { by } => write!(f, "cancelled by {by}: no new node is taken"),
             WaitingOn::View => f.write_str("waiting for a live view of the cluster"),
             WaitingOn::Person { what } => f.write_str(what),
         }

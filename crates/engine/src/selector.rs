@@ -1,10 +1,10 @@
-//! Label selectors, as PodDisruptionBudgets use them.
+//! Label selectors, as PodDisruptionBudgets and node affinities use them.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One `matchExpressions` entry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Requirement {
     /// The label's value is one of these.
     In(String, Vec<String>),
@@ -14,6 +14,10 @@ pub enum Requirement {
     Exists(String),
     /// The label is absent.
     Absent(String),
+    /// The label's value is an integer above this one (node affinity only).
+    Above(String, i64),
+    /// The label's value is an integer below this one (node affinity only).
+    Below(String, i64),
     /// An operator that this version does not know: matches nothing.
     Unknown(String),
 }
@@ -38,15 +42,22 @@ impl Selector {
 }
 
 impl Requirement {
-    fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+    /// Whether it holds for these labels.
+    pub fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
         match self {
             Requirement::In(key, values) => labels.get(key).is_some_and(|v| values.contains(v)),
             Requirement::NotIn(key, values) => labels.get(key).is_none_or(|v| !values.contains(v)),
             Requirement::Exists(key) => labels.contains_key(key),
             Requirement::Absent(key) => !labels.contains_key(key),
+            Requirement::Above(key, than) => number(labels, key).is_some_and(|n| n > *than),
+            Requirement::Below(key, than) => number(labels, key).is_some_and(|n| n < *than),
             Requirement::Unknown(_) => false,
         }
     }
+}
+
+fn number(labels: &BTreeMap<String, String>, key: &str) -> Option<i64> {
+    labels.get(key)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -55,8 +66,9 @@ mod tests {
 
     #[test]
     fn selectors_match_as_the_api_server_does() {
-        let labels: BTreeMap<_, _> =
-            [("app", "db"), ("tier", "back")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let labels: BTreeMap<_, _> = [("app", "db"), ("tier", "back"), ("gen", "7")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
         let one = |k: &str, v: &str| Requirement::In(k.into(), vec![v.into()]);
         let rows = [
             (Selector::Nothing, false),
@@ -68,7 +80,11 @@ mod tests {
             (Selector::All(vec![Requirement::NotIn("zone".into(), vec!["a".into()])]), true),
             (Selector::All(vec![Requirement::Exists("tier".into())]), true),
             (Selector::All(vec![Requirement::Absent("tier".into())]), false),
-            (Selector::All(vec![Requirement::Unknown("Gt".into())]), false),
+            (Selector::All(vec![Requirement::Above("gen".into(), 6)]), true),
+            (Selector::All(vec![Requirement::Above("gen".into(), 7)]), false),
+            (Selector::All(vec![Requirement::Below("gen".into(), 8)]), true),
+            (Selector::All(vec![Requirement::Below("app".into(), 8)]), false),
+            (Selector::All(vec![Requirement::Unknown("Like".into())]), false),
         ];
         for (selector, expected) in rows {
             assert_eq!(selector.matches(&labels), expected, "{selector:?}");

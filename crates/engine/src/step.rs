@@ -9,6 +9,7 @@ mod reset;
 
 use crate::action::{Action, ActionKey};
 use crate::admit;
+use crate::control;
 use crate::facts::{Mark, NodeSeen};
 use crate::phase::{Cause, Left, Outcome, Phase, SkipReason};
 use crate::plan::{Ctx, Plan};
@@ -30,6 +31,9 @@ pub fn step(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
     if let Some(step) = opened_by_people(ctx, sync, work) {
         return step;
     }
+    if let Some(step) = withdrawn(ctx, sync, work) {
+        return step;
+    }
     match &work.phase {
         Phase::Claiming { since: _ } => claiming(ctx, sync, work, plan),
         Phase::Probing { .. } => reset::probing(ctx, sync, work, plan),
@@ -43,8 +47,8 @@ pub fn step(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
         Phase::Rejoining { since, heartbeat, good_since } => {
             back::rejoining(ctx, sync, work, (*since, heartbeat, *good_since), plan)
         }
-        Phase::PostInstall { since, lifted } => {
-            back::post_install(ctx, sync, work, (*since, *lifted), plan)
+        Phase::PostInstall { since, lifted, ended } => {
+            back::post_install(ctx, sync, work, (*since, *lifted, *ended), plan)
         }
         Phase::Retrying { until, .. } => reset::retrying(ctx, sync, work, *until, plan),
         Phase::Releasing { since, then } => back::releasing(ctx, sync, work, *since, then, plan),
@@ -67,6 +71,32 @@ fn opened_by_people(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Option<Step> {
     let mut next = work.clone();
     next.was_unschedulable = false;
     Some(step_to(next))
+}
+
+/// The job was cancelled, or a person wants this node left alone: before its reset it is given back. A claim is seen
+/// through first, so that none of our writes arrives later than the release.
+fn withdrawn(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Option<Step> {
+    let begun = !work.fresh() || !control::gives_back(&work.phase);
+    if begun || matches!(work.phase, Phase::Claiming { .. }) {
+        return None;
+    }
+    let (then, note) = withdrawal(sync, work)?;
+    // Nothing is given back while one of our evictions is on its way.
+    if ctx.index.pods_on(&work.name).any(|p| ctx.ledger.pod_busy(&p.uid)) {
+        return Some(stay(WaitingOn::Ourselves { what: "an eviction on its way".to_owned() }));
+    }
+    Some(release(ctx, work, then, note))
+}
+
+/// Why a node is to be given back, if it is.
+fn withdrawal(sync: &Sync, work: &Work) -> Option<(Outcome, String)> {
+    let skip = sync.control.nodes.get(&work.name).and_then(|n| n.skip.as_ref());
+    if let Some(by) = skip {
+        let reason = SkipReason::Person { cordoned: false };
+        return Some((Outcome::Skipped { reason }, format!("skipped by {by}")));
+    }
+    let by = sync.control.cancelled.as_ref()?;
+    Some((Outcome::Skipped { reason: SkipReason::Cancelled }, format!("cancelled by {by}")))
 }
 
 /// The node stays in its phase.
@@ -104,13 +134,14 @@ fn ours<'a>(sync: &Sync, seen: &'a NodeSeen) -> Option<&'a Mark> {
 /// The attempt failed. Before the reset the node is given back; after it began it is retried, or stays cordoned.
 fn fail(ctx: &Ctx<'_>, sync: &Sync, work: &Work, cause: Cause) -> Step {
     let note = cause.to_string();
-    if work.attempt == 0 {
+    if work.fresh() {
         return release(ctx, work, Outcome::Failed { cause, keeps_slot: false }, note);
     }
     let mut work = work.clone();
     work.last_cause = Some(cause.clone());
-    if work.attempt <= sync.spec.retry_times {
-        let pause = sync.spec.policy.retry_pause.0 << work.attempt.saturating_sub(1).min(8);
+    let tried = work.attempt - work.spent;
+    if tried <= sync.spec.retry_times {
+        let pause = sync.spec.policy.retry_pause.0 << tried.saturating_sub(1).min(8);
         let phase = Phase::Retrying { since: ctx.now, until: ctx.now + Span(pause) };
         return go(ctx, &work, phase, note);
     }
@@ -162,6 +193,17 @@ fn cordoned_meanwhile(
     Err(release(ctx, &work, then, "cordoned by somebody else meanwhile"))
 }
 
+/// A node that was taken as one that is out already, and that is in service before we cordoned it: it stands in line
+/// again, as one that costs availability.
+fn in_service_after_all(ctx: &Ctx<'_>, sync: &Sync, work: &Work, seen: &NodeSeen) -> Option<Step> {
+    if work.was_available || !seen.available() {
+        return None;
+    }
+    let cause = Cause::NoRoom { message: "it is in service after all".to_owned() };
+    let until = ctx.now + sync.spec.policy.requeue_pause;
+    Some(release(ctx, work, Outcome::Waiting { until, cause }, "withdrawn"))
+}
+
 fn claiming(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Step {
     let gone = |reason| {
         let phase = Phase::Skipped { at: ctx.now, reason };
@@ -211,6 +253,12 @@ fn claimed(
     };
     if seen.hold {
         return release(ctx, &work, Outcome::Skipped { reason: SkipReason::Held }, "held");
+    }
+    if let Some((then, note)) = withdrawal(sync, &work) {
+        return release(ctx, &work, then, note);
+    }
+    if let Some(step) = in_service_after_all(ctx, sync, &work, seen) {
+        return step;
     }
     let limits = admit::limits(ctx, sync);
     if work.was_available && limits.out > limits.work {

@@ -1,6 +1,8 @@
 //! One synchronization: what was asked (immutable), where each touched node stands, and how the whole stands.
 
+use crate::control::Control;
 use crate::ids::{JobId, NodeId, NodeName, PoolId, TemplateRevision};
+use crate::pace::Pace;
 use crate::phase::{Cause, Phase};
 use crate::time::{Span, Time};
 use serde::{Deserialize, Serialize};
@@ -42,10 +44,22 @@ pub struct SyncSpec {
     pub post_install: bool,
     /// Keep the node out of service until the post-install script ended well.
     pub wait_post_install: bool,
+    /// Conditions that must be True before a node that was reset goes into service.
+    #[serde(default)]
+    pub initialized: Vec<Awaited>,
     /// Whether this configuration has succeeded in the pool before: then no canary is needed.
     pub proven: bool,
     /// Time limits and steps.
     pub policy: Policy,
+}
+
+/// A condition of a Node that somebody sets to True once the node is initialized.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// Its type.
+    pub condition: String,
+    /// How long it may take; [`Policy::ready_timeout`] where nothing is said.
+    pub limit: Option<Span>,
 }
 
 /// Limits and pauses. Copied into the job at acceptance, so that a change of configuration does not bend it.
@@ -76,6 +90,8 @@ pub struct Policy {
     pub stall_timeout: Span,
     /// A node that is NotReady for longer than this costs work but no availability. 60 s.
     pub sick_after: Span,
+    /// Nodes of one zone that may be in hand at once; no limit if absent.
+    pub zone_max: Option<u32>,
 }
 
 impl Default for Policy {
@@ -93,6 +109,7 @@ impl Default for Policy {
             settle: Span::secs(10),
             stall_timeout: Span::mins(24 * 60),
             sick_after: Span::secs(60),
+            zone_max: None,
         }
     }
 }
@@ -108,6 +125,9 @@ pub struct Work {
     pub phase: Phase,
     /// The current or last attempt; 0 before the first reset.
     pub attempt: u32,
+    /// Attempts before a person asked for another try.
+    #[serde(default)]
+    pub spent: u32,
     /// How often it was given back.
     pub tries: u32,
     /// Whether it was unschedulable before us; then it ends unschedulable.
@@ -137,6 +157,11 @@ pub struct LogEntry {
 impl Work {
     /// Ten attempts of about six phases each; older lines are dropped from the middle.
     pub const LOG_MAX: usize = 64;
+
+    /// Whether no attempt of this try has begun: the machine is as it was.
+    pub fn fresh(&self) -> bool {
+        self.attempt == self.spent
+    }
 
     /// A node that was in service and has taken the configuration well proves it.
     pub fn proves(&self) -> bool {
@@ -190,12 +215,18 @@ pub struct Sync {
     pub spec: SyncSpec,
     /// How the whole stands.
     pub state: SyncState,
+    /// What people ask of it.
+    pub control: Control,
+    /// The pool's windows as they stand now, and its soak time.
+    pub pace: Pace,
     works: BTreeMap<NodeName, Work>,
     untouched: BTreeSet<NodeName>,
     waiting: BTreeSet<NodeName>,
     holding: BTreeSet<NodeName>,
     ids: BTreeMap<NodeName, NodeId>,
+    moved: BTreeSet<NodeName>,
     proofs: u32,
+    last_done: Option<Time>,
     counts: Counts,
 }
 
@@ -224,12 +255,16 @@ impl Sync {
         let mut sync = Self {
             spec,
             state,
+            control: Control::default(),
+            pace: Pace::default(),
             works: BTreeMap::new(),
             untouched,
             waiting: BTreeSet::new(),
             holding: BTreeSet::new(),
             ids,
+            moved: BTreeSet::new(),
             proofs: 0,
+            last_done: None,
             counts: Counts::default(),
         };
         sync.counts.total = (sync.spec.targets.len() + sync.spec.skipped.len()) as u32;
@@ -246,6 +281,7 @@ impl Sync {
             self.count(&old.phase, false);
             self.proofs -= u32::from(old.proves());
         }
+        self.moved.insert(name.clone());
         self.untouched.remove(&name);
         self.waiting.remove(&name);
         self.holding.remove(&name);
@@ -256,6 +292,9 @@ impl Sync {
             self.holding.insert(name.clone());
         }
         self.proofs += u32::from(work.proves());
+        if let Phase::Done { at } = work.phase {
+            self.last_done = self.last_done.max(Some(at));
+        }
         self.count(&work.phase, true);
         self.works.insert(name, work);
     }
@@ -273,6 +312,19 @@ impl Sync {
         if phase.is_terminal() {
             step(&mut c.open, !add);
         }
+    }
+
+    /// Takes what people ask of it now. Nodes that are asked for something else stand differently in line.
+    pub fn steer(&mut self, control: Control) {
+        let (old, new) = (&self.control.nodes, &control.nodes);
+        let changed = old.keys().chain(new.keys()).filter(|name| old.get(*name) != new.get(*name));
+        self.moved.extend(changed.cloned());
+        self.control = control;
+    }
+
+    /// Whether pods of this node may be deleted once they cannot be evicted.
+    pub fn force(&self, node: &NodeName) -> bool {
+        self.spec.force || self.control.forces(node)
     }
 
     /// Whether the job is still running.
@@ -323,9 +375,19 @@ impl Sync {
         self.holding.len() as u32
     }
 
+    /// Nodes with a new standing since the last call.
+    pub fn take_moved(&mut self) -> BTreeSet<NodeName> {
+        std::mem::take(&mut self.moved)
+    }
+
     /// How many nodes that were in service have taken this configuration well.
     pub fn proofs(&self) -> u32 {
         self.proofs
+    }
+
+    /// When a node last came back synchronized.
+    pub fn last_done(&self) -> Option<Time> {
+        self.last_done
     }
 
     /// Counts over the frozen list. Once the job has ended, a target without an end of its own was never started

@@ -1,7 +1,8 @@
 //! Whether an order may begin, and its first durable traces.
 //!
 //! Entry points: [`accept`] and [`inspect`]. What was once accepted is never begun a second time:
-//! the same id gets its progress as an answer, and a lost runner makes it `Interrupted`.
+//! the same id gets its progress as an answer, and a lost runner makes it `Interrupted`, or, after a
+//! reboot where the recipe allows it, lets it go on with the first step that has not ended.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -15,7 +16,7 @@ use crate::journal::{self, Entry, Journal, fold};
 use crate::leftovers;
 use crate::protocol::{Order, OrderId, PROTOCOL, Progress, Refusal, RefusalKind, State, Step};
 use crate::script::PATH;
-use crate::store::{STATE_ENV, Store, StoreError, at, private_dir};
+use crate::store::{STATE_ENV, Store, StoreError, at, private_dir, sync_parent};
 use crate::sweep;
 
 /// How long `accept` waits for the runner to be there; it takes milliseconds, more under systemd.
@@ -87,13 +88,16 @@ pub fn accept(store: &Store, host: &Host, order: &Order) -> Result<Progress, Ref
 }
 
 /// Where an order stands; `None` when this host does not know it. An order whose runner is gone
-/// is marked as interrupted here, and what it left is removed.
+/// and that cannot go on is marked as interrupted here, and what it left is removed.
 pub fn inspect(store: &Store, host: &Host, id: &OrderId) -> Result<Option<Progress>, Refusal> {
     let Some(mut lines) = journal::read(store, id)? else {
         return Ok(None);
     };
     let unfinished = |lines: &[journal::Line]| {
-        fold(lines).filter(|folded| !folded.state.is_final() && folded.runner.is_some())
+        fold(lines).filter(|folded| {
+            let lost = !folded.state.is_final() && folded.runner.is_some();
+            lost && !folded.goes_on(&host.boot_id())
+        })
     };
     if unfinished(&lines).is_some()
         && let Some(mut journal) = Journal::open(store, id, &host.boot_id(), false)?
@@ -178,7 +182,7 @@ fn check_idle(store: &Store, host: &Host) -> Result<(), Refusal> {
             || refuse(RefusalKind::Busy, format!("order {id} is still running on this host"));
         let mut journal = Journal::open(store, &id, &host.boot_id(), false)?.ok_or_else(busy)?;
         match fold(&journal.lines()) {
-            Some(folded) if folded.runner.is_none() => {
+            Some(folded) if folded.runner.is_none() || folded.goes_on(&host.boot_id()) => {
                 interrupt(store, host, &id, &mut journal, folded)?;
             }
             Some(folded) if !folded.state.is_final() => return Err(busy()),
@@ -228,6 +232,9 @@ fn write_secrets(store: &Store, order: &Order) -> Result<(), Refusal> {
         });
         at("write", &path, written)?;
     }
+    // An order that goes on after a reboot finds its steps there.
+    sync_parent(&dir.join("0"))?;
+    sync_parent(&dir)?;
     Ok(())
 }
 

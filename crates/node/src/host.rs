@@ -137,9 +137,15 @@ pub fn now_ms() -> u64 {
     since.as_millis() as u64
 }
 
-/// Whether a program is on the PATH that scripts get.
+/// Whether scripts find a program: an absolute path, or a name on the PATH they get.
 pub fn finds(program: &str) -> bool {
-    PATH.split(':').any(|dir| Path::new(dir).join(program).is_file())
+    use std::os::unix::fs::PermissionsExt as _;
+    let runs = |path: PathBuf| {
+        fs::metadata(path)
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    // Joined to an absolute path, a directory makes no difference.
+    !program.is_empty() && PATH.split(':').any(|dir| runs(Path::new(dir).join(program)))
 }
 
 struct Real;

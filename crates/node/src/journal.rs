@@ -14,10 +14,16 @@ use crate::host::now_ms;
 use crate::protocol::{
     MachineIdentity, Order, OrderId, Outcome, Progress, Sha256Hex, State, Step, StepResult,
 };
-use crate::store::{Store, StoreError, at, open_lock, private_dir, sync_parent};
+use crate::store::{Store, StoreError, at, check_format, open_lock, private_dir, sync_parent};
 
 /// Kept free for the last lines when the disk is full; a journal has some 20 lines of 200 bytes.
 const RESERVE_BYTES: usize = 16 * 1024;
+
+/// Version of the lines; raised when an older binary would misread them. Such a binary refuses.
+const FORMAT: u32 = 1;
+
+/// Most runners of one order: a step that brings its host down each time must end some day.
+const RUNNERS_MAX: usize = 4;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +43,8 @@ pub struct Line {
 pub enum Entry {
     /// First line.
     Accepted {
+        /// [`FORMAT`] of the whole journal.
+        format: u32,
         /// Epoch of the controller.
         epoch: u64,
         /// Checked against the host.
@@ -44,7 +52,7 @@ pub enum Entry {
         /// What will be done.
         steps: Vec<StepDigest>,
     },
-    /// A runner has begun. There is never a second one.
+    /// A runner has begun. There is a second one only after a reboot, see [`Folded::goes_on`].
     Runner {
         /// Session of the runner and of its scripts.
         session: i32,
@@ -76,6 +84,8 @@ pub struct StepDigest {
     /// See [`Step::time_limit_s`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_limit_s: Option<u64>,
+    /// See [`Step::resumes`].
+    pub resumes: bool,
 }
 
 impl StepDigest {
@@ -86,6 +96,7 @@ impl StepDigest {
             name: step.name().to_owned(),
             sha256: script.map(|bytes| Sha256Hex::of(&bytes)),
             time_limit_s: step.time_limit_s(),
+            resumes: step.resumes(),
         }
     }
 }
@@ -95,8 +106,9 @@ impl StepDigest {
 pub struct Folded {
     /// Steps of the order.
     pub steps: Vec<StepDigest>,
-    /// Session and boot of the runner, once there was one.
+    /// Session and boot of the last runner, once there was one.
     pub runner: Option<(i32, String)>,
+    runners: usize,
     /// Where the order stands, as far as the journal knows.
     pub state: State,
     /// See [`Progress::step`].
@@ -116,6 +128,7 @@ pub fn fold(lines: &[Line]) -> Option<Folded> {
     let mut folded = Folded {
         steps: steps.clone(),
         runner: None,
+        runners: 0,
         state: State::Accepted,
         step: None,
         results: Vec::new(),
@@ -137,6 +150,7 @@ impl Folded {
             Entry::Accepted { .. } => {}
             Entry::Runner { session } => {
                 self.runner = Some((*session, line.boot_id.clone()));
+                self.runners += 1;
                 self.state = State::Running;
             }
             Entry::Started { step } => self.step = Some(step.clone()),
@@ -161,11 +175,22 @@ impl Folded {
         }
     }
 
+    /// Whether a new runner may take the order up after a reboot: nothing of the old one lives, and what
+    /// it was at may be run again. Where only the runner was killed this is never so: what its script has
+    /// started may still run.
+    pub fn goes_on(&self, boot_id: &str) -> bool {
+        let rebooted = self.runner.as_ref().is_some_and(|(_, boot)| boot != boot_id);
+        let at = self.step.as_ref().map(|name| self.steps.iter().find(|step| step.name == *name));
+        let again = at.is_none_or(|step| step.is_some_and(|step| step.resumes));
+        rebooted && again && !self.state.is_final() && self.runners < RUNNERS_MAX
+    }
+
     /// As the controller wants it.
     pub fn progress(self, id: &OrderId, output_len: u64, boot_id: String) -> Progress {
+        let waits = self.goes_on(&boot_id);
         Progress {
             id: id.clone(),
-            state: self.state,
+            state: if waits { State::Accepted } else { self.state },
             step: self.step,
             started_ms: Some(self.started_ms),
             ended_ms: self.ended_ms,
@@ -183,10 +208,23 @@ pub fn read(store: &Store, id: &OrderId) -> Result<Option<Vec<Line>>, StoreError
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => at("read", &path, other)?,
     };
+    at("understand", &path, known_format(&bytes))?;
     // A line cut short by a power failure announced something that then did not happen.
     let lines = bytes.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let lines: Vec<Line> = lines.collect();
     Ok(fold(&lines).is_some().then_some(lines))
+}
+
+fn known_format(bytes: &[u8]) -> io::Result<()> {
+    #[derive(Deserialize)]
+    struct Written {
+        format: u32,
+    }
+    let first = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    match serde_json::from_slice::<Written>(first) {
+        Ok(Written { format }) => check_format(format, FORMAT),
+        Err(_) => Ok(()),
+    }
 }
 
 /// A journal open for writing.
@@ -222,6 +260,7 @@ impl Journal {
         };
         journal.set_reserve()?;
         journal.append(Entry::Accepted {
+            format: FORMAT,
             epoch: order.epoch,
             machine: order.machine.clone(),
             steps: order.steps.iter().map(StepDigest::of).collect(),

@@ -4,10 +4,13 @@
 //! An order runs at most once per id. [`journal`] is the truth about it; [`runner`] is the
 //! detached process that carries it out; [`accept`] decides whether it may begin.
 //!
-//! Deliberately absent: async, network, Kubernetes, the CCE API and every decision about *which*
+//! An SSH session or the [`agent`] brings the orders; both run the same [`verbs`].
+//!
+//! Deliberately absent: async, listening on the network, Kubernetes, the CCE API and every decision about *which*
 //! node is reset. Linux only; nothing depends on the processor.
 
 pub mod accept;
+pub mod agent;
 pub mod host;
 pub mod journal;
 pub mod leftovers;

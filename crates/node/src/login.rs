@@ -166,7 +166,7 @@ fn managed(before: &[u8], order: &LoginOrder) -> Result<Vec<u8>, &'static str> {
         None if order.remove_keys => Vec::new(),
         None => block,
     };
-    let mut keys = vec![order.keep_key.clone()];
+    let mut keys: Vec<String> = order.keep_key.iter().cloned().collect();
     for key in ordered {
         // The comment is no part of a key.
         if !keys.iter().any(|have| same_key(have, &key)) {

@@ -4,6 +4,7 @@
 //! Start at [`Order`]. Deliberately absent: any effect. Secrets (password hashes, script bodies)
 //! are [`Hidden`]: they travel on stdin and never show in `Debug`.
 
+pub mod agent;
 mod answer;
 mod id;
 mod remote;
@@ -101,6 +102,9 @@ pub struct Command {
     pub script: Hidden,
     /// TERM to the whole process group after this many seconds, KILL ten seconds later.
     pub time_limit_s: u64,
+    /// Its author declares it idempotent: a host that was rebooted while it ran runs it again.
+    #[serde(default)]
+    pub resume: bool,
 }
 
 /// A script of the pool's template, as CCE clients send it.
@@ -132,8 +136,22 @@ pub struct LoginOrder {
     /// Empty the managed block, except for `keep_key`.
     #[serde(default)]
     pub remove_keys: bool,
-    /// The controller's own public key: always in the block, never removed.
-    pub keep_key: String,
+    /// The controller's own public key: always in the block, never removed. Absent where it never comes over SSH.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_key: Option<String>,
+}
+
+/// What `probe` is to look for (JSON on stdin; nothing there asks for nothing).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeRequest {
+    /// A login user whose existence is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
+    /// Commands that scripts have to find: names, or absolute paths.
+    pub commands: Vec<String>,
+    /// Ask the kubelet for its version.
+    pub kubelet: bool,
 }
 
 /// What `prove` wants to know (JSON on stdin).
@@ -142,7 +160,8 @@ pub struct LoginOrder {
 pub struct ProveRequest {
     /// The login that was ordered.
     pub login: LoginOrder,
-    /// Client address for `sshd -T -C addr=`: the controller's, as the host sees it.
+    /// Client address for `sshd -T -C addr=`: the controller's, as the host sees it. Unspecified where it does
+    /// not come over SSH: then only what holds for every client counts.
     pub addr: std::net::IpAddr,
 }
 
@@ -247,12 +266,12 @@ impl Order {
 impl Step {
     /// A teardown command of the recipe.
     pub fn teardown(script: impl Into<Hidden>, time_limit_s: u64) -> Self {
-        Self::Teardown(Command { script: script.into(), time_limit_s })
+        Self::Teardown(Command { script: script.into(), time_limit_s, resume: false })
     }
 
     /// An install command of the recipe.
     pub fn install(script: impl Into<Hidden>, time_limit_s: u64) -> Self {
-        Self::Install(Command { script: script.into(), time_limit_s })
+        Self::Install(Command { script: script.into(), time_limit_s, resume: false })
     }
 
     /// The pool's pre-install script with the documented limit.
@@ -265,6 +284,25 @@ impl Step {
     pub fn post_install(script_b64: impl Into<Hidden>) -> Self {
         let script_b64 = script_b64.into();
         Self::PostInstall(Script { script_b64, time_limit_s: POST_INSTALL_LIMIT_S })
+    }
+
+    /// The same step; a command is run again after a reboot of its host in the middle, if `yes`.
+    #[must_use]
+    pub fn resuming(mut self, yes: bool) -> Self {
+        if let Self::Teardown(command) | Self::Install(command) = &mut self {
+            command.resume = yes;
+        }
+        self
+    }
+
+    /// Whether the step may be run again after a reboot in the middle of it. Setting a login twice is
+    /// setting it once; scripts of the pool run once per attempt, whatever happens.
+    pub fn resumes(&self) -> bool {
+        match self {
+            Self::Teardown(command) | Self::Install(command) => command.resume,
+            Self::Login(_) => true,
+            Self::PreInstall(_) | Self::PostInstall(_) => false,
+        }
     }
 
     /// The name used in progress, journal and on the wire.
@@ -327,7 +365,7 @@ impl LoginOrder {
         if self.password_hash.as_ref().is_some_and(|hash| !is_sha512_crypt(hash.expose())) {
             return Err(BadOrder::PasswordHash);
         }
-        for key in self.authorized_keys.iter().flatten().chain([&self.keep_key]) {
+        for key in self.authorized_keys.iter().flatten().chain(&self.keep_key) {
             if !is_public_key(key) {
                 return Err(BadOrder::PublicKey(key.chars().take(40).collect()));
             }

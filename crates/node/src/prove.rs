@@ -66,7 +66,7 @@ fn keys(host: &Host, login: &LoginOrder, account: &Account) -> Vec<ProofCheck> {
         }
     };
     let mut checks = vec![modes(&path, account)];
-    for key in login.authorized_keys.iter().flatten().chain([&login.keep_key]) {
+    for key in login.authorized_keys.iter().flatten().chain(&login.keep_key) {
         let ok = block.iter().any(|have| same_key(have, key));
         let kind = key.split(' ').next().unwrap_or("");
         let word = if ok { "in" } else { "missing from" };
@@ -75,7 +75,7 @@ fn keys(host: &Host, login: &LoginOrder, account: &Account) -> Vec<ProofCheck> {
     }
     if login.authorized_keys.is_some() || login.remove_keys {
         let ordered = |have: &String| {
-            let wanted = login.authorized_keys.iter().flatten().chain([&login.keep_key]);
+            let wanted = login.authorized_keys.iter().flatten().chain(&login.keep_key);
             wanted.into_iter().any(|key| same_key(key, have))
         };
         let foreign = block.iter().filter(|have| !ordered(have)).count();

@@ -1,7 +1,8 @@
 //! The detached process that carries an order out, step by step.
 //!
-//! Entry point: [`run_order`]. It runs an order from its first step or not at all: whatever a
-//! dead runner left is `Interrupted`, never continued.
+//! Entry point: [`run_order`]. It runs an order from its first step, or after a reboot from the first
+//! that has not ended where that one may be run again. Anything else that a dead runner left is
+//! `Interrupted`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -37,12 +38,13 @@ pub fn run_order(store: &Store, host: &Host, id: &OrderId) -> Result<(), Refusal
     if folded.state.is_final() {
         return Ok(());
     }
-    if folded.runner.is_some() {
+    if folded.runner.is_some() && !folded.goes_on(&host.boot_id()) {
         return Ok(interrupt(store, host, id, &mut journal, folded)?);
     }
     journal.append(Entry::Runner { session })?;
     let last = folded.steps.len().saturating_sub(1);
-    for (number, step) in folded.steps.iter().enumerate() {
+    let ended = folded.results.len();
+    for (number, step) in folded.steps.iter().enumerate().skip(ended) {
         journal.append(Entry::Started { step: step.name.clone() })?;
         let began = Instant::now();
         let outcome = perform(store, host, id, &mut journal, number, step);
@@ -54,6 +56,11 @@ pub fn run_order(store: &Store, host: &Host, id: &OrderId) -> Result<(), Refusal
         }
         let result = StepResult { name: step.name.clone(), outcome, duration_ms };
         append_patiently(&mut journal, &Entry::Ended(result))?;
+        if step.resumes {
+            // Not before its end is on the disk: a reboot in between would find nothing to run again. Whatever
+            // stays here goes with the order's other secrets.
+            let _ = fs::remove_file(secret(store, id, number));
+        }
         if failed {
             break;
         }
@@ -79,7 +86,7 @@ fn perform(
     number: usize,
     step: &StepDigest,
 ) -> Outcome {
-    let secret = store.run_dir(id).join(number.to_string());
+    let secret = secret(store, id, number);
     let output = match open_output(store, id, &step.name) {
         Ok(output) => output,
         Err(error) => return Outcome::Error(Refusal::from(error).message),
@@ -101,12 +108,19 @@ fn perform(
             Err(reason) => Outcome::Error(reason),
         },
     };
+    if step.resumes {
+        return outcome;
+    }
     match fs::remove_file(&secret) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound && outcome == Outcome::Ok => {
             Outcome::Error(format!("the step's private file cannot be removed: {error}"))
         }
         _ => outcome,
     }
+}
+
+fn secret(store: &Store, id: &OrderId, number: usize) -> std::path::PathBuf {
+    store.run_dir(id).join(number.to_string())
 }
 
 fn open_output(store: &Store, id: &OrderId, step: &str) -> Result<File, StoreError> {

@@ -1,6 +1,7 @@
 //! The state directory: where things are, durable writes, locks and the fence.
 //!
 //! ```text
+//! agent/                        credential of an agent, see agent/files.rs
 //! bin/evenkeel-node-<sha256>    pushed by the controller
 //! lock                          held while an order is accepted
 //! fence.json                    highest epoch and attempts seen
@@ -31,6 +32,25 @@ const LOCK_WAIT: Duration = Duration::from_secs(15);
 /// Jobs whose attempts the fence remembers. A job that is 64 jobs old is over.
 const FENCED_JOBS_MAX: usize = 64;
 
+/// Version of [`Fence`]; raised when an older binary would misread it. Such a binary refuses.
+const FENCE_FORMAT: u32 = 1;
+
+/// Written by a newer binary: reading it as an older one could let an order in that was refused.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a newer evenkeel-node has written it (format {written}, this one knows {known}): let the newer \
+     controller do it, or update this one"
+)]
+struct Newer {
+    written: u32,
+    known: u32,
+}
+
+/// Refuses what a newer binary has written.
+pub(crate) fn check_format(written: u32, known: u32) -> io::Result<()> {
+    if written <= known { Ok(()) } else { Err(io::Error::other(Newer { written, known })) }
+}
+
 /// Something in the state directory could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
@@ -41,11 +61,19 @@ pub struct StoreError {
     source: io::Error,
 }
 
+impl StoreError {
+    pub(crate) fn new(action: &'static str, path: PathBuf, source: io::Error) -> Self {
+        Self { action, path, source }
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         // The answer is the end of the line for the source chain: one text for people.
         let message = format!("{error}: {}", error.source);
-        Self { kind: RefusalKind::Storage, message }
+        let newer = error.source.get_ref().is_some_and(|source| source.is::<Newer>());
+        let kind = if newer { RefusalKind::Protocol } else { RefusalKind::Storage };
+        Self { kind, message }
     }
 }
 
@@ -165,7 +193,7 @@ impl Store {
             other => {
                 let bytes = at("read", &path, other)?;
                 // An unreadable fence must not become an open gate.
-                at("understand", &path, serde_json::from_slice(&bytes).map_err(io::Error::other))
+                at("understand", &path, read_fence(&bytes))
             }
         }
     }
@@ -178,15 +206,32 @@ impl Store {
     }
 }
 
+fn read_fence(bytes: &[u8]) -> io::Result<Fence> {
+    #[derive(Deserialize)]
+    struct Written {
+        format: u32,
+    }
+    let Written { format } = serde_json::from_slice(bytes).map_err(io::Error::other)?;
+    check_format(format, FENCE_FORMAT)?;
+    serde_json::from_slice(bytes).map_err(io::Error::other)
+}
+
 /// Highest epoch and attempts this host has seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
+    format: u32,
     /// Highest epoch of any order.
     pub epoch: u64,
     /// The order accepted last.
     pub last: Option<OrderId>,
     /// Highest attempt and stage per job, oldest job first.
     jobs: Vec<(String, u32, Stage)>,
+}
+
+impl Default for Fence {
+    fn default() -> Self {
+        Self { format: FENCE_FORMAT, epoch: 0, last: None, jobs: Vec::new() }
+    }
 }
 
 impl Fence {

@@ -13,17 +13,13 @@ use serde_json::Value;
 use crate::accept::{accept, parse, refuse};
 use crate::host::{Host, finds, now_ms};
 use crate::protocol::{
-    CHUNK_BYTES_MAX, Chunk, Facts, ORDER_BYTES_MAX, OrderId, PROTOCOL, PlanEntry, ProveRequest,
-    Refusal, RefusalKind, Step, UserName, Verb,
+    CHUNK_BYTES_MAX, Chunk, Facts, ORDER_BYTES_MAX, OrderId, PROTOCOL, PlanEntry, ProbeRequest,
+    ProveRequest, Refusal, RefusalKind, Step, Verb,
 };
 use crate::prove::prove;
 use crate::runner::known;
 use crate::store::{Store, StoreError, at};
 use crate::sweep::sweep;
-
-/// Commands a reset calls on the host.
-const COMMANDS: [&str; 8] =
-    ["sh", "sha256sum", "getent", "chpasswd", "passwd", "sshd", "systemctl", "kubeadm"];
 
 /// Carries a verb out. `stdin` is read only by verbs that take something there.
 pub fn answer(
@@ -33,7 +29,7 @@ pub fn answer(
     stdin: &mut dyn Read,
 ) -> Result<Value, Refusal> {
     match verb {
-        Verb::Probe { user } => json(&probe(store, host, user.as_ref())?),
+        Verb::Probe => json(&probe(store, host, &probe_request(&input(stdin)?)?)?),
         Verb::Accept => json(&accept(store, host, &parse(&input(stdin)?)?)?),
         Verb::Status { order } => json(&known(store, host, order)?),
         Verb::Read { order, offset } => json(&read(store, host, order, *offset)?),
@@ -80,10 +76,18 @@ fn input(stdin: &mut dyn Read) -> Result<Vec<u8>, Refusal> {
     Ok(bytes)
 }
 
-fn probe(store: &Store, host: &Host, user: Option<&UserName>) -> Result<Facts, Refusal> {
+fn probe_request(stdin: &[u8]) -> Result<ProbeRequest, Refusal> {
+    if stdin.trim_ascii().is_empty() {
+        return Ok(ProbeRequest::default());
+    }
+    serde_json::from_slice(stdin)
+        .map_err(|_| refuse(RefusalKind::BadOrder, "stdin is not a probe request"))
+}
+
+fn probe(store: &Store, host: &Host, asked: &ProbeRequest) -> Result<Facts, Refusal> {
     let identity = host.identity();
     let fence = store.fence()?;
-    let user_exists = match user.map(|user| host.account(user)).transpose() {
+    let user_exists = match asked.user.as_ref().map(|user| host.account(user)).transpose() {
         Ok(account) => account.map(|found| found.is_some()),
         Err(error) => return Err(refuse(RefusalKind::UnknownUser, error.to_string())),
     };
@@ -99,15 +103,23 @@ fn probe(store: &Store, host: &Host, user: Option<&UserName>) -> Result<Facts, R
         root: host.may_change(),
         user_exists,
         free_disk_mb: free_mb(store)?,
-        commands: COMMANDS
+        commands: asked
+            .commands
             .iter()
-            .map(|name| ((*name).to_owned(), finds(name)))
+            .map(|name| (name.clone(), finds(name)))
             .collect::<BTreeMap<_, _>>(),
+        kubelet: if asked.kubelet { kubelet_version(host) } else { None },
         systemd: host.has_systemd(),
         epoch_seen: fence.epoch,
         last_order: fence.last,
         time_ms: now_ms(),
     })
+}
+
+fn kubelet_version(host: &Host) -> Option<String> {
+    let said = host.tools.run("kubelet", &["--version"], b"").ok()?;
+    let text = said.stdout.trim().to_owned();
+    (said.code == Some(0) && !text.is_empty()).then_some(text)
 }
 
 /// Free space where the state directory is, or will be.

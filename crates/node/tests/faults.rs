@@ -78,10 +78,11 @@ fn a_reboot_is_told_from_a_killed_runner() {
     let bed = Bed::new();
     let order = script(id("rebooted", 1), "sleep 60");
     bed.accept(&order).unwrap();
+    wait("the step", || bed.status(&order.id).step.is_some());
     kill(bed.runners()[0]);
     wait("the runner to die", || bed.runners().is_empty());
     let journal = bed.state().join("orders").join(order.id.to_string()).join("journal");
-    let boot = bed.ask::<Facts>(&Verb::Probe { user: None }, b"").unwrap().boot_id;
+    let boot = bed.ask::<Facts>(&Verb::Probe, b"").unwrap().boot_id;
     let before = fs::read_to_string(&journal).unwrap().replace(&boot, "an-earlier-boot");
     // The power failed in the middle of a line.
     fs::write(&journal, before + "{\"at_ms\":1,\"boot").unwrap();
@@ -277,4 +278,139 @@ fn secrets_of_an_order_that_could_not_be_journaled_do_not_stay() {
     fs::write(stale.join("0"), "secret").unwrap();
     assert_eq!(bed.run(&script(id("broken", 1), "true")).state, State::Succeeded);
     assert!(!stale.exists());
+}
+
+/// Makes the journal say that the order ran in an earlier boot, as after a power cut.
+fn reboot(bed: &Bed, order: &OrderId) {
+    for pid in bed.runners() {
+        kill(pid);
+    }
+    wait("the runner to die", || bed.runners().is_empty());
+    let mark = format!("{order}/");
+    for pid in processes(|words| words.iter().any(|word| word.contains(&mark))) {
+        kill(pid);
+    }
+    let journal = bed.state().join("orders").join(order.to_string()).join("journal");
+    let boot = bed.ask::<Facts>(&Verb::Probe, b"").unwrap().boot_id;
+    let before = fs::read_to_string(&journal).unwrap().replace(&boot, "an-earlier-boot");
+    fs::write(&journal, before).unwrap();
+}
+
+#[test]
+fn after_a_reboot_an_order_goes_on_where_its_author_says_so() {
+    let bed = Bed::new();
+    let (log, gate) = (bed.file("log"), bed.file("gate"));
+    let say = |word: &str| format!("echo {word} >>{}", log.display());
+    let slow =
+        format!("{}; while [ ! -e {} ]; do sleep 0.05; done", say("install"), gate.display());
+    let steps = vec![
+        Step::teardown(say("teardown"), 60).resuming(true),
+        Step::pre_install(b64(&say("pre"))),
+        Step::install(slow, 60).resuming(true),
+    ];
+    let order = order(id("resumes", 1), steps);
+    bed.accept(&order).unwrap();
+    wait("the third step", || lines(&log) == 3);
+    reboot(&bed, &order.id);
+    let waiting = bed.status(&order.id);
+    assert_eq!((waiting.state, waiting.step.as_deref()), (State::Accepted, Some("install")));
+    assert!(bed.runners().is_empty(), "asking how far it is begins nothing");
+    fs::write(&gate, "").unwrap();
+    bed.accept(&order).unwrap();
+    let progress = bed.finish(&order.id);
+    assert_eq!(progress.state, State::Succeeded);
+    let ran: Vec<String> = fs::read_to_string(&log).unwrap().lines().map(str::to_owned).collect();
+    // What had ended is not done again.
+    assert_eq!(ran, ["teardown", "pre", "install", "install"]);
+    let names: Vec<&str> = progress.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["teardown", "pre_install", "install"], "one end of each");
+    assert!(!bed.state().join("run").join(order.id.to_string()).exists(), "secrets are gone");
+    assert_eq!(bed.accept(&order).unwrap().state, State::Succeeded);
+    assert_eq!(lines(&log), 4);
+}
+
+#[test]
+fn a_script_of_the_pool_is_never_run_again_after_a_reboot() {
+    let bed = Bed::new();
+    let log = bed.file("log");
+    let pre = format!("echo pre >>{}; sleep 60", log.display());
+    let steps = vec![Step::pre_install(b64(&pre)), Step::install("true", 60).resuming(true)];
+    let order = order(id("once", 1), steps);
+    bed.accept(&order).unwrap();
+    wait("the script", || lines(&log) == 1);
+    reboot(&bed, &order.id);
+    let State::Interrupted { step, reason } = bed.accept(&order).unwrap().state else { panic!() };
+    assert_eq!(
+        (step.as_str(), reason.as_str()),
+        ("pre_install", "the host was rebooted while it ran")
+    );
+    assert_eq!(lines(&log), 1);
+}
+
+#[test]
+fn a_step_that_reboots_its_host_each_time_comes_to_an_end() {
+    let bed = Bed::new();
+    let log = bed.file("log");
+    let steps = [Step::install(format!("echo run >>{}; sleep 60", log.display()), 60)];
+    let order = order(id("poison", 1), vec![steps[0].clone().resuming(true)]);
+    bed.accept(&order).unwrap();
+    for run in 1..=4 {
+        wait("the script", || lines(&log) == run);
+        reboot(&bed, &order.id);
+        let expected = if run < 4 { State::Running } else { bed.status(&order.id).state };
+        assert_eq!(bed.accept(&order).unwrap().state, expected, "run {run}");
+    }
+    assert!(matches!(bed.status(&order.id).state, State::Interrupted { .. }));
+    assert_eq!(lines(&log), 4);
+}
+
+#[test]
+fn an_order_that_could_go_on_gives_way_to_a_later_one() {
+    let bed = Bed::new();
+    let log = bed.file("log");
+    let slow = format!("echo first >>{}; sleep 60", log.display());
+    let first = order(id("given-up", 1), vec![Step::install(slow, 60).resuming(true)]);
+    bed.accept(&first).unwrap();
+    wait("the script", || lines(&log) == 1);
+    reboot(&bed, &first.id);
+    assert_eq!(bed.run(&script(id("given-up", 2), "true")).state, State::Succeeded);
+    assert!(matches!(bed.accept(&first).unwrap().state, State::Interrupted { .. }));
+    assert_eq!(lines(&log), 1);
+    assert!(!bed.state().join("run").join(first.id.to_string()).exists(), "secrets are gone");
+}
+
+#[test]
+fn what_a_newer_binary_has_written_is_refused_by_name() {
+    let bed = Bed::new();
+    let old = script(id("old", 1), "true");
+    bed.run(&old);
+    let named = |refusal: Refusal| {
+        assert_eq!(refusal.kind, RefusalKind::Protocol, "{refusal}");
+        assert!(refusal.message.contains("a newer evenkeel-node has written it"), "{refusal}");
+        assert!(refusal.message.contains("format 2, this one knows 1"), "{refusal}");
+    };
+    let newer = |path: &std::path::Path| {
+        let text = fs::read_to_string(path).unwrap();
+        fs::write(path, text.replacen("\"format\":1", "\"format\":2", 1)).unwrap();
+        text
+    };
+    let journal = bed.state().join("orders").join(old.id.to_string()).join("journal");
+    let kept = newer(&journal);
+    named(bed.ask::<Progress>(&Verb::Status { order: old.id.clone() }, b"").unwrap_err());
+    named(bed.accept(&script(id("new", 1), "true")).unwrap_err());
+    fs::write(&journal, kept).unwrap();
+    newer(&bed.state().join("fence.json"));
+    named(bed.accept(&script(id("new", 1), "true")).unwrap_err());
+    // Before the cordon.
+    named(bed.ask::<Facts>(&Verb::Probe, b"").unwrap_err());
+    assert!(bed.runners().is_empty());
+}
+
+#[test]
+fn a_script_that_exits_255_failed_like_any_other() {
+    let bed = Bed::new();
+    let progress = bed.run(&script(id("exit255", 1), "echo before; exit 255"));
+    assert_eq!(progress.steps[0].outcome, Outcome::Exit(255));
+    let State::Failed { step, reason } = progress.state else { panic!() };
+    assert_eq!((step.as_str(), reason.as_str()), ("install", "exit status 255"));
 }

@@ -140,7 +140,7 @@ fn login() -> LoginOrder {
         remove_password: false,
         authorized_keys: None,
         remove_keys: false,
-        keep_key: OWN.into(),
+        keep_key: Some(OWN.into()),
     }
 }
 

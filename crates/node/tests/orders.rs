@@ -7,13 +7,8 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use common::*;
 use evenkeel_node::protocol::*;
-
-fn b64(text: &str) -> Hidden {
-    STANDARD.encode(text).into()
-}
 
 #[test]
 fn steps_run_in_order_in_a_clean_environment_and_output_reads_from_any_offset() {
@@ -110,7 +105,7 @@ fn an_older_epoch_or_attempt_is_fenced() {
     bed.finish(&id("a", 3));
     fs::remove_dir_all(bed.state().join("orders")).unwrap();
     assert_eq!(kind(&with_epoch("a", 3, 6)), Err(RefusalKind::Fenced), "nor after a lost journal");
-    let facts: Facts = bed.ask(&Verb::Probe { user: None }, b"").unwrap();
+    let facts: Facts = bed.ask(&Verb::Probe, b"").unwrap();
     assert_eq!((facts.epoch_seen, facts.last_order), (6, Some(id("a", 3))));
 }
 

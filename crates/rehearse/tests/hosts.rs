@@ -98,7 +98,7 @@ fn login() -> LoginOrder {
         remove_password: false,
         authorized_keys: None,
         remove_keys: false,
-        keep_key: key.public_key().to_openssh().unwrap(),
+        keep_key: Some(key.public_key().to_openssh().unwrap()),
     }
 }
 
@@ -122,8 +122,8 @@ fn order(facts: &Facts, attempt: u32, login: LoginOrder) -> Order {
 
 async fn facts(rehearsal: &Rehearsal) -> Facts {
     push(rehearsal, "node-1").await;
-    let user = Some("root".parse().unwrap());
-    let (out, status) = exec(rehearsal, "node-1", &verb(Verb::Probe { user }), b"").await;
+    let asked = br#"{"user":"root"}"#;
+    let (out, status) = exec(rehearsal, "node-1", &verb(Verb::Probe), asked).await;
     assert_eq!(status, Some(0));
     parse_answer(&out).unwrap()
 }
@@ -154,7 +154,7 @@ async fn to_the_end(rehearsal: &Rehearsal, id: &OrderId) -> Progress {
 #[tokio::test]
 async fn probe_accept_and_status_to_the_end() {
     let rehearsal = start(Scenario::new(1, 2)).await;
-    let (_, status) = exec(&rehearsal, "node-1", &verb(Verb::Probe { user: None }), b"").await;
+    let (_, status) = exec(&rehearsal, "node-1", &verb(Verb::Probe), b"").await;
     assert_eq!(status, Some(127), "no binary yet");
     let (out, _) = exec(&rehearsal, "node-1", &Remote::Have { hash: binary() }, b"").await;
     assert!(!parse_answer::<Have>(&out).unwrap().have);

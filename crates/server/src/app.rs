@@ -5,15 +5,17 @@
 mod book;
 mod bootstrap;
 mod fleet;
+mod foresight;
 mod listen;
 mod ports;
 
 pub use bootstrap::Bootstrap;
 
+use crate::agents::Exchange;
 use crate::config::{Config, ConfigError};
 use crate::http::{self, ApiConfig, ApiState};
 use crate::kube;
-use crate::machines::{BinarySource, FileOutput, Fleet};
+use crate::machines::{BinarySource, FileOutput, Fleet, HookOptions};
 use crate::secrets::{KeyFile, SecretError};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Store, StoreError};
@@ -63,6 +65,8 @@ pub struct Running {
     pub bootstrap: Option<Bootstrap>,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// Where calls wait for agents.
+    pub agents: Exchange,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -101,14 +105,17 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         allow_insecure_tls: config.clusters.allow_insecure_tls,
         ..kube::Options::default()
     };
+    let agents = Exchange::default();
     let book = Arc::new(book::StoreBook {
         store: store.clone(),
+        agents: agents.clone(),
         secrets: secrets.clone(),
         options: kube_options.clone(),
     });
     let binary = BinarySource::file(config.node_binary.as_deref());
+    let hooks = HookOptions { allow_loopback: config.webhooks.allow_loopback };
     let machines: Arc<dyn Machines> =
-        Arc::new(Fleet::new(book, output.clone(), binary, &config.data_dir));
+        Arc::new(Fleet::new(book, output.clone(), binary, &config.data_dir, hooks));
     let clusters = fleet::Clusters {
         store: store.clone(),
         secrets: secrets.clone(),
@@ -117,20 +124,24 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         wall: wall.clone(),
         options: kube_options.clone(),
         points,
+        retention: config.retention(),
     };
     let state = ApiState {
         store: store.clone(),
         secrets,
+        previews: Arc::new(foresight::Foresight { board: board.clone() }),
         board,
         clock: wall,
         registrar: Arc::new(ports::KubeRegistrar { options: kube_options }),
+        scanner: Arc::new(ports::SshScanner),
         outputs: Arc::new(ports::FileOutputs { sink: output }),
         passwords: Arc::new(ports::ShaCrypt),
+        agents: agents.clone(),
         config: Arc::new(api_config(&config)),
     };
     let (address, listener) = listen::listen(&config, http::router(state)).await?;
     let tasks = vec![tokio::spawn(clusters.run()), listener];
-    Ok(Running { address, bootstrap, store, tasks })
+    Ok(Running { address, bootstrap, store, agents, tasks })
 }
 
 /// Data directory, key file, database. A missing key file is made only where there is no database yet.
@@ -192,10 +203,15 @@ pub async fn backup(data_dir: PathBuf, to: PathBuf) -> anyhow::Result<()> {
 }
 
 /// Puts a backup where there is no database yet.
+///
+/// Its revisions, which are the epochs that hosts compare, go on at the wall clock in microseconds: above every
+/// revision that the backed up store or an earlier restore of it has reached since.
 pub async fn restore(from: PathBuf, data_dir: PathBuf) -> anyhow::Result<()> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let floor = u64::try_from(since.as_micros())?;
     tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data_dir)?;
-        SqliteStore::restore(&from, &data_dir.join("evenkeel.db"))?;
+        SqliteStore::restore(&from, &data_dir.join("evenkeel.db"), floor)?;
         Ok(())
     })
     .await?

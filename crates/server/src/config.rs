@@ -24,10 +24,14 @@ pub struct Config {
     pub node_binary: Option<PathBuf>,
     /// Largest `maxUnavailable` that is taken; the API page says 20.
     pub max_unavailable_cap: u16,
+    /// Days for which an ended job is kept, with its outputs.
+    pub job_retention_days: u32,
     /// TLS certificate and key.
     pub tls: Option<Tls>,
     /// How API servers may be reached.
     pub clusters: Clusters,
+    /// How webhooks may be reached.
+    pub webhooks: Webhooks,
     /// Time limits, copied into each job at its acceptance.
     pub policy: PolicyConfig,
     /// `text` or `json`.
@@ -52,6 +56,14 @@ pub struct Clusters {
     pub allow_loopback: bool,
     /// `insecure-skip-tls-verify` in kubeconfigs.
     pub allow_insecure_tls: bool,
+}
+
+/// How webhooks may be reached.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhooks {
+    /// Webhooks on this machine.
+    pub allow_loopback: bool,
 }
 
 /// How log lines look.
@@ -93,6 +105,8 @@ pub struct PolicyConfig {
     pub stall_timeout_s: Option<u64>,
     /// See [`Policy::sick_after`].
     pub sick_after_s: Option<u64>,
+    /// See [`Policy::zone_max`].
+    pub zone_max: Option<u32>,
 }
 
 impl PolicyConfig {
@@ -113,6 +127,7 @@ impl PolicyConfig {
             settle: span(self.settle_s, d.settle),
             stall_timeout: span(self.stall_timeout_s, d.stall_timeout),
             sick_after: span(self.sick_after_s, d.sick_after),
+            zone_max: self.zone_max.or(d.zone_max),
         }
     }
 }
@@ -126,8 +141,10 @@ impl Default for Config {
             region: "evenkeel".to_owned(),
             node_binary: None,
             max_unavailable_cap: 20,
+            job_retention_days: 30,
             tls: None,
             clusters: Clusters::default(),
+            webhooks: Webhooks::default(),
             policy: PolicyConfig::default(),
             log: LogFormat::default(),
         }
@@ -160,6 +177,9 @@ pub enum ConfigError {
         "listen = \"{0}\" is not on loopback and [tls] is absent: set [tls] cert and key, or listen on 127.0.0.1"
     )]
     PlainText(SocketAddr),
+    /// A job would be gone before anybody has read how it ended.
+    #[error("job_retention_days = 0 would remove a job as it ends: set 1 or more")]
+    Retention,
 }
 
 impl Config {
@@ -179,7 +199,15 @@ impl Config {
         if self.tls.is_none() && !self.listen.ip().is_loopback() {
             return Err(ConfigError::PlainText(self.listen));
         }
+        if self.job_retention_days == 0 {
+            return Err(ConfigError::Retention);
+        }
         Ok(())
+    }
+
+    /// How long an ended job is kept.
+    pub fn retention(&self) -> Span {
+        Span::mins(u64::from(self.job_retention_days) * 24 * 60)
     }
 }
 
@@ -195,7 +223,7 @@ mod tests {
         let config = Config::load(Some(&path)).unwrap();
         config.check().unwrap();
         let text = std::fs::read_to_string(path).unwrap();
-        let settings = "listen data_dir key_file region node_binary max_unavailable_cap log cert key \
+        let settings = "listen data_dir key_file region node_binary max_unavailable_cap job_retention_days log cert key \
             allow_loopback allow_insecure_tls canary drain_timeout_s grace_margin_s yield_after_s drain_tries \
             requeue_pause_s retry_pause_s reach_timeout_s ready_timeout_s settle_s stall_timeout_s sick_after_s";
         for setting in settings.split_whitespace() {
@@ -210,5 +238,7 @@ mod tests {
         assert!(matches!(config.check(), Err(ConfigError::PlainText(_))));
         config.tls = Some(Tls { cert: "c".into(), key: "k".into() });
         config.check().unwrap();
+        config.job_retention_days = 0;
+        assert!(matches!(config.check(), Err(ConfigError::Retention)));
     }
 }

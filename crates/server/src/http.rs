@@ -1,9 +1,10 @@
 //! The HTTP API: handlers record what is wanted and answer; they never call Kubernetes or a machine.
 //!
-//! Entry points: [`router`] and [`ROUTES`], the one table of everything that is served. Every route but the two marked
+//! Entry points: [`router`] and [`ROUTES`], the one table of everything that is served. Every route but those marked
 //! [`Access::Public`] stands behind one outer layer (`gate`) that lets nobody through by default.
 //! Absent on purpose: listening, TLS, and decisions about nodes.
 
+mod agent;
 mod audit;
 mod auth;
 mod clusters;
@@ -32,11 +33,12 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use evenkeel_api::ErrorCode;
 use evenkeel_engine::sync::Policy;
 
+use crate::agents::Exchange;
 use crate::secrets::KeyFile;
 use crate::store::Store;
 use crate::sync::board::Board;
 use error::ApiError;
-use ports::{OutputSource, Passwords, Registrar};
+use ports::{OutputSource, Passwords, Previews, Registrar, Scanner};
 
 /// Milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -54,10 +56,16 @@ pub struct ApiState {
     pub clock: Clock,
     /// Looks at clusters that are to be registered.
     pub registrar: Arc<dyn Registrar>,
+    /// Says what a synchronization would do.
+    pub previews: Arc<dyn Previews>,
+    /// Looks at the host keys of machines that are to be registered.
+    pub scanner: Arc<dyn Scanner>,
     /// What scripts printed.
     pub outputs: Arc<dyn OutputSource>,
     /// Hashes node passwords.
     pub passwords: Arc<dyn Passwords>,
+    /// Where calls wait for agents.
+    pub agents: Exchange,
     /// Settings.
     pub config: Arc<ApiConfig>,
 }
@@ -99,6 +107,8 @@ pub enum Access {
     Public,
     /// Whoever proves an identity.
     Principal,
+    /// The agent of one node, for that node alone.
+    Agent,
 }
 
 /// One thing that is served.
@@ -128,6 +138,9 @@ enum Operation {
     ListPools,
     ShowPool,
     UpdatePool,
+    ShowConfiguration,
+    DetailConfiguration,
+    UpdateConfiguration,
     UpgradePool,
     MigrateNodes,
     ListNodes,
@@ -135,10 +148,24 @@ enum Operation {
     ShowJob,
     RegisterCluster,
     SetMachines,
+    ScanMachines,
     ImportKeypair,
     ListKeypairs,
+    PreviewUpgrade,
     DescribeJob,
+    PauseJob,
+    ResumeJob,
+    CancelJob,
+    RetryNodes,
+    SkipNodes,
+    ForceNode,
     ReadOutput,
+    CreateAgentToken,
+    ListAgents,
+    RevokeAgent,
+    EnrolAgent,
+    NextAgentCall,
+    EndAgentCall,
 }
 
 macro_rules! routes {
@@ -167,6 +194,9 @@ routes! {
     "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodepools" Principal ListPools;
     "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}" Principal ShowPool;
     "PUT" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}" Principal UpdatePool;
+    "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/configuration" Principal ShowConfiguration;
+    "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/configuration/detail" Principal DetailConfiguration;
+    "PUT" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/configuration" Principal UpdateConfiguration;
     "POST" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/operation/upgrade" Principal UpgradePool;
     "PUT" "/api/v3/projects/{project}/clusters/{cluster}/nodepools/{pool}/nodes/migrate" Principal MigrateNodes;
     "GET" "/api/v3/projects/{project}/clusters/{cluster}/nodes" Principal ListNodes;
@@ -174,10 +204,24 @@ routes! {
     "GET" "/api/v3/projects/{project}/jobs/{job}" Principal ShowJob;
     "POST" "/evenkeel/v1/projects/{project}/clusters" Principal RegisterCluster;
     "PUT" "/evenkeel/v1/projects/{project}/clusters/{cluster}/machines" Principal SetMachines;
+    "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/machines/scan" Principal ScanMachines;
     "POST" "/evenkeel/v1/projects/{project}/keypairs" Principal ImportKeypair;
     "GET" "/evenkeel/v1/projects/{project}/keypairs" Principal ListKeypairs;
+    "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/nodepools/{pool}/operation/upgrade/preview" Principal PreviewUpgrade;
     "GET" "/evenkeel/v1/projects/{project}/jobs/{job}" Principal DescribeJob;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/pause" Principal PauseJob;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/resume" Principal ResumeJob;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/cancel" Principal CancelJob;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/retry" Principal RetryNodes;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/skip" Principal SkipNodes;
+    "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/nodes/{node}/force" Principal ForceNode;
     "GET" "/evenkeel/v1/projects/{project}/jobs/{job}/nodes/{node}/output" Principal ReadOutput;
+    "GET" "/evenkeel/v1/projects/{project}/clusters/{cluster}/agents" Principal ListAgents;
+    "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/agents/{node}/token" Principal CreateAgentToken;
+    "DELETE" "/evenkeel/v1/projects/{project}/clusters/{cluster}/agents/{node}" Principal RevokeAgent;
+    "POST" "/evenkeel/v1/agent/enrol" Public EnrolAgent;
+    "GET" "/evenkeel/v1/agent/calls" Agent NextAgentCall;
+    "POST" "/evenkeel/v1/agent/calls/{call}" Agent EndAgentCall;
 }
 
 impl Operation {
@@ -196,6 +240,9 @@ impl Operation {
             Self::ListPools => on(method, nodepools::list::list),
             Self::ShowPool => on(method, nodepools::show::show),
             Self::UpdatePool => on(method, nodepools::update::update),
+            Self::ShowConfiguration => on(method, nodepools::configuration::show::show),
+            Self::DetailConfiguration => on(method, nodepools::configuration::detail::detail),
+            Self::UpdateConfiguration => on(method, nodepools::configuration::update::update),
             Self::UpgradePool => on(method, nodepools::upgrade::upgrade),
             Self::MigrateNodes => on(method, nodepools::migrate::migrate),
             Self::ListNodes => on(method, nodes::list::list),
@@ -203,10 +250,38 @@ impl Operation {
             Self::ShowJob => on(method, jobs::show::show),
             Self::RegisterCluster => on(method, ext::clusters::register),
             Self::SetMachines => on(method, ext::machines::set),
+            Self::ScanMachines => on(method, ext::scan::scan),
             Self::ImportKeypair => on(method, ext::keypairs::import),
             Self::ListKeypairs => on(method, ext::keypairs::list),
+            Self::PreviewUpgrade => on(method, nodepools::preview::preview),
             Self::DescribeJob => on(method, ext::jobs::describe),
+            Self::PauseJob => on(method, ext::control::pause),
+            Self::ResumeJob => on(method, ext::control::resume),
+            Self::CancelJob => on(method, ext::control::cancel),
+            Self::RetryNodes => on(method, ext::control::retry),
+            Self::SkipNodes => on(method, ext::control::skip),
+            Self::ForceNode => on(method, ext::control::force),
             Self::ReadOutput => on(method, ext::output::read),
+            Self::CreateAgentToken => on(method, ext::agents::token),
+            Self::ListAgents => on(method, ext::agents::list),
+            Self::RevokeAgent => on(method, ext::agents::revoke),
+            Self::EnrolAgent => on(method, agent::enrol),
+            Self::NextAgentCall => on(method, agent::next),
+            Self::EndAgentCall => on(method, agent::answer),
+        }
+    }
+}
+
+impl Route {
+    /// Whether a path is one of this route.
+    fn fits(&self, path: &str) -> bool {
+        let (mut wanted, mut found) = (self.path.split('/'), path.split('/'));
+        loop {
+            match (wanted.next(), found.next()) {
+                (None, None) => return true,
+                (Some(wanted), Some(found)) if wanted == found || wanted.starts_with('{') => {}
+                _ => return false,
+            }
         }
     }
 }
@@ -218,6 +293,7 @@ pub fn router(state: ApiState) -> Router {
         let method = match route.method {
             "POST" => MethodFilter::POST,
             "PUT" => MethodFilter::PUT,
+            "DELETE" => MethodFilter::DELETE,
             _ => MethodFilter::GET,
         };
         router = router.route(route.path, route.operation.handler(method));

@@ -2,6 +2,8 @@
 //!
 //! [`app`](crate::app) alone names concrete types; every other module speaks through traits.
 
+mod addresses;
+pub mod agents;
 pub mod app;
 pub mod config;
 pub mod http;

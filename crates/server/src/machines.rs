@@ -1,4 +1,4 @@
-//! The machines behind the nodes: what a reset does, over SSH or by the user's own command.
+//! The machines behind the nodes: what a reset does, over SSH, through an agent, or by the user's own command.
 //!
 //! Entry point: [`Fleet`], which implements the actor's port
 //! [`Machines`](crate::sync::ports::Machines). What to do comes from a [`Book`]; what scripts print
@@ -7,35 +7,45 @@
 //! it: a call that is repeated re-attaches.
 //! Deliberately absent: which node is reset, when, and how often (the engine), and the store.
 
+mod agent;
 mod brief;
 mod command;
+mod durable;
 mod follow;
 mod given;
 mod host;
 mod kubeadm;
+mod link;
 mod order;
 mod output;
 pub mod password;
 mod probe;
 mod push;
+mod reimage;
 pub mod ssh;
+mod trust;
+mod webhook;
 
-pub use brief::{Book, Brief, ClearLogin, ClearTemplate, SshAccess};
-pub use output::{FileOutput, Output, OutputKey, OutputSink};
+pub use agent::AgentAccess;
+pub use brief::{Book, Brief, ClearLogin, ClearTemplate, Reach, SshAccess};
+pub use output::{FileOutput, Output, OutputKey, OutputSink, Part};
 pub use push::{BinaryError, BinarySource, NodeBinary};
 
-use crate::records::Recipe;
+use crate::records::{Hook, Kubeadm, Recipe};
 use crate::sync::ports::{Fault, HostOrder, HostState, Machines, Stage, Target};
 use async_trait::async_trait;
 use command::{Commands, Run as CommandRun};
 use evenkeel_engine::ids::JobId;
-use evenkeel_node::protocol::{self, OrderId, Step};
+use evenkeel_node::protocol::{self, Facts, OrderId, Step};
 use given::Given;
+use reimage::Reimages;
 use secrecy::ExposeSecret;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use webhook::Webhooks;
 
 /// A bootstrap token outlives the join's own limit by the time that login and pre-install may take (15 min).
 const TOKEN_MARGIN: Duration = Duration::from_mins(20);
@@ -46,33 +56,41 @@ pub struct Fleet {
     output: Arc<dyn OutputSink>,
     binary: BinarySource,
     commands: Commands,
+    webhooks: Webhooks,
+    reimages: Reimages,
     given: Given,
+    allow_loopback: bool,
+}
+
+/// How hooks of the user may be reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HookOptions {
+    /// Webhooks on this machine.
+    pub allow_loopback: bool,
 }
 
 impl Fleet {
-    /// `data_dir` holds the journal of the `command` recipe (`commands/`) and which orders hosts have (`orders/`); it must survive a restart of the
-    /// controller and must not be shared between two of them.
+    /// `data_dir` holds the journals of the recipe `command` (`commands/`, `webhooks/`), of reinstallations (`reimages/`),
+    /// and which orders hosts have (`orders/`); it must survive a restart of the controller and must not be shared
+    /// between two of them.
     pub fn new(
         book: Arc<dyn Book>,
         output: Arc<dyn OutputSink>,
         binary: BinarySource,
         data_dir: &Path,
+        hooks: HookOptions,
     ) -> Self {
+        let allow_loopback = hooks.allow_loopback;
         Self {
             book,
             output,
             binary,
             commands: Commands::new(data_dir.join("commands")),
+            webhooks: Webhooks::new(data_dir.join("webhooks"), allow_loopback),
+            reimages: Reimages::new(data_dir, allow_loopback),
+            allow_loopback,
             given: Given::new(data_dir.join("orders")),
         }
-    }
-
-    /// Removes what is kept of a job: outputs, the journal of commands, which orders hosts had. For jobs that have ended and are
-    /// removed from the store.
-    pub async fn forget(&self, job: &JobId) -> std::io::Result<()> {
-        self.output.forget(job).await?;
-        self.given.forget(job).await?;
-        self.commands.forget(job).await
     }
 
     async fn on_host(
@@ -97,14 +115,13 @@ impl Fleet {
         if steps.is_empty() {
             return Ok(HostState::Succeeded { ended_host_ms: None });
         }
-        let Some(access) = &brief.ssh else {
-            return Err(no_ssh(&order.target));
+        let Some(reach) = &brief.reach else {
+            return Err(no_reach(&order.target));
         };
         let order = order::build(order, id, steps)?;
-        let binary = self.binary.get().await?;
         let follower = follow::Follower {
-            access,
-            binary: &binary,
+            reach,
+            binary: &self.binary,
             output: self.output.as_ref(),
             given: &self.given,
             progress,
@@ -112,7 +129,7 @@ impl Fleet {
         let state = follower.run(&order).await?;
         match (&state, order::login(&order)) {
             (HostState::Succeeded { .. }, Some(login)) => {
-                Ok(follow::prove(access, &binary, login).await?.unwrap_or(state))
+                Ok(follow::prove(reach, &self.binary, login).await?.unwrap_or(state))
             }
             _ => Ok(state),
         }
@@ -124,25 +141,37 @@ impl Fleet {
         order: &HostOrder,
         id: &OrderId,
         brief: &Brief,
+        recipe: &Kubeadm,
         progress: &mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault> {
-        let (settings, limit_s) = kubeadm_settings(&brief.recipe);
-        let Some(joiner) = &brief.joiner else {
-            return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
-        };
         let first = order::id_at(order, protocol::Stage::Teardown)?;
-        let teardown = kubeadm::teardown(settings, brief.template.retain_volumes);
-        let steps = vec![Step::teardown(teardown, limit_s)];
+        let steps = vec![kubeadm_teardown(brief, recipe)];
         match self.run_steps(order, &first, brief, steps, progress).await? {
             HostState::Succeeded { .. } => {}
             other => return Ok(other),
         }
+        self.join_by_kubeadm(order, id, brief, recipe, progress).await
+    }
+
+    /// What follows once Kubernetes is off the machine.
+    async fn join_by_kubeadm(
+        &self,
+        order: &HostOrder,
+        id: &OrderId,
+        brief: &Brief,
+        recipe: &Kubeadm,
+        progress: &mpsc::Sender<HostState>,
+    ) -> Result<HostState, Fault> {
+        let limit_s = u64::from(recipe.limit_s);
+        let Some(joiner) = &brief.joiner else {
+            return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
+        };
         let node = &order.target.node;
-        joiner.kubelet_stopped(node).await?;
+        joiner.kubelet_stopped(node, &brief.template.initialized).await?;
         let life = Duration::from_secs(limit_s) + TOKEN_MARGIN;
         let ticket = joiner.ticket(node, life).await?;
         let version = joiner.version().await?;
-        let join = kubeadm::join(settings, node, &ticket, &version, &brief.template.kubelet);
+        let join = kubeadm::join(recipe, node, &ticket, &version, &brief.template.config);
         let mut steps = order::steps(brief, Stage::Reset)?;
         steps.push(Step::install(join.expose_secret(), limit_s));
         let ended = self.run_steps(order, id, brief, steps, progress).await;
@@ -158,26 +187,17 @@ impl Fleet {
         order: &HostOrder,
         id: &OrderId,
         brief: &Brief,
-        argv: &[String],
+        hook: &Hook,
         limit_s: u32,
         progress: &mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault> {
-        let over_ssh = brief.ssh.is_some();
-        if order.stage == Stage::Post && (over_ssh || brief.template.post_install_b64.is_none()) {
+        let reached = brief.reach.is_some();
+        if order.stage == Stage::Post && (reached || brief.template.post_install_b64.is_none()) {
             return self.on_host(order, id, brief, progress).await;
         }
-        let run = CommandRun {
-            id,
-            order,
-            argv,
-            limit_s,
-            brief,
-            // Without SSH nobody else can apply the template: the command gets it.
-            template: (!over_ssh).then_some(&brief.template),
-        };
-        let state = self.commands.run(&run, self.output.as_ref(), progress).await?;
+        let state = self.by_hook(order, id, brief, hook, limit_s, progress).await?;
         match state {
-            HostState::Succeeded { .. } if over_ssh => {
+            HostState::Succeeded { .. } if reached => {
                 match self.on_host(order, id, brief, progress).await? {
                     // The command ended last but for login and pre-install; without those the
                     // controller's own clock is the only one.
@@ -190,45 +210,113 @@ impl Fleet {
     }
 }
 
+/// What the recipe `command` calls.
 impl Fleet {
-    async fn probe_kubeadm(&self, brief: &Brief, target: &Target) -> Result<(), Fault> {
-        let Some(access) = &brief.ssh else {
-            return Err(no_ssh(target));
+    async fn by_hook(
+        &self,
+        order: &HostOrder,
+        id: &OrderId,
+        brief: &Brief,
+        hook: &Hook,
+        limit_s: u32,
+        progress: &mpsc::Sender<HostState>,
+    ) -> Result<HostState, Fault> {
+        // Where the host is not reached nobody else can apply the template: the hook gets it.
+        let template = brief.reach.is_none().then_some(&brief.template);
+        match hook {
+            Hook::Program { argv } => {
+                let run = CommandRun {
+                    id,
+                    order,
+                    argv,
+                    limit_s,
+                    brief,
+                    template,
+                    step: "command",
+                    more_env: BTreeMap::new(),
+                };
+                self.commands.run(&run, self.output.as_ref(), progress).await
+            }
+            Hook::Webhook(hook) => {
+                let facts = webhook::facts(order, id, brief, template.is_some());
+                let work = webhook::Work {
+                    id,
+                    key: id.to_string(),
+                    hook,
+                    limit_s,
+                    body: facts.to_string().into_bytes().into(),
+                    step: "webhook",
+                };
+                let ended = self.webhooks.run(&work, self.output.as_ref(), progress).await?;
+                Ok(ended.state)
+            }
+        }
+    }
+
+    fn check_hook(&self, hook: &Hook) -> Result<(), Fault> {
+        match hook {
+            Hook::Program { argv } => command::check_executable(argv),
+            Hook::Webhook(hook) => webhook::check(hook, self.allow_loopback),
+        }
+    }
+
+    /// Whether the recipe can run on the machine; the hooks of the controller's side are not looked at.
+    async fn fit(&self, brief: &Brief, target: &Target) -> Result<(), Fault> {
+        let needs: &[String] = match &brief.recipe {
+            Recipe::None => return Ok(()),
+            Recipe::Command { .. } => &[],
+            Recipe::Script { needs, .. } => needs,
+            Recipe::Kubeadm(_) => return self.probe_kubeadm(brief, target).await,
         };
-        let binary = self.binary.get().await?;
+        if brief.reach.is_none() && matches!(brief.recipe, Recipe::Command { .. }) {
+            return Ok(());
+        }
+        self.look(brief, target, needs.to_vec(), false).await.map(drop)
+    }
+
+    async fn probe_kubeadm(&self, brief: &Brief, target: &Target) -> Result<(), Fault> {
         let needs: Vec<String> = kubeadm::NEEDS.iter().map(|&n| n.to_owned()).collect();
-        let login = &brief.template.login;
-        probe::over_ssh(access, &binary, target, login, &needs, brief.epoch).await?;
-        let kubelet = probe::kubelet_version(access).await?;
+        let facts = self.look(brief, target, needs, true).await?;
+        let kubelet = facts.kubelet.unwrap_or_default();
         let Some(joiner) = &brief.joiner else {
             return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
         };
         let server = joiner.version().await?;
         kubeadm::skew(&kubelet, &server)
-            .map_err(|why| Fault::permanent(format!("host {}: {why}", access.peer())))
+            .map_err(|why| Fault::permanent(format!("node {}: {why}", target.node)))
+    }
+
+    async fn look(
+        &self,
+        brief: &Brief,
+        target: &Target,
+        commands: Vec<String>,
+        kubelet: bool,
+    ) -> Result<Facts, Fault> {
+        let Some(reach) = &brief.reach else {
+            return Err(no_reach(target));
+        };
+        let login = &brief.template.login;
+        let needs = probe::Needs { login, commands, kubelet, epoch: brief.epoch };
+        probe::probe(reach, &self.binary, target, &needs).await
     }
 }
 
-fn kubeadm_settings(recipe: &Recipe) -> (kubeadm::Settings<'_>, u64) {
-    match recipe {
-        Recipe::Kubeadm { limit_s, endpoint, cri_socket, ignore_preflight, data_dirs } => (
-            kubeadm::Settings {
-                endpoint: endpoint.as_deref(),
-                cri_socket: cri_socket.as_deref(),
-                ignore_preflight,
-                data_dirs,
-            },
-            u64::from(*limit_s),
-        ),
-        Recipe::Script { .. } | Recipe::Command { .. } | Recipe::None => (
-            kubeadm::Settings {
-                endpoint: None,
-                cri_socket: None,
-                ignore_preflight: &[],
-                data_dirs: &[],
-            },
-            0,
-        ),
+fn kubeadm_teardown(brief: &Brief, recipe: &Kubeadm) -> Step {
+    let script = kubeadm::teardown(recipe, brief.template.retain_volumes);
+    // `kubeadm reset` and the deletions after it find less to do the second time.
+    Step::teardown(script, u64::from(recipe.limit_s)).resuming(true)
+}
+
+/// The machine that a node's status names, or the one that it has become since.
+fn as_it_is_now<'a>(target: &'a Target, brief: &Brief) -> std::borrow::Cow<'a, Target> {
+    match brief.reinstalled.as_ref().filter(|now| now.stands_for(target)) {
+        Some(now) => {
+            let mut target = target.clone();
+            now.clone().into_target(&mut target);
+            std::borrow::Cow::Owned(target)
+        }
+        None => std::borrow::Cow::Borrowed(target),
     }
 }
 
@@ -236,24 +324,20 @@ fn kubeadm_settings(recipe: &Recipe) -> (kubeadm::Settings<'_>, u64) {
 impl Machines for Fleet {
     async fn probe(&self, job: &JobId, target: &Target) -> Result<(), Fault> {
         let brief = self.book.brief(job, target).await?;
-        let needs: &[String] = match &brief.recipe {
-            Recipe::None => return Ok(()),
-            Recipe::Command { argv, .. } => {
-                command::check_executable(argv)?;
-                &[]
-            }
-            Recipe::Script { needs, .. } => needs,
-            Recipe::Kubeadm { .. } => return self.probe_kubeadm(&brief, target).await,
-        };
-        match (&brief.recipe, &brief.ssh) {
-            (_, Some(access)) => {
-                let binary = self.binary.get().await?;
-                let login = &brief.template.login;
-                probe::over_ssh(access, &binary, target, login, needs, brief.epoch).await
-            }
-            (Recipe::Script { .. } | Recipe::Kubeadm { .. }, None) => Err(no_ssh(target)),
-            (_, None) => Ok(()),
+        if let Recipe::Command { hook, .. } = &brief.recipe {
+            self.check_hook(hook)?;
         }
+        if let Some(reimage) = brief.recipe.reimage() {
+            if matches!(brief.reach, Some(Reach::Agent(_))) {
+                return Err(Fault::permanent(format!(
+                    "node {}: its agent would not survive that its machine is reinstalled; revoke it with `evenkeel \
+                     agent revoke {0}` and let the node be reached over SSH, or take the hook out of the recipe",
+                    target.node
+                )));
+            }
+            self.check_hook(&reimage.hook)?;
+        }
+        self.fit(&brief, &as_it_is_now(target, &brief)).await
     }
 
     async fn run(
@@ -263,23 +347,42 @@ impl Machines for Fleet {
     ) -> Result<HostState, Fault> {
         let id = order::id(order)?;
         let brief = self.book.brief(&order.job, &order.target).await?;
+        let mut order = order.clone();
+        order.target = as_it_is_now(&order.target, &brief).into_owned();
+        if let Some(reimage) = brief.recipe.reimage().filter(|_| order.stage == Stage::Reset) {
+            return self.by_reimage(&order, &id, &brief, reimage, &progress).await;
+        }
         match &brief.recipe {
             Recipe::None => Ok(HostState::Succeeded { ended_host_ms: None }),
-            Recipe::Script { .. } => self.on_host(order, &id, &brief, &progress).await,
-            Recipe::Kubeadm { .. } if order.stage == Stage::Reset => {
-                self.by_kubeadm(order, &id, &brief, &progress).await
+            Recipe::Script { .. } => self.on_host(&order, &id, &brief, &progress).await,
+            Recipe::Kubeadm(recipe) if order.stage == Stage::Reset => {
+                self.by_kubeadm(&order, &id, &brief, recipe, &progress).await
             }
-            Recipe::Kubeadm { .. } => self.on_host(order, &id, &brief, &progress).await,
-            Recipe::Command { argv, limit_s } => {
-                self.by_command(order, &id, &brief, argv, *limit_s, &progress).await
+            Recipe::Kubeadm(_) => self.on_host(&order, &id, &brief, &progress).await,
+            Recipe::Command { hook, limit_s } => {
+                self.by_command(&order, &id, &brief, hook, *limit_s, &progress).await
             }
         }
     }
+
+    async fn forget(&self, job: &JobId) -> Result<(), Fault> {
+        let forget = async {
+            self.output.forget(job).await?;
+            self.given.forget(job).await?;
+            self.webhooks.forget(job).await?;
+            self.reimages.forget(job).await?;
+            self.commands.forget(job).await
+        };
+        forget.await.map_err(|source: std::io::Error| {
+            ssh::transient(format!("the files of job {job} cannot be removed"), source)
+        })
+    }
 }
 
-fn no_ssh(target: &Target) -> Fault {
+fn no_reach(target: &Target) -> Fault {
     Fault::permanent(format!(
-        "node {}: the cluster has no SSH settings; set them with `evenkeel cluster set-machines`",
+        "node {}: nothing says how its machine is reached; set SSH with `evenkeel cluster set-machines`, or enrol an \
+         agent with `evenkeel agent enrol`",
         target.node
     ))
 }

@@ -3,11 +3,19 @@
 //! Every key of a tenant begins with its project, so an id of another project is a missing id. Clear-text secrets
 //! never stand here: they are [`Sealed`].
 
+mod agents;
+mod hook;
 pub mod keys;
 
+pub use hook::{Hook, Image, Reimage, Reinstalled, Webhook};
+
+pub use agents::{AgentPlace, AgentRecord, EnrolToken, EnrolledAgent};
+
 use crate::secrets::Sealed;
+use evenkeel_api::configuration::Settings;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, PoolId, TemplateRevision};
-use evenkeel_engine::sync::{Policy, SyncSpec};
+use evenkeel_engine::preview::drift::Parts;
+use evenkeel_engine::sync::{Awaited, Policy, SyncSpec};
 use evenkeel_engine::time::Time;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -167,9 +175,13 @@ pub struct MachineSettings {
     /// Per node name: `host` or `host:port`.
     #[serde(default)]
     pub overrides: BTreeMap<String, String>,
-    /// Per node name: the pinned host key, as an OpenSSH public key line. A host without one is refused.
+    /// Per node name: the pinned host key, as an OpenSSH public key line.
     #[serde(default)]
     pub host_keys: BTreeMap<String, String>,
+    /// Host CAs, as OpenSSH public key lines: a host without a pinned key is known by a certificate of one of them,
+    /// and refused without.
+    #[serde(default)]
+    pub host_cas: Vec<String>,
 }
 
 /// Where a node's machine answers.
@@ -197,28 +209,19 @@ pub enum Recipe {
         /// Commands that the probe must find.
         #[serde(default)]
         needs: Vec<String>,
+        /// What reinstalls the machine in between.
+        #[serde(default)]
+        reimage: Option<Reimage>,
+        /// Both may be run again when their host was rebooted in the middle: their author says so.
+        #[serde(default)]
+        resume: bool,
     },
     /// `kubeadm reset` and `kubeadm join` with a fresh bootstrap token per node.
-    Kubeadm {
-        /// Limit for teardown and for join, seconds.
-        limit_s: u32,
-        /// `host:port` at which nodes reach the API server; absent: as the kubeconfig has it.
-        #[serde(default)]
-        endpoint: Option<String>,
-        /// The runtime's socket; absent: what kubeadm finds.
-        #[serde(default)]
-        cri_socket: Option<String>,
-        /// Preflight errors that kubeadm is to ignore.
-        #[serde(default)]
-        ignore_preflight: Vec<String>,
-        /// Directories that are emptied in the teardown, unless `volumeResetPolicy` retains volumes.
-        #[serde(default)]
-        data_dirs: Vec<String>,
-    },
-    /// A local executable on the controller, once per attempt; facts in its environment, exit status is the outcome.
+    Kubeadm(Kubeadm),
+    /// The user's own tool, once per attempt.
     Command {
-        /// Program and fixed arguments.
-        argv: Vec<String>,
+        /// A program on the controller, or a webhook.
+        hook: Hook,
         /// Limit, seconds.
         limit_s: u32,
     },
@@ -226,28 +229,63 @@ pub enum Recipe {
     None,
 }
 
+/// The settings of the recipe `kubeadm`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kubeadm {
+    /// Limit for teardown and for join, seconds.
+    pub limit_s: u32,
+    /// `host:port` at which nodes reach the API server; absent: as the kubeconfig has it.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// The runtime's socket; absent: what kubeadm finds.
+    #[serde(default)]
+    pub cri_socket: Option<String>,
+    /// Preflight errors that kubeadm is to ignore.
+    #[serde(default)]
+    pub ignore_preflight: Vec<String>,
+    /// Directories that are emptied in the teardown, unless `volumeResetPolicy` retains volumes.
+    #[serde(default)]
+    pub data_dirs: Vec<String>,
+    /// What reinstalls the machine between teardown and join.
+    #[serde(default)]
+    pub reimage: Option<Reimage>,
+}
+
 impl Recipe {
-    /// The same recipe with every text changed that may hold a secret: the commands, and the arguments of the
-    /// program. In the store these are sealed.
+    /// The same recipe with every text changed that may hold a secret: the commands, the arguments of programs, and
+    /// addresses and secrets of webhooks. In the store these are sealed.
     pub fn map_commands<E>(
         self,
         mut change: impl FnMut(String) -> Result<String, E>,
     ) -> Result<Self, E> {
         Ok(match self {
-            Self::Script { teardown, install, limit_s, needs } => Self::Script {
+            Self::Script { teardown, install, limit_s, needs, reimage, resume } => Self::Script {
                 teardown: change(teardown)?,
                 install: change(install)?,
                 limit_s,
                 needs,
+                reimage: reimage.map(|reimage| reimage.map_secrets(&mut change)).transpose()?,
+                resume,
             },
-            Self::Command { mut argv, limit_s } => {
-                for argument in argv.iter_mut().skip(1) {
-                    *argument = change(std::mem::take(argument))?;
-                }
-                Self::Command { argv, limit_s }
+            Self::Command { hook, limit_s } => {
+                Self::Command { hook: hook.map_secrets(&mut change)?, limit_s }
             }
-            other @ (Self::Kubeadm { .. } | Self::None) => other,
+            Self::Kubeadm(mut kubeadm) => {
+                let secret = |reimage: Reimage| reimage.map_secrets(&mut change);
+                kubeadm.reimage = kubeadm.reimage.map(secret).transpose()?;
+                Self::Kubeadm(kubeadm)
+            }
+            Self::None => Self::None,
         })
+    }
+
+    /// What reinstalls the machine, if anything does.
+    pub fn reimage(&self) -> Option<&Reimage> {
+        match self {
+            Self::Script { reimage, .. } => reimage.as_ref(),
+            Self::Kubeadm(kubeadm) => kubeadm.reimage.as_ref(),
+            Self::Command { .. } | Self::None => None,
+        }
     }
 }
 
@@ -260,6 +298,9 @@ pub struct PoolRecord {
     pub name: String,
     /// `spec` as the client gave it and gets it back, without scripts and passwords.
     pub spec: Value,
+    /// Parameters of its kubelets and runtimes that were set, by package and name, as the client wrote them.
+    #[serde(default)]
+    pub configuration: Settings,
     /// What a reset of its nodes applies.
     pub template: Template,
     /// Hash over everything that needs a reset.
@@ -284,17 +325,32 @@ pub struct Template {
     /// Data directories are left as they are (`volumeResetPolicy: retain_custom_volumes`).
     #[serde(default)]
     pub retain_volumes: bool,
-    /// OS, image and runtime that the template names, in words; none where it names none of them.
+    /// OS, image and runtime that the template names; none where it names none of them.
     #[serde(default)]
-    pub image: Option<String>,
+    pub image: Option<Image>,
     /// Labels and taints that a synchronized node carries, beside those that people gave it.
     #[serde(default)]
     pub dress: Dress,
-    /// What of the pool's configuration goes into the KubeletConfiguration (recipe `kubeadm`).
+    /// The template field by field, for comparing; secrets as digests.
     #[serde(default)]
-    pub kubelet: serde_json::Map<String, Value>,
+    pub parts: Parts,
+    /// Conditions of the Node that must be True before it goes into service.
+    #[serde(default)]
+    pub initialized: Vec<Awaited>,
+    /// What of the pool's configuration goes to the host.
+    #[serde(default)]
+    pub config: NodeConfig,
     /// Login.
     pub login: LoginRecord,
+}
+
+/// The part of a pool's configuration that kubelet and runtime read on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeConfig {
+    /// Fragment of the KubeletConfiguration.
+    pub kubelet: serde_json::Map<String, Value>,
+    /// Settings of containerd's systemd unit, such as `LimitNOFILE`.
+    pub containerd: BTreeMap<String, String>,
 }
 
 /// Labels and taints of a pool.
@@ -356,9 +412,12 @@ pub struct NodeRecord {
     pub provider_id: Option<String>,
     /// What was last applied there.
     pub applied: Option<TemplateRevision>,
+    /// The fields of the template that was last applied.
+    #[serde(default)]
+    pub carries: Parts,
     /// OS, image and runtime of the template that was last applied; unknown before the first time.
     #[serde(default)]
-    pub image: Option<String>,
+    pub image: Option<Image>,
     /// Wall clock, ms since the epoch.
     pub created_ms: i64,
     /// Wall clock, ms since the epoch.
@@ -393,6 +452,15 @@ pub struct JobRecord {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobIndexRecord {
     /// Its cluster.
+    pub cluster: ClusterId,
+}
+
+/// Where a job or a cluster is found without knowing its tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlaceRecord {
+    /// Its project.
+    pub project: String,
+    /// Its cluster, or itself.
     pub cluster: ClusterId,
 }
 

@@ -5,10 +5,12 @@ pub mod actor;
 pub mod board;
 pub mod clock;
 pub mod commit;
+pub mod desk;
 pub mod enrol;
 mod lease;
 pub mod points;
 pub mod ports;
+mod retire;
 pub mod state;
 
 /// An error with all its causes, for a log or a reason.

@@ -5,10 +5,11 @@ mod kube_server;
 
 use evenkeel_engine::facts::{Mark, NodeSeen, Readiness};
 use evenkeel_engine::ids::{NodeName, ObjectKey};
+use evenkeel_engine::place::Resources;
 use evenkeel_server::kube::{Api, Options, WatchLimits};
 use evenkeel_server::records::{Dress, Taint};
 use evenkeel_server::sync::ports::{Cluster as _, EvictAnswer, Fault, Listed, PodRef, Seen};
-use kube_server::{Piece, Reply, Server, event, list, ok, status};
+use kube_server::{Piece, Reply, Server, event, list, missing, ok, status};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +71,9 @@ fn node() -> NodeSeen {
         internal_ip: None,
         kubelet_version: None,
         labels: Arc::default(),
+        taints: Arc::default(),
+        allocatable: Resources::default(),
+        met: Arc::default(),
     }
 }
 
@@ -378,7 +382,7 @@ async fn nothing_is_sent_twice_whatever_the_answer() {
         ),
         (Reply::Stream(vec![Piece::Text("{\"kind\":".to_owned()), Piece::Cut]), "transient"),
         (status(409, "modified"), "conflict"),
-        (status(404, "nodes \"n1\" not found"), "gone"),
+        (missing("nodes", "n1"), "gone"),
         (status(401, "Unauthorized"), "permanent"),
         (status(403, "forbidden"), "permanent"),
         (status(422, "invalid"), "permanent"),
@@ -427,7 +431,7 @@ async fn an_eviction_carries_the_uid_and_each_answer_its_meaning() {
             ok(json!({"kind": "Status", "status": "Success", "code": 201})),
             budget(vec![]),
             budget(vec![("Retry-After", "10".to_owned())]),
-            status(404, "pods \"p\" not found"),
+            missing("pods", "p"),
             Reply::Drop,
         ],
     );
@@ -459,10 +463,7 @@ async fn an_eviction_carries_the_uid_and_each_answer_its_meaning() {
 async fn deletion_has_a_uid_and_the_pods_own_grace() {
     let what = "DELETE /api/v1/namespaces/d/pods/p";
     let server = Server::start().await;
-    server.on(
-        what,
-        vec![ok(json!({})), status(409, "UID in precondition"), status(404, "not found")],
-    );
+    server.on(what, vec![ok(json!({})), status(409, "UID in precondition"), missing("pods", "p")]);
     let client = api(&server).await;
     client.delete(&pod()).await.unwrap();
     assert!(matches!(client.delete(&pod()).await, Err(Fault::Conflict { .. })));
@@ -477,7 +478,7 @@ async fn a_confirmation_is_read_from_the_server_and_not_from_a_cache() {
     let server = Server::start().await;
     let on = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u", "resourceVersion": "1"}, "spec": {"nodeName": "n1"}});
     let get = "GET /api/v1/nodes/n1";
-    server.on(get, vec![ok(node_json("n1", "50")), status(404, "nodes \"n1\" not found")]);
+    server.on(get, vec![ok(node_json("n1", "50")), missing("nodes", "n1")]);
     server.on(
         get,
         vec![Reply::Whole { code: 404, headers: vec![], body: "404 page not found".to_owned() }],
@@ -512,7 +513,7 @@ async fn heartbeats_are_milliseconds() {
         vec![
             ok(json!({"metadata": {}, "spec": {"renewTime": "2026-01-02T03:04:05.678901Z"}})),
             ok(json!({"spec": {}})),
-            status(404, "leases \"n1\" not found"),
+            missing("leases", "n1"),
         ],
     );
     let client = api(&server).await;

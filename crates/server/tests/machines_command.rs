@@ -4,9 +4,10 @@
 use async_trait::async_trait;
 use evenkeel_engine::ids::JobId;
 use evenkeel_server::machines::{
-    BinarySource, Book, Brief, ClearLogin, ClearTemplate, FileOutput, Fleet, OutputKey, OutputSink,
+    BinarySource, Book, Brief, ClearLogin, ClearTemplate, FileOutput, Fleet, HookOptions,
+    OutputKey, OutputSink, Part,
 };
-use evenkeel_server::records::Recipe;
+use evenkeel_server::records::{Hook, Recipe, Reinstalled};
 use evenkeel_server::sync::ports::{Fault, HostOrder, HostState, Machines, Stage, Target};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -25,6 +26,14 @@ impl Book for TestBook {
     async fn brief(&self, _job: &JobId, _target: &Target) -> Result<Brief, Fault> {
         Ok(self.0.lock().unwrap().clone())
     }
+
+    async fn pin(&self, _: &HostOrder, _: &str, _: Option<&str>) -> Result<(), Fault> {
+        Err(Fault::permanent("nothing is reinstalled here"))
+    }
+
+    async fn came_back(&self, _: &HostOrder, _: &Reinstalled) -> Result<(), Fault> {
+        Err(Fault::permanent("nothing is reinstalled here"))
+    }
 }
 
 struct Lab {
@@ -42,11 +51,12 @@ impl Lab {
         std::fs::set_permissions(&command, PermissionsExt::from_mode(0o755)).unwrap();
         let argv = vec![command.to_str().unwrap().to_owned(), "fixed argument".into()];
         let brief = Brief {
-            recipe: Recipe::Command { argv, limit_s },
-            ssh: None,
+            recipe: Recipe::Command { hook: Hook::Program { argv }, limit_s },
+            reach: None,
             template: ClearTemplate::default(),
             joiner: None,
             epoch: None,
+            reinstalled: None,
             facts_env: BTreeMap::from([("EVENKEEL_RACK".to_owned(), "r 7; id".to_owned())]),
         };
         Self { dir, book: Arc::new(TestBook(Mutex::new(brief))) }
@@ -59,7 +69,8 @@ impl Lab {
     /// A controller that has just started.
     fn fleet(&self) -> Fleet {
         let output = Arc::new(FileOutput::new(&self.data()));
-        Fleet::new(self.book.clone(), output, BinarySource::file(None), &self.data())
+        let hooks = HookOptions { allow_loopback: true };
+        Fleet::new(self.book.clone(), output, BinarySource::file(None), &self.data(), hooks)
     }
 
     async fn run(&self, order: &HostOrder) -> HostState {
@@ -71,7 +82,7 @@ impl Lab {
 
     async fn output(&self) -> String {
         let (job, node) = ("job-1".into(), "node-1".into());
-        let key = OutputKey { job, node, attempt: 1, stage: Stage::Reset };
+        let key = OutputKey { job, node, attempt: 1, stage: Stage::Reset, part: Part::Host };
         FileOutput::new(&self.data()).load(&key).await.unwrap().unwrap_or_default().to_text()
     }
 
@@ -292,7 +303,8 @@ async fn a_daemon_that_holds_the_output_does_not_hold_the_order() {
 async fn a_command_that_is_not_there_is_found_out_by_the_probe() {
     let lab = Lab::new("exit 0", 20);
     for argv in [vec![], vec!["/nonexistent".to_owned()], vec!["./relative".to_owned()]] {
-        lab.book.0.lock().unwrap().recipe = Recipe::Command { argv: argv.clone(), limit_s: 5 };
+        let hook = Hook::Program { argv: argv.clone() };
+        lab.book.0.lock().unwrap().recipe = Recipe::Command { hook, limit_s: 5 };
         let end = lab.fleet().probe(&"job-1".into(), &target()).await;
         assert!(matches!(end, Err(Fault::Permanent { .. })), "{argv:?}: {end:?}");
     }

@@ -401,11 +401,11 @@ fn a_backup_of_a_store_in_use_restores_to_the_same() {
         let again = store.backup(&copy).await.unwrap_err();
         assert!(matches!(again, StoreError::Refused { .. }), "{again}");
     });
-    let taken = SqliteStore::restore(&copy, &path).unwrap_err();
+    let taken = SqliteStore::restore(&copy, &path, 0).unwrap_err();
     assert!(matches!(taken, StoreError::Refused { .. }), "{taken}");
     store.close();
     let new = dir.path().join("new.db");
-    SqliteStore::restore(&copy, &new).unwrap();
+    SqliteStore::restore(&copy, &new, 0).unwrap();
     let store = open(&new).unwrap();
     runtime().block_on(async {
         assert_eq!(count(&store, 0).await.unwrap(), 20);
@@ -418,7 +418,44 @@ fn a_backup_of_a_store_in_use_restores_to_the_same() {
     bad[middle..middle + 64].fill(0xee);
     fs::write(&copy, bad).unwrap();
     let other = dir.path().join("other.db");
-    assert!(SqliteStore::restore(&copy, &other).is_err() && !other.exists());
+    assert!(SqliteStore::restore(&copy, &other, 0).is_err() && !other.exists());
+}
+
+/// Revisions are what fences compare: none of a time after the backup may come back.
+#[test]
+fn a_restored_store_goes_on_above_every_revision_it_may_have_reached() {
+    let dir = TempDir::new().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let store = open(&file("store.db")).unwrap();
+    let last = runtime().block_on(async {
+        store.txn(numbered(0, 1)).await.unwrap();
+        store.backup(&file("copy.db")).await.unwrap();
+        store.txn(numbered(0, 2)).await.unwrap().revision
+    });
+    store.close();
+    // An ordinary floor, one below the end of the log, and a restore of a restored store.
+    SqliteStore::restore(&file("copy.db"), &file("low.db"), 0).unwrap();
+    SqliteStore::restore(&file("copy.db"), &file("high.db"), 1_700_000_000_000_000).unwrap();
+    for (name, floor) in [("low.db", 1), ("high.db", 1_700_000_000_000_000)] {
+        let store = open(&file(name)).unwrap();
+        let (next, copy) = runtime().block_on(async {
+            let seen = store.list("w0/", Page::all()).await.unwrap();
+            assert_eq!(count(&store, 0).await.unwrap(), 1, "{name}: {seen:?}");
+            let next = store.txn(numbered(0, 2)).await.unwrap().revision;
+            let copy = file(&format!("{name}.again"));
+            store.backup(&copy).await.unwrap();
+            (next, copy)
+        });
+        assert!(next > floor, "{name}: {next}");
+        store.close();
+        let again = file(&format!("{name}.restored"));
+        SqliteStore::restore(&copy, &again, floor + 1_000).unwrap();
+        let store = open(&again).unwrap();
+        let later = runtime().block_on(store.txn(numbered(0, 3))).unwrap().revision;
+        assert!(later > next && later > floor + 1_000, "{name}: {later}");
+        store.close();
+    }
+    assert!(last < 1_700_000_000_000_000);
 }
 
 #[test]

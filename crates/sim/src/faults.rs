@@ -2,7 +2,6 @@
 
 use crate::rng::Rng;
 use evenkeel_engine::ids::NodeName;
-use std::collections::BTreeMap;
 
 /// Something a person does. The node or pod is chosen when it happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +81,30 @@ pub struct StepFault {
     pub trouble: StepTrouble,
 }
 
+/// What an API server does that does not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OutageKind {
+    /// Nobody answers: no call arrives.
+    Down,
+    /// Our credential is not accepted (401), as while a token or a certificate has expired.
+    Unauthorized,
+    /// Every call is turned away by priority and fairness (429).
+    Throttled,
+    /// etcd has no leader: reads are answered, writes are not applied and end with 504.
+    NoLeader,
+}
+
+/// A time in which the API server does not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Start.
+    pub from_ms: u64,
+    /// End.
+    pub to_ms: u64,
+    /// How.
+    pub kind: OutageKind,
+}
+
 /// A time in which watches show events late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lag {
@@ -96,7 +119,7 @@ pub struct Lag {
 /// Everything that goes wrong in one world. The default is a calm one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultPlan {
-    /// Chance faults stop after so long.
+    /// Chance faults stop after so long; `u64::MAX` is never.
     pub until_ms: u64,
     /// API calls refused by priority and fairness.
     pub flow_control_per_mille: u32,
@@ -106,16 +129,38 @@ pub struct FaultPlan {
     pub lost_per_mille: u32,
     /// API calls that take seconds.
     pub slow_per_mille: u32,
+    /// Writes refused with 409 as if somebody had been faster.
+    pub conflict_per_mille: u32,
+    /// Writes refused with 422, as by an admission plugin in trouble.
+    pub invalid_per_mille: u32,
+    /// API calls that are applied and whose answer is cut short in the middle of its JSON.
+    pub garbled_per_mille: u32,
+    /// Requests that are held up on their way for seconds. Played by the driver, as all down to `stale_list`.
+    pub held_up_per_mille: u32,
+    /// Store transactions that fail, half of them after they were stored.
+    pub store_per_mille: u32,
+    /// Store transactions that take seconds.
+    pub store_slow_per_mille: u32,
+    /// Watch events that are delivered twice.
+    pub duplicate_per_mille: u32,
+    /// Lists answered by a replica that is behind: they show what an earlier list showed.
+    pub stale_list_per_mille: u32,
     /// SSH connections that are reset at once.
     pub ssh_refused_per_mille: u32,
     /// SSH commands whose answer is lost.
     pub ssh_lost_per_mille: u32,
     /// Steps that go wrong somehow.
     pub step_per_mille: u32,
+    /// Starts of a kubelet after which the node is never initialized.
+    pub uninitialized_per_mille: u32,
     /// New pods that will never finish terminating.
     pub stuck_pod_per_mille: u32,
     /// Steps that go wrong for sure.
     pub steps: Vec<StepFault>,
+    /// Times in which the API server does not serve.
+    pub outages: Vec<Outage>,
+    /// Jumps of the wall clock: when, and by how many milliseconds. Played by the driver.
+    pub clock_jumps: Vec<(u64, i64)>,
     /// Times in which watches are late.
     pub lags: Vec<Lag>,
     /// When all watches are cut.
@@ -144,6 +189,9 @@ impl FaultPlan {
         plan.server_error_per_mille = rate(&mut rng, 60);
         plan.lost_per_mille = rate(&mut rng, 100);
         plan.slow_per_mille = rate(&mut rng, 40);
+        plan.conflict_per_mille = rate(&mut rng, 40);
+        plan.invalid_per_mille = rate(&mut rng, 8);
+        plan.garbled_per_mille = rate(&mut rng, 40);
         plan.ssh_refused_per_mille = rate(&mut rng, 100);
         plan.ssh_lost_per_mille = rate(&mut rng, 120);
         plan.step_per_mille = rate(&mut rng, 40);
@@ -162,7 +210,45 @@ impl FaultPlan {
         }
         plan.seed_hosts(&mut rng, nodes);
         plan.seed_people(&mut rng);
+        plan.seed_process(&mut rng);
         plan
+    }
+
+    /// What befalls the API server as a whole, the controller's store, its wires and its clock.
+    fn seed_process(&mut self, rng: &mut Rng) {
+        self.uninitialized_per_mille = if rng.chance(400) { 120 } else { 0 };
+        self.held_up_per_mille = 10;
+        self.store_per_mille = 4;
+        self.store_slow_per_mille = if rng.chance(200) { 5 } else { 0 };
+        self.duplicate_per_mille = if rng.chance(300) { 50 } else { 0 };
+        self.stale_list_per_mille = if rng.chance(200) { 300 } else { 0 };
+        if rng.chance(300) {
+            for _ in 0..rng.range(1, 2) {
+                let from_ms = rng.range(0, self.until_ms);
+                let to_ms = from_ms + rng.range(1000, 60_000);
+                let kinds = [
+                    OutageKind::Down,
+                    OutageKind::Unauthorized,
+                    OutageKind::Throttled,
+                    OutageKind::NoLeader,
+                ];
+                if let Some(&kind) = rng.pick(&kinds) {
+                    self.outages.push(Outage { from_ms, to_ms, kind });
+                }
+            }
+        }
+        if rng.chance(300) {
+            for _ in 0..rng.range(1, 3) {
+                let by_ms = rng.range(0, 7_200_000) as i64 - 3_600_000;
+                self.clock_jumps.push((rng.range(0, self.until_ms), by_ms));
+            }
+        }
+    }
+
+    /// How the API server fails to serve at a world time, if it does.
+    pub(crate) fn outage_at(&self, now: u64) -> Option<OutageKind> {
+        let on = |outage: &&Outage| (outage.from_ms..outage.to_ms).contains(&now);
+        self.outages.iter().find(on).map(|outage| outage.kind)
     }
 
     fn seed_hosts(&mut self, rng: &mut Rng, nodes: &[NodeName]) {
@@ -219,97 +305,5 @@ impl FaultPlan {
             .map(|l| l.by_ms)
             .max()
             .unwrap_or(0)
-    }
-}
-
-/// What a run, or a batch of runs, has met. All counters of a batch must be above zero, or it proves less than
-/// it seems to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
-    /// Evictions refused by a budget.
-    pub budget_429: u64,
-    /// Evictions that conflicted on a budget's status.
-    pub budget_conflicts: u64,
-    /// Calls refused by priority and fairness.
-    pub flow_control_429: u64,
-    /// 500 and 503.
-    pub server_errors: u64,
-    /// Calls without an answer, or with 504.
-    pub lost_answers: u64,
-    /// Those of them that changed something.
-    pub lost_after_applying: u64,
-    /// Calls that took seconds.
-    pub slow_answers: u64,
-    /// Watches cut.
-    pub watch_drops: u64,
-    /// Events that watches saw late.
-    pub stale_reads: u64,
-    /// 410s; counted by the driver.
-    pub gone_410: u64,
-    /// Broken SSH connections.
-    pub ssh_drops: u64,
-    /// SSH connections that found nobody.
-    pub unreachable: u64,
-    /// SSH connections refused for their key.
-    pub denied: u64,
-    /// Hosts that became another machine.
-    pub wrong_machines: u64,
-    /// Reboots.
-    pub reboots: u64,
-    /// Hosts gone for good.
-    pub dead_hosts: u64,
-    /// Steps that went wrong.
-    pub step_faults: u64,
-    /// Pods that never go.
-    pub stuck_pods: u64,
-    /// Pods bound to a node after its cordon.
-    pub bound_after_cordon: u64,
-    /// Deeds of people, by kind.
-    pub people: BTreeMap<String, u64>,
-    /// Crashes of the controller, by phase; counted by the driver.
-    pub crashes: BTreeMap<String, u64>,
-}
-
-impl Coverage {
-    /// Adds another run's counts.
-    pub fn add(&mut self, other: &Coverage) {
-        for (mine, theirs) in self.fields_mut().into_iter().zip(other.clone().fields_mut()) {
-            *mine.1 += *theirs.1;
-        }
-        for (word, count) in &other.people {
-            *self.people.entry(word.clone()).or_default() += count;
-        }
-        for (phase, count) in &other.crashes {
-            *self.crashes.entry(phase.clone()).or_default() += count;
-        }
-    }
-
-    /// The plain counters by name, for reports and for the check that none is zero.
-    pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.clone().fields_mut().into_iter().map(|(name, count)| (name, *count)).collect()
-    }
-
-    fn fields_mut(&mut self) -> Vec<(&'static str, &mut u64)> {
-        vec![
-            ("budget_429", &mut self.budget_429),
-            ("budget_conflicts", &mut self.budget_conflicts),
-            ("flow_control_429", &mut self.flow_control_429),
-            ("server_errors", &mut self.server_errors),
-            ("lost_answers", &mut self.lost_answers),
-            ("lost_after_applying", &mut self.lost_after_applying),
-            ("slow_answers", &mut self.slow_answers),
-            ("watch_drops", &mut self.watch_drops),
-            ("stale_reads", &mut self.stale_reads),
-            ("gone_410", &mut self.gone_410),
-            ("ssh_drops", &mut self.ssh_drops),
-            ("unreachable", &mut self.unreachable),
-            ("denied", &mut self.denied),
-            ("wrong_machines", &mut self.wrong_machines),
-            ("reboots", &mut self.reboots),
-            ("dead_hosts", &mut self.dead_hosts),
-            ("step_faults", &mut self.step_faults),
-            ("stuck_pods", &mut self.stuck_pods),
-            ("bound_after_cordon", &mut self.bound_after_cordon),
-        ]
     }
 }

@@ -73,6 +73,13 @@ pub enum Happened {
         /// Ready=True now.
         ready: bool,
     },
+    /// A condition beside Ready became True.
+    Initialized {
+        /// Which node.
+        node: NodeName,
+        /// Its type.
+        condition: String,
+    },
     /// A Node object was created.
     NodeAdded {
         /// Which node.
@@ -144,6 +151,8 @@ pub enum Happened {
     ScriptStarted {
         /// Which.
         run: Run,
+        /// It goes on after a reboot in the middle of it.
+        again: bool,
     },
     /// A step ended.
     ScriptEnded {

@@ -5,6 +5,7 @@
 //! same calls give the same [`World::hash`]. Deliberately absent: the network, threads, real clocks and any
 //! knowledge of how a controller works; whoever drives the world brings those.
 
+pub mod coverage;
 pub mod faults;
 pub mod history;
 pub mod hosts;
@@ -14,6 +15,7 @@ pub mod scenario;
 pub mod status;
 pub mod world;
 
-pub use faults::{Coverage, FaultPlan};
+pub use coverage::Coverage;
+pub use faults::FaultPlan;
 pub use scenario::Scenario;
 pub use world::World;

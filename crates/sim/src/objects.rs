@@ -2,11 +2,12 @@
 
 use evenkeel_engine::facts::{
     BudgetSeen, CLAIM_ANNOTATION, HOLD_ANNOTATION, Mark, NodeSeen, Owner, PodPhase, PodSeen,
-    Readiness,
+    Readiness, STARTUP_EFFECT, STARTUP_TAINT, STARTUP_VALUE,
 };
 use evenkeel_engine::ids::{NodeName, ObjectKey, Uid};
+use evenkeel_engine::place::{self, Needs, Resources};
 use evenkeel_engine::selector::Selector;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Labels or annotations.
@@ -17,6 +18,11 @@ pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// The control-plane label.
 pub const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
 
+/// What every node offers beside its places for pods.
+pub const NODE_CPU_M: u64 = 8000;
+/// See [`NODE_CPU_M`]; 32 GiB.
+pub const NODE_MEMORY: u64 = 32 << 30;
+
 /// An entry of `spec.taints`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Taint {
@@ -26,6 +32,26 @@ pub struct Taint {
     pub value: String,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
     pub effect: String,
+}
+
+impl Taint {
+    /// What a Node carries that a join has made anew.
+    pub fn startup() -> Self {
+        Self {
+            key: STARTUP_TAINT.to_owned(),
+            value: STARTUP_VALUE.to_owned(),
+            effect: STARTUP_EFFECT.to_owned(),
+        }
+    }
+
+    /// The taint as the engine sees it.
+    pub fn seen(&self) -> place::Taint {
+        place::Taint {
+            key: self.key.as_str().into(),
+            value: self.value.as_str().into(),
+            effect: self.effect.as_str().into(),
+        }
+    }
 }
 
 /// A Node.
@@ -51,6 +77,8 @@ pub struct Node {
     pub ready: Readiness,
     /// Its lastTransitionTime, in world time.
     pub ready_since_ms: u64,
+    /// Conditions beside Ready that are True.
+    pub met: BTreeSet<String>,
     /// `status.nodeInfo.machineID`.
     pub machine_id: Arc<str>,
     /// `status.nodeInfo.systemUUID`.
@@ -98,7 +126,21 @@ impl Node {
             internal_ip: Some(self.internal_ip.clone()),
             kubelet_version: Some(self.kubelet_version.clone()),
             labels: self.labels.clone(),
+            taints: self.taints.iter().map(Taint::seen).collect(),
+            allocatable: self.allocatable(),
+            met: Arc::new(self.conditions_met()),
         }
+    }
+
+    /// All conditions that are True.
+    fn conditions_met(&self) -> BTreeSet<String> {
+        let ready = (self.ready == Readiness::Ready).then(|| "Ready".to_owned());
+        self.met.iter().cloned().chain(ready).collect()
+    }
+
+    /// What it offers.
+    pub fn allocatable(&self) -> Resources {
+        Resources { cpu_m: NODE_CPU_M, memory: NODE_MEMORY, pods: self.capacity }
     }
 }
 
@@ -150,6 +192,10 @@ pub struct Pod {
     pub local_data: bool,
     /// Carries an annotation that forbids moving it.
     pub protected: bool,
+    /// What it asks of a node.
+    pub needs: Arc<Needs>,
+    /// Claims on volumes of its own node's disks.
+    pub claims: Box<[Arc<str>]>,
     /// Carries a finalizer that nobody removes: it stays Terminating.
     pub finalizer: bool,
     /// The eviction API has put the condition DisruptionTarget on it.
@@ -171,6 +217,8 @@ impl Pod {
             grace_s: self.grace_s,
             local_data: self.local_data,
             protected: self.protected,
+            needs: self.needs.clone(),
+            claims: self.claims.clone(),
         }
     }
 
@@ -309,6 +357,10 @@ pub struct Workload {
     pub local_data: bool,
     /// Its pods forbid being moved.
     pub protected: bool,
+    /// What its pods ask of a node.
+    pub needs: Arc<Needs>,
+    /// Each of its pods has a volume on the disk of the node where it first ran (StatefulSets only).
+    pub local_volume: bool,
     /// New pods never become Ready: a broken release.
     pub broken: bool,
 }
@@ -326,8 +378,15 @@ impl Workload {
             start_ms: 3000,
             local_data: false,
             protected: false,
+            needs: Arc::new(Needs::nothing()),
+            local_volume: false,
             broken: false,
         }
+    }
+
+    /// The claim of its pod of this name.
+    pub fn claim(&self, pod: &str) -> Option<Arc<str>> {
+        (self.local_volume && self.kind == Kind::StatefulSet).then(|| format!("data-{pod}").into())
     }
 
     /// The owner its pods carry.

@@ -46,6 +46,8 @@ pub struct Scenario {
     pub budgets: Vec<BudgetSpec>,
     /// Nodes that a person cordoned long ago.
     pub cordoned: Vec<NodeName>,
+    /// Conditions that agents set on every node, some time after its kubelet has registered.
+    pub initialized: Vec<String>,
     /// What goes wrong.
     pub faults: FaultPlan,
 }
@@ -63,6 +65,7 @@ impl Scenario {
             workloads: Vec::new(),
             budgets: Vec::new(),
             cordoned: Vec::new(),
+            initialized: Vec::new(),
             faults: FaultPlan::default(),
         }
     }
@@ -110,6 +113,9 @@ impl Scenario {
         }
         scenario = scenario.with(Workload::new("agent", Kind::DaemonSet, 0));
         scenario.add_rarities(&mut rng);
+        if rng.chance(500) {
+            scenario.initialized = vec!["NetworkSet".to_owned(), "AgentSet".to_owned()];
+        }
         let names = scenario.node_names();
         scenario.faults = FaultPlan::seeded(seed, &names, rng.range(60_000, 600_000));
         scenario
@@ -175,6 +181,7 @@ impl Scenario {
     /// begins, and the faults.
     pub fn build(&self) -> World {
         let mut world = World::empty(self.seed);
+        world.initializers.clone_from(&self.initialized);
         let workers = self.node_names().into_iter().map(|name| (name, false));
         let masters =
             (1..=self.control_plane).map(|n| (NodeName::new(format!("master-{n}")), true));
@@ -231,6 +238,7 @@ impl Scenario {
             unreachable_until: 0,
             denies: false,
             rejoins_anew: false,
+            joins: false,
             kubelet_up: false,
             kubelet_life: 0,
             epoch_seen: 0,

@@ -123,6 +123,16 @@ impl Refusal {
         Self { code: 400, reason: "BadRequest", message: message.into(), ..Self::default() }
     }
 
+    /// 401: the credential is not, or no longer, accepted.
+    pub fn unauthorized() -> Self {
+        Self {
+            code: 401,
+            reason: "Unauthorized",
+            message: "Unauthorized".to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// 410 of a list or watch that asks for what is no longer kept.
     pub fn expired(message: impl Into<String>) -> Self {
         Self { code: 410, reason: "Expired", message: message.into(), ..Self::default() }

@@ -1,5 +1,8 @@
 //! `cluster set-machines`: SSH access and recipe of a cluster.
 
+mod hook;
+mod scan;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -36,7 +39,13 @@ pub(super) async fn set(
     let mut body = json!({});
     if has_access {
         let nodes = lookup::nodes(client, &cluster.uid).await?;
-        body["machines"] = access(&args, key.as_ref(), &nodes, io)?;
+        let mut keys = host_keys(&args, &nodes, io)?;
+        if args.scan {
+            let bare = nodes.iter().filter(|node| !keys.contains_key(&node.name));
+            let bare: Vec<&str> = bare.map(|node| node.name.as_str()).collect();
+            keys.extend(scan::keys(&args, client, &cluster.uid, &bare, io).await?);
+        }
+        body["machines"] = access(&args, key.as_ref(), &nodes, &keys, io)?;
     }
     if let Some(recipe) = recipe {
         body["recipe"] = recipe;
@@ -55,12 +64,15 @@ fn has_access(args: &SetMachines) -> bool {
         || !args.hosts.is_empty()
         || !args.host_keys.is_empty()
         || args.known_hosts.is_some()
+        || !args.host_cas.is_empty()
+        || args.scan
 }
 
 fn access(
     args: &SetMachines,
     key: Option<&Secret>,
     nodes: &[Item],
+    keys: &BTreeMap<String, String>,
     io: &mut Io<'_>,
 ) -> Result<Value, CliError> {
     for (option, pairs) in [("--host", &args.hosts), ("--host-key", &args.host_keys)] {
@@ -69,25 +81,23 @@ fn access(
             io.say(&format!("warning: {option} {node}: the cluster has no node of this name yet"));
         }
     }
-    let port = args.port.unwrap_or(22);
-    let overrides: BTreeMap<String, String> = args.hosts.iter().cloned().collect();
-    let keys = host_keys(args, port, &overrides, nodes, io)?;
     let names = nodes.iter().map(|node| node.name.as_str());
     let bare: Vec<&str> = names.filter(|name| !keys.contains_key(*name)).collect();
-    if !bare.is_empty() {
+    if !bare.is_empty() && args.host_cas.is_empty() {
         let bare = some(&bare);
         io.say(&format!("warning: without a host key these nodes cannot be reset: {bare}"));
     }
     let mut access = json!({
         "user": args.user.as_deref().unwrap_or("root"),
-        "port": port,
-        "address": match args.address {
-            Some(Address::Name) => "name",
-            Some(Address::InternalIp) | None => "internal-ip",
-        },
-        "overrides": overrides,
+        "port": args.port.unwrap_or(SSH_PORT),
+        "address": rule(args),
+        "overrides": overrides(args),
         "hostKeys": keys,
     });
+    if !args.host_cas.is_empty() {
+        let lines = args.host_cas.iter().map(|line| check_line("--host-ca", line));
+        access["hostCAs"] = Value::from(lines.collect::<Result<Vec<_>, _>>()?);
+    }
     if args.sudo {
         access["sudo"] = Value::Bool(true);
     }
@@ -97,17 +107,30 @@ fn access(
     Ok(access)
 }
 
+/// Where sshd listens if nothing is said.
+const SSH_PORT: u16 = 22;
+
+fn rule(args: &SetMachines) -> &'static str {
+    match args.address {
+        Some(Address::Name) => "name",
+        Some(Address::InternalIp) | None => "internal-ip",
+    }
+}
+
+fn overrides(args: &SetMachines) -> BTreeMap<String, String> {
+    args.hosts.iter().cloned().collect()
+}
+
 /// By node name: the keys given by hand, and for the other nodes those of the known_hosts file.
 fn host_keys(
     args: &SetMachines,
-    port: u16,
-    overrides: &BTreeMap<String, String>,
     nodes: &[Item],
     io: &mut Io<'_>,
 ) -> Result<BTreeMap<String, String>, CliError> {
+    let (port, overrides) = (args.port.unwrap_or(SSH_PORT), overrides(args));
     let mut keys = BTreeMap::new();
     for (node, line) in &args.host_keys {
-        keys.insert(node.clone(), check_line(node, line)?);
+        keys.insert(node.clone(), check_line(&format!("--host-key {node}"), line)?);
     }
     let Some(path) = &args.known_hosts else {
         return Ok(keys);
@@ -191,6 +214,7 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
         ("--teardown", args.teardown.is_some()),
         ("--install", args.install.is_some()),
         ("--needs", !args.needs.is_empty()),
+        ("--resume", args.resume),
     ] {
         if is_given && !is_script {
             let error = CliError::usage(format!("{option} belongs to the recipe script"));
@@ -208,10 +232,7 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
             return Err(error.with_hint("add --recipe kubeadm"));
         }
     }
-    if !args.argv.is_empty() && args.recipe != Some(RecipeKind::Command) {
-        return Err(CliError::usage("a program after -- belongs to the recipe command")
-            .with_hint("add --recipe command"));
-    }
+    hook::fits(args)?;
     if args.limit.is_some() && matches!(args.recipe, None | Some(RecipeKind::None)) {
         return Err(CliError::usage("--limit belongs to the recipes script, kubeadm and command"));
     }
@@ -219,20 +240,25 @@ fn recipe(args: &SetMachines, io: &mut Io<'_>) -> Result<Option<Value>, CliError
         None => return Ok(None),
         Some(RecipeKind::None) => json!({ "type": "none" }),
         Some(RecipeKind::Kubeadm) => kubeadm(args),
-        Some(RecipeKind::Command) if args.argv.is_empty() => {
-            let error = CliError::usage("the recipe command needs a program");
-            return Err(error
-                .with_hint("give it at the end: --recipe command -- /usr/local/bin/reset-node"));
+        Some(RecipeKind::Command) => {
+            let mut recipe = hook::hook(args, io)?;
+            recipe["type"] = Value::from("command");
+            recipe
         }
-        Some(RecipeKind::Command) => json!({ "type": "command", "argv": args.argv }),
         Some(RecipeKind::Script) => {
             let teardown = script(io, "--teardown", args.teardown.as_ref())?;
             let install = script(io, "--install", args.install.as_ref())?;
-            json!({ "type": "script", "teardown": teardown, "install": install, "needs": args.needs })
+            json!({
+                "type": "script", "teardown": teardown, "install": install, "needs": args.needs,
+                "resume": args.resume,
+            })
         }
     };
     if let Some(limit) = args.limit {
         recipe["limitSeconds"] = Value::from(limit);
+    }
+    if args.reimage {
+        recipe["reimage"] = hook::reimage(args, io)?;
     }
     Ok(Some(recipe))
 }

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{read_object, show as print};
-use crate::args::{Format, SyncArgs};
+use crate::args::{Format, SyncArgs, SyncScope};
 use crate::client::{Client, Place};
 use crate::failure::{CliError, Exit};
 use crate::follow::{self, Limits};
@@ -17,13 +17,14 @@ pub(super) async fn sync(
     client: &Client,
     io: &mut Io<'_>,
 ) -> Result<Exit, CliError> {
-    let template = match &args.template {
+    let template = match &args.scope.template {
         Some(path) => Some(read_object(io, path)?),
         None => None,
     };
-    let cluster = lookup::cluster(client, args.place.cluster.as_deref()).await?;
-    let pool = lookup::pool(client, &cluster.uid, &args.pool).await?;
-    let body = request(&args, template, client, &cluster, &pool).await?;
+    let cluster = lookup::cluster(client, args.scope.place.cluster.as_deref()).await?;
+    let pool = lookup::pool(client, &cluster.uid, &args.scope.pool).await?;
+    let body =
+        request(&args.scope, args.max_unavailable, template, client, &cluster, &pool).await?;
     let place =
         Place::Cce(&["clusters", &cluster.uid, "nodepools", &pool.uid, "operation", "upgrade"]);
     let answer = client.send(Method::POST, place, &[], &body).await?;
@@ -60,8 +61,9 @@ pub(super) async fn sync(
 }
 
 /// The body of the call. The nodes are read only where some are named.
-async fn request(
-    args: &SyncArgs,
+pub(super) async fn request(
+    args: &SyncScope,
+    max_unavailable: u16,
     template: Option<Value>,
     client: &Client,
     cluster: &Item,
@@ -78,7 +80,7 @@ async fn request(
     }
     let request = UpgradeRequest::new(UpgradeSpec {
         node_pool_id: pool.uid.clone(),
-        max_unavailable: args.max_unavailable,
+        max_unavailable,
         node_ids,
         skipped_nodes,
         retry_times: args.retry_times,

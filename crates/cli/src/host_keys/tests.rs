@@ -68,7 +68,7 @@ fn the_first_place_with_a_key_wins() {
 
 #[test]
 fn a_line_given_by_hand_is_checked() {
-    assert_eq!(check_line("n", &format!("{ED_1} root@host")).unwrap(), ED_1);
-    let error = check_line("n", "ssh-ed25519 AAAAnonsense").unwrap_err();
+    assert_eq!(check_line("--host-key n", &format!("{ED_1} root@host")).unwrap(), ED_1);
+    let error = check_line("--host-key n", "ssh-ed25519 AAAAnonsense").unwrap_err();
     assert_eq!(error.to_string(), "--host-key n: this is not an OpenSSH public key line");
 }

@@ -88,3 +88,30 @@ fn output_is_read_to_its_end_within_one_attempt() {
         "the output goes on: the step is still running\n",
     );
 }
+
+#[test]
+fn buttons_say_what_was_pressed() {
+    let server = Server::start();
+    let answer = json!({
+        "job": JOB, "state": { "status": "running" }, "changed": true,
+        "control": {
+            "paused": { "by": "ann/AK1", "at": "12:00" }, "cancelled": null, "nodes": {},
+            "log": [{ "at": "12:00", "by": "ann/AK1", "deed": "pause", "node": null }],
+        },
+    });
+    server.on(&own("POST", &format!("jobs/{JOB}/pause")), 200, answer.clone());
+    let shown = format!(
+        "Job     {JOB}\nState   running\nPaused  by ann/AK1 at 12:00\n\n\
+         AT     BY       DEED   NODE\n12:00  ann/AK1  pause  -\n"
+    );
+    server.run(&format!("job pause {JOB}")).is(0, &shown, "");
+    for (command, path) in [
+        ("retry", format!("jobs/{JOB}/retry")),
+        ("skip", format!("jobs/{JOB}/skip")),
+        ("force", format!("jobs/{JOB}/nodes/node-1/force")),
+    ] {
+        server.on(&own("POST", &path), 200, answer.clone());
+        assert_eq!(server.run(&format!("job {command} {JOB} node-1")).exit, 0, "{command}");
+    }
+    assert_eq!(server.run(&format!("job skip {JOB}")).exit, 2, "a skip needs a node");
+}

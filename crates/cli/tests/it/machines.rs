@@ -64,7 +64,8 @@ fn access_and_recipe_in_one_call() {
             "machines": { "user": "ops", "port": 2222, "sudo": true, "address": "internal-ip", "privateKey": plain_key(),
                 "overrides": { "node-2": "gate:2" }, "hostKeys": { "node-1": LINE, "node-2": OTHER } },
             "recipe": { "type": "script", "teardown": "#!/bin/sh\nkubeadm reset -f\n",
-                "install": "#!/bin/sh\nkubeadm join\n", "needs": ["kubeadm"], "limitSeconds": 600 }
+                "install": "#!/bin/sh\nkubeadm join\n", "needs": ["kubeadm"],
+                "limitSeconds": 600, "resume": false }
         })
     );
 }
@@ -118,7 +119,7 @@ fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
         ("--recipe command".to_owned(), "the recipe command needs a program"),
         (
             "--recipe none -- /bin/true".to_owned(),
-            "a program after -- belongs to the recipe command",
+            "a program after -- belongs to the recipe command or to --reimage",
         ),
         (
             "--recipe none --limit 5".to_owned(),
@@ -152,4 +153,64 @@ fn locked_key() -> String {
     let kdf = ssh_key::Kdf::Bcrypt { salt: vec![1; 16], rounds: 1 };
     let locked = key().encrypt_with(ssh_key::Cipher::Aes256Ctr, kdf, 1, "passphrase").unwrap();
     locked.to_openssh(ssh_key::LineEnding::LF).unwrap().to_string()
+}
+
+#[test]
+fn scanned_keys_are_pinned_only_if_their_fingerprint_is_accepted() {
+    let server = server();
+    let scan = own("POST", &format!("clusters/{CLUSTER}/machines/scan"));
+    let hosts = json!([
+        { "node": "node-1", "address": "10.0.0.1:22", "hostKey": LINE, "fingerprint": "SHA256:one" },
+        { "node": "node-2", "address": "10.0.0.2:22", "hostKey": OTHER, "fingerprint": "SHA256:two" },
+    ]);
+    server.on(&scan, 200, json!({ "hosts": hosts }));
+    let outcome = server.run("cluster set-machines lab --scan --accept-fingerprint SHA256:two");
+    assert_eq!(
+        outcome.stderr,
+        "node-1  10.0.0.1:22  SHA256:one\nnode-2  10.0.0.2:22  SHA256:two\n\
+         warning: without a host key these nodes cannot be reset: node-1\n"
+    );
+    let changes = server.changes();
+    assert_eq!(changes[0].body["nodes"], json!(["node-1", "node-2"]));
+    assert_eq!(changes[1].body["machines"]["hostKeys"], json!({ "node-2": OTHER }));
+    // Nobody to ask and no list: nothing is set.
+    let outcome = server.run("cluster set-machines lab --scan");
+    assert!(outcome.stderr.contains("nobody is there to confirm"), "{}", outcome.stderr);
+    assert_eq!(server.changes().len(), 3);
+}
+
+#[test]
+fn machines_can_be_reinstalled_by_a_program_or_a_webhook() {
+    let server = server();
+    let files = Files::new(&[("secret", "canary-secret-0123\n"), ("ca", "PEM")]);
+    let args = format!(
+        "cluster set-machines lab --recipe kubeadm --reimage --webhook https://h/x --webhook-secret {} \
+         --webhook-ca {} --reimage-limit 60 --return-limit 30 --no-teardown --host-ca {}",
+        files.at("secret"),
+        files.at("ca"),
+        LINE.replace(' ', "~")
+    );
+    assert_eq!(server.run(&args).exit, 0);
+    assert_eq!(
+        server.run("cluster set-machines lab --recipe kubeadm --reimage -- /opt/reimage -v").exit,
+        0
+    );
+    let sent: Vec<_> = server.changes().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(
+        sent[0]["recipe"]["reimage"],
+        json!({ "webhook": { "url": "https://h/x", "secret": "canary-secret-0123", "ca": "PEM" },
+                "limitSeconds": 60, "returnLimitSeconds": 30, "teardown": false })
+    );
+    assert_eq!(sent[0]["machines"]["hostCAs"], json!([LINE]));
+    assert_eq!(sent[1]["recipe"]["reimage"], json!({ "argv": ["/opt/reimage", "-v"] }));
+    for (args, said) in [
+        ("--recipe command --reimage -- /x", "--reimage belongs to the recipes script and kubeadm"),
+        ("--recipe kubeadm --reimage", "--reimage needs a program or --webhook URL"),
+        ("--recipe kubeadm --webhook https://h/", "--webhook belongs to the recipe command"),
+        ("--recipe command --webhook https://h/", "--webhook needs --webhook-secret FILE"),
+        ("--recipe command --webhook https://h/ -- /x", "exclude each other"),
+    ] {
+        let outcome = server.run(&format!("cluster set-machines lab {args}"));
+        assert!(outcome.exit != 0 && outcome.stderr.contains(said), "{args}: {}", outcome.stderr);
+    }
 }

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod agents;
 mod clusters;
 mod jobs;
 mod login;
 mod machines;
+mod plan;
 mod pools;
 mod settings;
 mod support;

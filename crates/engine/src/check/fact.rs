@@ -1,8 +1,9 @@
 //! What can happen outside, as those tell it to whom it happened.
 
+use crate::control::Control;
 use crate::ids::{JobId, NodeName, Uid};
 use crate::sync::Work;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose doing something was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub enum Fact {
         force: bool,
         /// Whether the configuration is unproven, and a first node has to prove it.
         canary: bool,
+        /// Conditions that a node which was reset must have met before it is opened.
+        initialized: BTreeSet<String>,
+        /// Labels of the pool.
+        labels: BTreeMap<String, String>,
+        /// Taints of the pool, by key and effect.
+        taints: BTreeSet<(String, String)>,
     },
     /// A node's standing became durable.
     Stored {
@@ -39,6 +46,13 @@ pub enum Fact {
         job: JobId,
         /// The record.
         work: Box<Work>,
+    },
+    /// What people ask of a job became durable.
+    Pressed {
+        /// The job.
+        job: JobId,
+        /// Everything that is asked of it now.
+        control: Box<Control>,
     },
     /// The controller was stopped and started again.
     Restarted,
@@ -69,6 +83,24 @@ pub enum Fact {
         node: NodeName,
         /// Ready=True.
         ready: bool,
+    },
+    /// A condition beside Ready became True.
+    Initialized {
+        /// The node.
+        node: NodeName,
+        /// Its type.
+        condition: String,
+    },
+    /// Our release that brings the pool's labels and taints was applied.
+    Dressed {
+        /// The node.
+        node: NodeName,
+        /// Its labels afterwards.
+        labels: BTreeMap<String, String>,
+        /// Its taints afterwards, by key and effect.
+        taints: BTreeSet<(String, String)>,
+        /// Labels and taints that were there before, are not the pool's, and are gone or changed.
+        lost: Vec<String>,
     },
     /// The Node object went away.
     Left {
@@ -117,6 +149,8 @@ pub enum Fact {
         attempt: u32,
         /// `stage/step`.
         step: String,
+        /// It goes on after a reboot of the host in the middle of it.
+        again: bool,
     },
     /// A step ended on a host.
     StepEnded {

@@ -2,14 +2,20 @@
 
 use super::fact::{Fact, Who};
 use super::{Broken, broken};
+use crate::control::{self, Control};
 use crate::ids::{JobId, NodeName, Uid};
-use crate::phase::{Left, Phase};
+use crate::phase::Phase;
 use crate::sync::Work;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A reset that starts later than this after the last fresh read stands on an old picture (S7). The read itself, a
 /// connection that times out, and an order on its way take no longer.
 const READ_IS_FRESH_MS: u64 = 45_000;
+
+/// Job, node, attempt and `stage/step`.
+type StepKey = (JobId, NodeName, u32, String);
+
+mod opened;
 
 #[derive(Debug)]
 struct Job {
@@ -18,9 +24,13 @@ struct Job {
     max: usize,
     force: bool,
     canary: bool,
+    initialized: BTreeSet<String>,
+    labels: BTreeMap<String, String>,
+    taints: BTreeSet<(String, String)>,
     proofs: u32,
     order: usize,
     ended: bool,
+    control: Control,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +52,12 @@ struct Node {
     read: Option<(u64, bool, BTreeSet<Uid>)>,
     last_order: usize,
     epoch: u64,
+    /// Conditions that became True since the last teardown.
+    met: BTreeSet<String>,
+    /// The present hold has brought the pool's labels and taints.
+    dressed: bool,
+    /// The Node object went away during the present hold.
+    left: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +73,7 @@ impl Node {
 
     fn left_cordoned(&self) -> bool {
         let last = self.latest.as_ref().and_then(|job| self.works.get(job));
-        last.is_some_and(|w| matches!(&w.phase, Phase::Failed { left: Left::Cordoned, .. }))
+        last.is_some_and(|w| w.phase.leaves_cordoned())
     }
 
     fn count_out(&mut self, tick: u64) {
@@ -75,7 +91,7 @@ impl Node {
 pub struct History {
     jobs: BTreeMap<JobId, Job>,
     nodes: BTreeMap<NodeName, Node>,
-    steps: BTreeSet<(JobId, NodeName, u32, String)>,
+    steps: BTreeSet<StepKey>,
     tick: u64,
 }
 
@@ -87,9 +103,14 @@ impl History {
         match fact {
             Fact::Accepted { .. } => self.accepted(fact),
             Fact::Stored { job, work } => self.stored(job, work)?,
+            Fact::Pressed { job, control } => {
+                if let Some(facts) = self.jobs.get_mut(job) {
+                    facts.control = control.as_ref().clone();
+                }
+            }
             Fact::Restarted => self.restarted()?,
             Fact::Marked { node, job } => self.marked(node, job)?,
-            Fact::Unmarked { node } => self.node(node).mark = None,
+            Fact::Unmarked { node } => self.unmarked(node),
             Fact::Schedulable { node, schedulable, by } => {
                 self.schedulable(node, *schedulable, *by)?;
                 self.node(node).count_out(tick);
@@ -103,6 +124,14 @@ impl History {
                 let entry = self.node(node);
                 (entry.mark, entry.cordon, entry.unready) = (None, None, false);
                 entry.out_since = None;
+                entry.met.clear();
+                entry.left = true;
+            }
+            Fact::Initialized { node, condition } => {
+                self.node(node).met.insert(condition.clone());
+            }
+            Fact::Dressed { node, labels, taints, lost } => {
+                self.dressed(node, labels, taints, lost)?;
             }
             Fact::Read { node, closed, pods } => {
                 self.node(node).read = Some((at_ms, *closed, pods.clone()));
@@ -110,8 +139,9 @@ impl History {
             Fact::Evicted { uid, node } => self.evicted(uid, node.as_ref())?,
             Fact::Deleted { uid, node, by } => self.deleted(uid, node.as_ref(), *by)?,
             Fact::Ordered { node, epoch } => self.ordered(node, *epoch)?,
-            Fact::StepStarted { job, node, attempt, step } => {
-                self.step_started(at_ms, job, node, *attempt, step)?;
+            Fact::StepStarted { job, node, attempt, step, again } => {
+                let key = (job.clone(), node.clone(), *attempt, step.clone());
+                self.step_started(at_ms, key, *again)?;
             }
             Fact::StepEnded { node, step } => {
                 let entry = self.node(node);
@@ -133,7 +163,18 @@ impl History {
     }
 
     fn accepted(&mut self, fact: &Fact) {
-        let Fact::Accepted { job, members, targets, max_unavailable, force, canary } = fact else {
+        let Fact::Accepted {
+            job,
+            members,
+            targets,
+            max_unavailable,
+            force,
+            canary,
+            initialized,
+            labels,
+            taints,
+        } = fact
+        else {
             return;
         };
         let accepted = Job {
@@ -142,22 +183,28 @@ impl History {
             max: *max_unavailable as usize,
             force: *force,
             canary: *canary,
+            initialized: initialized.clone(),
+            labels: labels.clone(),
+            taints: taints.clone(),
             proofs: 0,
             order: self.jobs.len() + 1,
             ended: false,
+            control: Control::default(),
         };
         self.jobs.insert(job.clone(), accepted);
     }
 
-    /// S1 (work), S2, S13, S14, S15 over the records.
+    /// S1 (work), S2, S13, S14, S15, S21 over the records.
     fn stored(&mut self, job: &JobId, work: &Work) -> Result<(), Broken> {
         let node = &work.name;
-        if !self.jobs.get(job).is_some_and(|j| j.targets.contains(node)) {
+        let Some(facts) = self.jobs.get(job).filter(|j| j.targets.contains(node)) else {
             return broken("S15", format!("{node} is not a target of {job}"));
-        }
+        };
+        let control = facts.control.clone();
         let entry = self.node(node);
         let before = entry.works.get(job).map(|w| w.phase.clone());
-        if before.as_ref().is_some_and(Phase::is_terminal) {
+        let reopened = |p: &Phase| control::reopens(&control, node, p, &work.phase);
+        if before.as_ref().is_some_and(|p| p.is_terminal() && !reopened(p)) {
             return broken("S13", format!("{node} had ended in {job} and was stored again"));
         }
         let active = work.phase.is_active();
@@ -165,6 +212,9 @@ impl History {
             return broken("S2", format!("{node} is held by {other} and by {job}"));
         }
         let begins = active && entry.holder.is_none();
+        if begins && control.stops() && matches!(work.phase, Phase::Claiming { .. }) {
+            return broken("S21", format!("{node} was taken while {job} was stopped"));
+        }
         if active {
             entry.holder = Some(job.clone());
         } else {
@@ -173,8 +223,12 @@ impl History {
         if begins {
             entry.marked_at = None;
             entry.read = None;
+            (entry.dressed, entry.left) = (false, false);
             // What an earlier job left cordoned is ours.
             entry.cordoned_before = entry.cordon == Some(Cordon::Others);
+        }
+        if matches!(work.phase, Phase::Done { .. }) && !entry.dressed && !entry.left {
+            return broken("S22", format!("{node} is Done without the labels and taints of {job}"));
         }
         entry.works.insert(job.clone(), work.clone());
         entry.latest = Some(job.clone());
@@ -218,11 +272,12 @@ impl History {
         }
     }
 
-    /// S4: a cordon of ours outlives no record of ours.
+    /// S4: a cordon of ours outlives no record of ours, unless the mark still says whose it is.
     fn restarted(&self) -> Result<(), Broken> {
         for (name, node) in &self.nodes {
             if node.cordon == Some(Cordon::Ours)
                 && node.holder.is_none()
+                && node.mark.is_none()
                 && !node.left_cordoned()
                 && !node.cordoned_before
             {
@@ -243,6 +298,15 @@ impl History {
         Ok(())
     }
 
+    /// Whoever takes the mark off a node that we left cordoned has taken the cordon over.
+    fn unmarked(&mut self, node: &NodeName) {
+        let entry = self.node(node);
+        entry.mark = None;
+        if entry.holder.is_none() && entry.left_cordoned() && entry.cordon.is_some() {
+            entry.cordon = Some(Cordon::Others);
+        }
+    }
+
     fn schedulable(&mut self, node: &NodeName, schedulable: bool, by: Who) -> Result<(), Broken> {
         let entry = self.node(node);
         if by != Who::Us {
@@ -261,7 +325,7 @@ impl History {
                 return broken("S5", format!("{node} was cordoned before us and was uncordoned"));
             }
             entry.cordon = None;
-            return Ok(());
+            return self.opened(node);
         }
         let Some(job) = entry.holder.clone() else {
             return broken("S3", format!("{node} was cordoned without a durable claim"));
@@ -269,6 +333,11 @@ impl History {
         let was_available = entry.cordon.is_none() && !entry.unready;
         entry.cordon.get_or_insert(Cordon::Ours);
         if was_available { self.room(&job, node) } else { Ok(()) }
+    }
+
+    /// Whether a failed synchronization left the node closed, and its record says so.
+    pub fn is_left_cordoned(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(Node::left_cordoned)
     }
 
     /// S1, availability: when a node in service is taken out, all nodes that we hold out of service, and all that
@@ -309,7 +378,8 @@ impl History {
 
     fn deleted(&mut self, uid: &Uid, node: Option<&NodeName>, by: Who) -> Result<(), Broken> {
         let holder = node.and_then(|n| self.nodes.get(n)).and_then(|n| n.holder.as_ref());
-        let forced = holder.and_then(|job| self.jobs.get(job)).is_some_and(|j| j.force);
+        let asked = |j: &Job| j.force || node.is_some_and(|n| j.control.forces(n));
+        let forced = holder.and_then(|job| self.jobs.get(job)).is_some_and(asked);
         if by == Who::Us && !forced {
             return broken("S6", format!("pod {uid} was deleted without force"));
         }
@@ -327,16 +397,11 @@ impl History {
         Ok(())
     }
 
-    fn step_started(
-        &mut self,
-        at_ms: u64,
-        job: &JobId,
-        node: &NodeName,
-        attempt: u32,
-        step: &str,
-    ) -> Result<(), Broken> {
-        let key = (job.clone(), node.clone(), attempt, step.to_owned());
-        if !self.steps.insert(key) {
+    fn step_started(&mut self, at_ms: u64, key: StepKey, again: bool) -> Result<(), Broken> {
+        let (job, node, attempt, step) = &key;
+        // Scripts of the pool run once, whatever happens; a step of the recipe again after a reboot in the middle.
+        let may_again = again && !step.contains("_install");
+        if !self.steps.insert(key.clone()) && !may_again {
             return broken("S8", format!("{step} ran twice in attempt {attempt} on {node}"));
         }
         let order = self.jobs.get(job).map_or(0, |j| j.order);
@@ -344,7 +409,7 @@ impl History {
         let entry = self.node(node);
         // An order that was given goes on without us, for as long as the node is on our account.
         let held = entry.holder.as_ref() == Some(job) || (entry.slot(job) && !begins);
-        if !held || entry.works.get(job).is_none_or(|w| w.attempt < attempt) {
+        if !held || entry.works.get(job).is_none_or(|w| w.attempt < *attempt) {
             return broken("S3", format!("{step} ran on {node} without a durable claim of {job}"));
         }
         if order < entry.last_order {
@@ -354,10 +419,11 @@ impl History {
         if let Some(running) = &entry.running_step {
             return broken("S8", format!("{step} began on {node} while {running} ran"));
         }
-        entry.running_step = Some(step.to_owned());
-        if !begins {
+        entry.running_step = Some(step.clone());
+        if !begins || again {
             return Ok(());
         }
+        entry.met.clear();
         match entry.read.take() {
             None => broken("S7", format!("{step} began on {node} without a fresh read")),
             Some((at, ..)) if at_ms.saturating_sub(at) > READ_IS_FRESH_MS => {

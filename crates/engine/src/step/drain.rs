@@ -1,6 +1,6 @@
 //! Cordon, evictions, and the fresh read that must agree before the reset.
 
-use super::{fail, go, ours, release, stay, step_to};
+use super::{fail, go, in_service_after_all, ours, release, stay, step_to};
 use crate::action::Action;
 use crate::admit;
 use crate::drain::{self, DrainView};
@@ -28,12 +28,12 @@ pub(super) fn draining(
         return absent(ctx, work);
     };
     let seen = &entry.seen;
-    if seen.hold && work.attempt == 0 {
+    if seen.hold && work.fresh() {
         return release(ctx, work, Outcome::Skipped { reason: SkipReason::Held }, "held");
     }
     // A person took our mark away: nothing goes on before it is back. A Node that its kubelet made anew during the
     // reset is cordoned first.
-    if ours(sync, seen).is_none() && (seen.unschedulable || work.attempt == 0) {
+    if ours(sync, seen).is_none() && (seen.unschedulable || work.fresh()) {
         let action = Action::Claim {
             node: work.name.clone(),
             job: sync.spec.job.clone(),
@@ -49,8 +49,13 @@ pub(super) fn draining(
             next.phase = Phase::Draining { since, cordoned: true };
             return step_to(next);
         }
-        (false, true) if work.attempt == 0 => return uncordoned(ctx, work, since),
+        (false, true) if work.fresh() => return uncordoned(ctx, work, since),
         (false, _) => {
+            if work.fresh()
+                && let Some(step) = in_service_after_all(ctx, sync, work, seen)
+            {
+                return step;
+            }
             let action = Action::Cordon { node: work.name.clone() };
             let what = super::trouble(ctx, &action.key()).unwrap_or_else(|| "the cordon".into());
             plan.emit(ctx, action);
@@ -58,7 +63,7 @@ pub(super) fn draining(
         }
         (true, true) => {}
     }
-    let force = sync.spec.force;
+    let force = sync.force(&work.name);
     let view = drain::view(ctx.index, &work.name, ctx.index.pods_on(&work.name), force, ctx.now);
     if view.is_empty() {
         return go(ctx, work, Phase::Confirming { since: ctx.now, drain_since: since }, "");
@@ -71,7 +76,7 @@ fn absent(ctx: &Ctx<'_>, work: &Work) -> Step {
     if !ctx.index.live() {
         return stay(WaitingOn::View);
     }
-    if work.attempt == 0 {
+    if work.fresh() {
         return go(ctx, work, Phase::Skipped { at: ctx.now, reason: SkipReason::Gone }, "");
     }
     go(ctx, work, Phase::Confirming { since: ctx.now, drain_since: ctx.now }, "the node has left")
@@ -107,7 +112,8 @@ fn move_pods(
     let limit = policy.drain_timeout.max(grace);
     let overdue = elapsed >= limit;
     let mut blocker = view.blocked.first().map(|(_, b)| b.clone());
-    if overdue && sync.spec.force {
+    let force = sync.force(&work.name);
+    if overdue && force {
         for (pod, _) in &view.evict {
             plan.emit(ctx, Action::Delete { pod: pod.key.clone(), uid: pod.uid.clone() });
         }
@@ -118,29 +124,35 @@ fn move_pods(
         for (pod, budget) in &view.evict {
             if let Some(b) = evict(ctx, pod, budget.as_ref(), plan) {
                 blocker.get_or_insert(b);
+                forced_by_people(ctx, sync, work, pod, plan);
             }
+        }
+        for (pod, _) in &view.blocked {
+            forced_by_people(ctx, sync, work, pod, plan);
         }
     }
     // With force, pods that outlive even their deletion (a finalizer) end the try as well.
-    let give_up = if sync.spec.force { elapsed >= limit + limit } else { overdue };
+    let give_up = if force { elapsed >= limit + limit } else { overdue };
     // Nothing is given back while one of our evictions is on its way.
     let busy = ctx.index.pods_on(&work.name).any(|p| ctx.ledger.pod_busy(&p.uid));
+    let (yield_after, blocked_since) = patience(ctx, sync, blocker.as_ref(), since);
+    let blocked_for = ctx.now - blocked_since;
     let yields = blocker.is_some()
         && !busy
-        && !sync.spec.force
-        && elapsed >= policy.yield_after
-        && work.attempt == 0
+        && !force
+        && blocked_for >= yield_after
+        && work.fresh()
         && admit::somebody_could_drain(ctx, sync);
     if (give_up && !busy) || yields {
         let blocker = blocker.unwrap_or_else(|| ending_blocker(view));
         return yield_slot(ctx, sync, work, blocker, yields && !give_up);
     }
     if !give_up {
-        let end = if sync.spec.force && overdue { limit + limit } else { limit };
+        let end = if force && overdue { limit + limit } else { limit };
         plan.wake(since + end);
     }
-    if blocker.is_some() && elapsed < policy.yield_after {
-        plan.wake(since + policy.yield_after);
+    if blocker.is_some() && blocked_for < yield_after {
+        plan.wake(blocked_since + yield_after);
     }
     match blocker {
         Some(blocker) => stay(WaitingOn::Budget { blocker }),
@@ -150,6 +162,26 @@ fn move_pods(
             let pod = pod.unwrap_or_else(|| ObjectKey::new("", ""));
             stay(WaitingOn::PodEnding { pods, pod })
         }
+    }
+}
+
+/// How long a blocked drain keeps its slot while others could use it, and since when that counts: twice what its
+/// budget has been seen to need, from the last time that it let somebody go.
+fn patience(ctx: &Ctx<'_>, sync: &Sync, blocker: Option<&Blocker>, since: Time) -> (Span, Time) {
+    let most = sync.spec.policy.yield_after;
+    let Some(budget) = blocker.and_then(|b| b.budget.as_ref()) else {
+        return (most, since);
+    };
+    let learned = ctx.learned.recovery(budget).map_or(most, |r| most.min(r + r));
+    (learned, ctx.ledger.granted_at(budget).map_or(since, |at| at.max(since)))
+}
+
+/// A person who forced this node's drain does not want to wait for its end: what was asked for and refused goes now.
+/// An API server in trouble has refused nothing.
+fn forced_by_people(ctx: &Ctx<'_>, sync: &Sync, work: &Work, pod: &PodSeen, plan: &mut Plan) {
+    let asked = Action::Evict { pod: pod.key.clone(), uid: pod.uid.clone(), budget: None }.key();
+    if sync.control.forces(&work.name) && ctx.ledger.trouble(&asked).is_none() {
+        plan.emit(ctx, Action::Delete { pod: pod.key.clone(), uid: pod.uid.clone() });
     }
 }
 
@@ -170,7 +202,7 @@ fn yield_slot(ctx: &Ctx<'_>, sync: &Sync, work: &Work, blocker: Blocker, early: 
         work.tries += 1;
     }
     let cause = Cause::Undrainable { blocker };
-    if work.attempt > 0 {
+    if !work.fresh() {
         return fail(ctx, sync, &work, cause);
     }
     let note =
@@ -269,7 +301,7 @@ pub(super) fn confirming(
     let again =
         |note: &str| go(ctx, work, Phase::Draining { since: drain_since, cordoned: false }, note);
     match &read.node {
-        None if work.attempt == 0 => {
+        None if work.fresh() => {
             let phase = Phase::Skipped { at: ctx.now, reason: SkipReason::Gone };
             return go(ctx, work, phase, "");
         }
@@ -279,10 +311,10 @@ pub(super) fn confirming(
         {
             return again("not cordoned by the API server's account");
         }
-        Some(node) if node.hold && work.attempt == 0 => return again("held"),
+        Some(node) if node.hold && work.fresh() => return again("held"),
         Some(_) => {}
     }
-    let force = sync.spec.force;
+    let force = sync.force(&work.name);
     let left = drain::view(ctx.index, &work.name, read.pods.iter(), force, ctx.now);
     if left.is_empty() {
         return begin(ctx, sync, work);
@@ -310,6 +342,8 @@ fn begin(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Step {
         return go(ctx, work, phase, "nothing is reset: the recipe is none");
     }
     let mut next = work.clone();
-    next.attempt = next.attempt.max(1);
+    if next.fresh() {
+        next.attempt += 1;
+    }
     go(ctx, &next, Phase::Resetting { since: ctx.now }, format!("attempt {}", next.attempt))
 }

@@ -68,7 +68,7 @@ fn may_begin(ctx: &Ctx<'_>, sync: &Sync, work: &Work, plan: &mut Plan) -> Result
     let Some(node) = &read.node else {
         return Ok(());
     };
-    let force = sync.spec.force;
+    let force = sync.force(&work.name);
     let left = drain::view(ctx.index, &work.name, read.pods.iter(), force, ctx.now);
     if node.unschedulable && left.is_empty() {
         return Ok(());
@@ -109,23 +109,33 @@ pub(super) fn order(
         Some(HostState::Failed { step, reason }) => {
             return Order::Failed(Cause::Step { step: step.clone(), message: reason.clone() });
         }
-        Some(HostState::Running { .. }) | None => {}
+        Some(HostState::Running { .. } | HostState::Given { .. }) | None => {}
     }
     let action = host_action(sync, work, stage);
     let key = action.key();
     let mut what = match seen {
-        Some(HostState::Running { step: Some(step) }) => format!("step {step}"),
+        Some(HostState::Running { step: Some(step), .. }) => format!("step {step}"),
         _ => "the order".to_owned(),
+    };
+    // The machine goes on without us: only after its own limits is silence a failure.
+    let goes_on = match seen {
+        Some(HostState::Running { limit, .. } | HostState::Given { limit }) => *limit,
+        _ => Span(0),
     };
     if let Some(t) = ctx.ledger.trouble(&key).filter(|t| t.first >= since) {
         let message = t.fault.message.clone();
         if t.fault.permanent {
             return Order::Failed(Cause::Unfit { message });
         }
-        if ctx.now - t.first >= sync.spec.policy.reach_timeout {
+        if ctx.now - t.first >= goes_on + sync.spec.policy.reach_timeout {
             return Order::Failed(Cause::Unreachable { message });
         }
         what = message;
+        if goes_on > Span(0) {
+            what.push_str(
+                "; the machine has its order, which goes on there and is followed once it answers",
+            );
+        }
     }
     plan.emit(ctx, action);
     Order::Running(what)

@@ -1,12 +1,16 @@
 //! One pool, one job, and everything that a decision may look at, set up by hand.
 
 use evenkeel_engine::action::{Action, Answer, FaultSeen};
+use evenkeel_engine::changes::Changes;
 use evenkeel_engine::check;
 use evenkeel_engine::facts::*;
 use evenkeel_engine::ids::*;
 use evenkeel_engine::index::Index;
+use evenkeel_engine::learn::Learned;
 use evenkeel_engine::ledger::Ledger;
+use evenkeel_engine::order::{Order, Sight};
 use evenkeel_engine::phase::Phase;
+use evenkeel_engine::place::{Needs, Resources};
 use evenkeel_engine::plan::{Ctx, Plan, plan};
 use evenkeel_engine::selector::{Requirement, Selector};
 use evenkeel_engine::sync::*;
@@ -20,6 +24,7 @@ pub struct Case {
     pub index: Index,
     pub ledger: Ledger,
     pub sync: Sync,
+    pub learned: Learned,
     pub now: Time,
     version: u64,
 }
@@ -45,6 +50,9 @@ pub fn node(n: usize) -> NodeSeen {
         internal_ip: None,
         kubelet_version: None,
         labels: Arc::default(),
+        taints: Arc::default(),
+        allocatable: Resources::default(),
+        met: Arc::default(),
     }
 }
 
@@ -61,6 +69,8 @@ pub fn pod(app: &str, on: usize) -> PodSeen {
         grace_s: 30,
         local_data: false,
         protected: false,
+        needs: Arc::new(Needs::nothing()),
+        claims: Box::default(),
     }
 }
 
@@ -111,12 +121,14 @@ impl Case {
             resets: true,
             post_install: true,
             wait_post_install: true,
+            initialized: Vec::new(),
             proven: true,
             policy: Policy::default(),
         };
         let state = SyncState { status: Status::Running, accepted: Time(0), stalled_since: None };
         let sync = Sync::new(spec, state, []);
-        Self { index, ledger: Ledger::default(), sync, now: NOW, version: 1 }
+        let learned = Learned::default();
+        Self { index, ledger: Ledger::default(), sync, learned, now: NOW, version: 1 }
     }
 
     pub fn spec(mut self, change: impl FnOnce(&mut SyncSpec)) -> Self {
@@ -151,6 +163,7 @@ impl Case {
             name: name(n),
             phase,
             attempt: 0,
+            spent: 0,
             tries: 0,
             was_unschedulable: false,
             was_available: true,
@@ -172,10 +185,35 @@ impl Case {
     }
 
     pub fn once(&self) -> Plan {
-        let ctx = Ctx { index: &self.index, ledger: &self.ledger, now: self.now };
-        let decided = plan(&ctx, std::iter::once(&self.sync));
+        let learned = &self.learned;
+        let sight = Sight { index: &self.index, ledger: &self.ledger, learned, now: self.now };
+        let mut order = Order::default();
+        order.follow(&sight, &Changes::default(), std::iter::once(&self.sync));
+        let decided = self.with(&order);
         check::plan(std::iter::once(&self.sync), &decided).expect("no invariant is broken");
         decided
+    }
+
+    /// Brings an order that is kept from turn to turn up to date, as the actor does.
+    pub fn follow(&mut self, order: &mut Order) {
+        let syncs = std::iter::once(&mut self.sync);
+        let changes = Changes::take(&mut self.index, &mut self.ledger, syncs);
+        self.learned.follow(&self.index, &changes, self.now);
+        let learned = &self.learned;
+        let sight = Sight { index: &self.index, ledger: &self.ledger, learned, now: self.now };
+        order.follow(&sight, &changes, std::iter::once(&self.sync));
+    }
+
+    /// Decides with such an order.
+    pub fn with(&self, order: &Order) -> Plan {
+        let ctx = Ctx {
+            index: &self.index,
+            ledger: &self.ledger,
+            order,
+            learned: &self.learned,
+            now: self.now,
+        };
+        plan(&ctx, std::iter::once(&self.sync))
     }
 
     /// Decides and stores until nothing moves, as a turn of the actor does.

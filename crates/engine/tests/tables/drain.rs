@@ -119,19 +119,34 @@ fn budgets_of_a_pod_decide_how_it_goes() {
 #[test]
 fn a_budget_that_never_allows_is_told_from_one_that_is_short() {
     let rows = [
-        // expected, desired, healthy, allowed; disrupted; observed; never
-        ((3, 2, 3, 1), 0, true, false),
-        ((3, 2, 3, 0), 1, true, false),
-        ((3, 2, 2, 0), 0, true, false),
-        ((3, 3, 3, 0), 0, true, true),
-        ((3, 3, 2, -1), 0, true, false),
-        ((3, 3, 3, 0), 0, false, false),
-        ((0, 0, 0, 0), 0, true, false),
-        ((1, 1, 1, 0), 0, true, true),
+        // expected, desired, healthy, allowed; disrupted; observed; upstream, ours, why they differ
+        ((3, 2, 3, 1), 0, true, Some(false), false, ""),
+        ((3, 2, 3, 0), 1, true, Some(false), false, ""),
+        ((3, 2, 2, 0), 0, true, Some(false), false, ""),
+        ((3, 3, 3, 0), 0, true, Some(true), true, ""),
+        ((3, 3, 2, -1), 0, true, Some(false), false, ""),
+        ((3, 3, 3, 0), 0, false, Some(false), false, ""),
+        (
+            (0, 0, 0, 0),
+            0,
+            true,
+            None,
+            false,
+            "upstream has no row: nothing is guarded, nothing is held",
+        ),
+        (
+            (1, 1, 1, 0),
+            0,
+            true,
+            None,
+            true,
+            "upstream has no row: the single pod is the usual case",
+        ),
     ];
-    for (numbers, disrupted, observed, never) in rows {
+    for (numbers, disrupted, observed, upstream, never, why) in rows {
         let budget = BudgetSeen { disrupted, observed, ..budget("web", numbers) };
         assert_eq!(budget.never_allows(), never, "{numbers:?} {disrupted} {observed}");
+        assert_eq!(upstream == Some(never), why.is_empty(), "{numbers:?}: say why");
     }
 }
 

@@ -1,6 +1,11 @@
 //! Decision tables: one row per rule.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admission;
 mod common;
+mod control;
 mod drain;
 mod node;
+mod order;
+mod preview;
+mod startup;

@@ -30,6 +30,11 @@ fn ended(ok: bool) -> Result<Answer, FaultSeen> {
     }))
 }
 
+/// Our release was acknowledged.
+fn written(case: &mut Case, uncordon: bool) {
+    case.answered(&Action::Release { node: name(1), uncordon }, Ok(Answer::Written));
+}
+
 fn released_as(case: &Case) -> &Outcome {
     match &case.work(1).phase {
         Phase::Releasing { then, .. } => then,
@@ -66,6 +71,7 @@ fn the_whole_way() {
     assert_eq!(verbs(&case.turn()), ["post n1 #1"]);
     case.answered(&host(Stage::Post, 1), ended(true));
     assert_eq!(verbs(&case.turn()), ["release n1"]);
+    written(&mut case, true);
     case.node(1, |n| (n.mark, n.unschedulable) = (None, false));
     case.settle();
     assert_eq!(case.phase(1), "Done");
@@ -165,6 +171,7 @@ fn a_foreign_cordon_is_put_back() {
     case.sync.put(back);
     let plan = case.once();
     assert_eq!(plan.actions, [Action::Release { node: name(1), uncordon: false }]);
+    written(&mut case, false);
     case.node(1, |n| n.mark = None);
     case.settle();
     assert_eq!(case.phase(1), "Done", "it stays cordoned, as it was");
@@ -357,7 +364,7 @@ fn deleted_in_every_phase() {
             1,
             "Rejoining",
         ),
-        (Phase::PostInstall { since: NOW, lifted: false }, 1, "PostInstall"),
+        (Phase::PostInstall { since: NOW, lifted: false, ended: None }, 1, "PostInstall"),
         (Phase::Releasing { since: NOW, then: done() }, 1, "Done"),
     ];
     for (phase, attempt, word) in rows {
@@ -412,7 +419,7 @@ fn machines_that_fail() {
     // A flaky connection during a long script is no unreachable machine.
     let mut case = Case::new(1, 1);
     case.in_hand(1, Phase::Resetting { since: NOW }, |w| w.attempt = 1);
-    let running = HostState::Running { step: Some("install".to_owned()) };
+    let running = HostState::Running { step: Some("install".to_owned()), limit: Span::mins(30) };
     for _ in 0..3 {
         case.answered(&host(Stage::Reset, 1), Err(fault(false)));
         case.pass(Span::mins(4));
@@ -420,10 +427,28 @@ fn machines_that_fail() {
         case.settle();
         assert_eq!(case.phase(1), "Resetting");
     }
+    // The machine has its order and goes on alone: within the order's own limits silence is no failure.
     case.answered(&host(Stage::Reset, 1), Err(fault(false)));
-    case.pass(Span::mins(6));
+    case.pass(Span::mins(34));
+    case.settle();
+    assert_eq!(case.phase(1), "Resetting");
+    case.pass(Span::mins(2));
     case.settle();
     assert_eq!(case.phase(1), "Retrying", "now it cannot be reached");
+    // A machine that never took the order, and one of which a restarted controller knows that it did.
+    for (given, word) in [(false, "Retrying"), (true, "Resetting")] {
+        let mut case = Case::new(1, 1);
+        case.in_hand(1, Phase::Resetting { since: NOW }, |w| w.attempt = 1);
+        case.answered(&host(Stage::Reset, 1), Err(fault(false)));
+        if given {
+            let known = HostState::Given { limit: Span::mins(30) };
+            case.ledger.progress(&host(Stage::Reset, 1), known);
+        }
+        case.pass(Span::mins(6));
+        confirm(&mut case, Vec::new());
+        case.settle();
+        assert_eq!(case.phase(1), word, "given {given}");
+    }
 }
 
 /// The post-install script, waited for or not.
@@ -437,7 +462,9 @@ fn post_install() {
         (false, false, "Releasing"),
     ] {
         let mut case = Case::new(1, 1).spec(|s| s.wait_post_install = waited);
-        case.in_hand(1, Phase::PostInstall { since: NOW, lifted: !waited }, |w| w.attempt = 1);
+        case.in_hand(1, Phase::PostInstall { since: NOW, lifted: !waited, ended: None }, |w| {
+            w.attempt = 1;
+        });
         let lifts = verbs(&case.turn()).contains(&"lift n1".to_owned());
         assert_eq!(lifts, !waited, "in service at once if the script is not waited for");
         case.answered(&host(Stage::Post, 1), ended(ok));
@@ -456,7 +483,9 @@ fn post_install() {
     }
     // A person cordons a node whose script still runs: it stays cordoned.
     let mut case = Case::new(1, 1).spec(|s| s.wait_post_install = false);
-    case.in_hand(1, Phase::PostInstall { since: NOW, lifted: true }, |w| w.attempt = 1);
+    case.in_hand(1, Phase::PostInstall { since: NOW, lifted: true, ended: None }, |w| {
+        w.attempt = 1;
+    });
     case.answered(&Action::Lift { node: name(1) }, Ok(Answer::Written));
     case.node(1, |n| n.unschedulable = false);
     case.settle();
@@ -519,9 +548,12 @@ fn releases() {
         (true, true, false, false, "release n1"),
         (false, true, false, false, "release n1"),
         (false, true, false, true, "Done"),
-        (false, false, false, false, "Done"),
+        // Somebody else took mark and cordon away: the pool's labels are still to be written.
+        (false, false, false, false, "release n1"),
+        (false, false, false, true, "Done"),
         (true, true, true, false, "release n1"),
-        (false, true, true, false, "Done"),
+        (false, true, true, false, "release n1"),
+        (false, true, true, true, "Done"),
     ];
     for (marked, cordoned, before, acknowledged, expected) in rows {
         let mut case = Case::new(1, 1);
@@ -531,8 +563,7 @@ fn releases() {
             (n.mark, n.unschedulable) = (marked.then(mark), cordoned);
         });
         if acknowledged {
-            let release = Action::Release { node: name(1), uncordon: true };
-            case.answered(&release, Ok(Answer::Written));
+            written(&mut case, !before);
         }
         let plan = case.turn();
         let found = plan.actions.first().map_or(case.phase(1).to_owned(), |a| a.key().to_string());

@@ -36,7 +36,8 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum State {
-    /// In the journal; the runner has not begun.
+    /// In the journal and nothing runs: its runner has not begun, or the host was rebooted where the
+    /// recipe lets the order go on. Begins or goes on when it is given again.
     Accepted,
     /// A runner is alive.
     Running,
@@ -128,8 +129,11 @@ pub struct Facts {
     pub user_exists: Option<bool>,
     /// Free space for root where the state directory is, in MiB.
     pub free_disk_mb: u64,
-    /// Commands a reset needs, and whether they were found on the PATH scripts get.
+    /// The commands that were asked for, and whether they were found on the PATH scripts get.
     pub commands: BTreeMap<String, bool>,
+    /// What `kubelet --version` says, such as `Kubernetes v1.36.3`; absent if not asked for, or if it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet: Option<String>,
     /// Whether systemd is process 1, so that runs get a unit of their own.
     pub systemd: bool,
     /// Highest epoch an order came with; 0 when there was none.
@@ -230,7 +234,7 @@ pub struct Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalKind {
-    /// The binary speaks another protocol.
+    /// The binary speaks another protocol, or a newer one has written the state directory.
     Protocol,
     /// The order, or the command line, makes no sense.
     BadOrder,

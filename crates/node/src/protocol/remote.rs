@@ -3,7 +3,7 @@
 //! Only validated types are put into a command line. Everything that is not one word is wrapped
 //! in `sh -c '...'` without single quotes inside, because the login shell may be any shell.
 
-use super::{OrderId, STATE_DIR, Sha256Hex, UserName};
+use super::{OrderId, STATE_DIR, Sha256Hex};
 
 /// One command for one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +30,8 @@ pub enum Remote {
 /// What the binary does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
-    /// Answers [`super::Facts`].
-    Probe {
-        /// A login user whose existence is asked for.
-        user: Option<UserName>,
-    },
+    /// Takes a [`super::ProbeRequest`] on stdin, or nothing. Answers [`super::Facts`].
+    Probe,
     /// Takes an [`super::Order`] on stdin. Answers [`super::Progress`].
     Accept,
     /// Answers [`super::Progress`].
@@ -95,8 +92,7 @@ impl Verb {
     /// The arguments of the binary.
     pub fn args(&self) -> Vec<String> {
         match self {
-            Self::Probe { user: None } => vec!["probe".into()],
-            Self::Probe { user: Some(user) } => vec!["probe".into(), user.to_string()],
+            Self::Probe => vec!["probe".into()],
             Self::Accept => vec!["accept".into()],
             Self::Status { order } => vec!["status".into(), order.to_string()],
             Self::Read { order, offset } => {
@@ -112,8 +108,7 @@ impl Verb {
     pub fn parse<S: AsRef<str>>(args: &[S]) -> Option<Self> {
         let words: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
         match words[..] {
-            ["probe"] => Some(Self::Probe { user: None }),
-            ["probe", user] => Some(Self::Probe { user: Some(user.parse().ok()?) }),
+            ["probe"] => Some(Self::Probe),
             ["accept"] => Some(Self::Accept),
             ["status", order] => Some(Self::Status { order: order.parse().ok()? }),
             ["read", order, offset] => {

@@ -17,7 +17,7 @@ fn login() -> LoginOrder {
         remove_password: false,
         authorized_keys: None,
         remove_keys: false,
-        keep_key: KEY.into(),
+        keep_key: Some(KEY.into()),
     }
 }
 
@@ -35,8 +35,7 @@ fn order(steps: Vec<Step>) -> Order {
 fn every_command_line_reads_back() {
     let order: OrderId = "job-1.node-1.2.post".parse().unwrap();
     let verbs = [
-        Verb::Probe { user: None },
-        Verb::Probe { user: Some("cloud-user".parse().unwrap()) },
+        Verb::Probe,
         Verb::Accept,
         Verb::Status { order: order.clone() },
         Verb::Read { order, offset: 77 },

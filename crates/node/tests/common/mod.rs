@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use evenkeel_node::protocol::*;
 use tempfile::TempDir;
 
@@ -175,4 +176,9 @@ pub fn script(id: OrderId, text: &str) -> Order {
 
 pub fn lines(path: &Path) -> usize {
     fs::read_to_string(path).unwrap_or_default().lines().count()
+}
+
+/// A script as CCE clients send it.
+pub fn b64(text: &str) -> Hidden {
+    STANDARD.encode(text).into()
 }

@@ -81,6 +81,8 @@ enum Kind {
     Pods,
     Budgets,
     Leases,
+    Claims,
+    Volumes,
 }
 
 impl Kind {
@@ -90,15 +92,26 @@ impl Kind {
             Kind::Pods => "Pod",
             Kind::Budgets => "PodDisruptionBudget",
             Kind::Leases => "Lease",
+            Kind::Claims => "PersistentVolumeClaim",
+            Kind::Volumes => "PersistentVolume",
         }
     }
 
     fn api_version(self) -> &'static str {
         match self {
-            Kind::Nodes | Kind::Pods => "v1",
+            Kind::Nodes | Kind::Pods | Kind::Claims | Kind::Volumes => "v1",
             Kind::Budgets => "policy/v1",
             Kind::Leases => "coordination.k8s.io/v1",
         }
+    }
+
+    /// Claims and volumes are asked for only as lists.
+    fn is_listed_only(self) -> bool {
+        matches!(self, Kind::Claims | Kind::Volumes)
+    }
+
+    fn is_watched(self) -> bool {
+        matches!(self, Kind::Nodes | Kind::Pods | Kind::Budgets)
     }
 
     /// Selectable fields beside name and namespace.
@@ -106,7 +119,7 @@ impl Kind {
         match self {
             Kind::Nodes => &["spec.unschedulable"],
             Kind::Pods => &["spec.nodeName", "status.phase"],
-            Kind::Budgets | Kind::Leases => &[],
+            Kind::Budgets | Kind::Leases | Kind::Claims | Kind::Volumes => &[],
         }
     }
 }
@@ -132,6 +145,8 @@ impl Target {
         let kind = match (group, *rest.first()?, namespace.is_some()) {
             ("v1", "nodes", false) => Kind::Nodes,
             ("v1", "pods", _) => Kind::Pods,
+            ("v1", "persistentvolumeclaims", _) => Kind::Claims,
+            ("v1", "persistentvolumes", false) => Kind::Volumes,
             ("policy/v1", "poddisruptionbudgets", _) => Kind::Budgets,
             ("coordination.k8s.io/v1", "leases", _) => Kind::Leases,
             _ => return None,
@@ -238,11 +253,11 @@ async fn dispatch(
 ) -> Response {
     let name = target.name.as_deref();
     match (method.as_str(), name, target.sub.as_deref(), target.kind) {
-        ("GET", None, None, kind) if query.is("watch") && kind != Kind::Leases => {
+        ("GET", None, None, kind) if query.is("watch") && kind.is_watched() => {
             api.watch(target, query)
         }
         ("GET", None, None, _) => api.list(target, query).await,
-        ("GET", Some(name), None, _) => api.get(target, name).await,
+        ("GET", Some(name), None, kind) if !kind.is_listed_only() => api.get(target, name).await,
         ("PATCH", Some(name), None, Kind::Nodes) => {
             api.patch_node(name, query, headers, body).await
         }
@@ -289,6 +304,8 @@ fn resources(group: &str) -> Value {
         ("v1", "pods", "Pod", true, &["delete", "get", "list", "watch"]),
         ("v1", "pods/eviction", "Eviction", true, &["create"]),
         ("v1", "events", "Event", true, &["create", "patch"]),
+        ("v1", "persistentvolumeclaims", "PersistentVolumeClaim", true, &["list"]),
+        ("v1", "persistentvolumes", "PersistentVolume", false, &["list"]),
         (
             "policy/v1",
             "poddisruptionbudgets",

@@ -109,6 +109,12 @@ pub(super) fn items(world: &World, kind: Kind, filter: &Filter) -> Vec<Value> {
             })
             .map(|(node, lease)| render::lease(world, node, &lease))
             .collect(),
+        Kind::Claims => {
+            let claims =
+                world.volumes().filter(|(key, _)| filter.holds(&Fields::of_key(key, &none)));
+            claims.map(|(key, _)| render::claim(key)).collect()
+        }
+        Kind::Volumes => world.volumes().map(|(key, node)| render::volume(key, node)).collect(),
     };
     all.sort_by_cached_key(place);
     all
@@ -134,6 +140,8 @@ fn one(world: &World, target: &Target, name: &str) -> Result<Value, Refusal> {
             let lease = world.lease(&node)?;
             Ok(render::lease(world, world.node(&node)?.as_ref(), &lease))
         }
+        Kind::Claims => Err(Refusal::not_found("persistentvolumeclaims", "", name)),
+        Kind::Volumes => Err(Refusal::not_found("persistentvolumes", "", name)),
     }
 }
 

@@ -1,10 +1,13 @@
 //! The world's objects as the JSON of the Kubernetes API.
 
 use evenkeel_engine::facts::{Owner, PodPhase, Readiness};
-use evenkeel_engine::ids::NodeName;
+use evenkeel_engine::ids::{NodeName, ObjectKey};
+use evenkeel_engine::place::{NodeAffinity, NodeTerm, Toleration};
 use evenkeel_engine::selector::{Requirement, Selector};
 use evenkeel_sim::World;
-use evenkeel_sim::objects::{Amount, Budget, Lease, Limit, Node, Pod, Taint};
+use evenkeel_sim::objects::{
+    Amount, Budget, Lease, Limit, NODE_CPU_M, NODE_MEMORY, Node, Pod, Taint,
+};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -55,8 +58,8 @@ fn taints(node: &Node) -> Value {
     node.taints.iter().map(taint).collect()
 }
 
-/// A Node, as an item of a list.
-pub(super) fn node(world: &World, node: &Node) -> Value {
+/// `status.conditions` of a Node: Ready, and what agents have set.
+fn conditions(world: &World, node: &Node) -> Vec<Value> {
     let since = time(world, node.ready_since_ms);
     let (status, reason, message) = match node.ready {
         Readiness::Ready => ("True", "KubeletReady", "kubelet is posting ready status"),
@@ -69,7 +72,26 @@ pub(super) fn node(world: &World, node: &Node) -> Value {
             ("Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
         }
     };
-    let sizes = json!({"cpu": "8", "memory": "32Gi", "pods": node.capacity.to_string()});
+    let ready = json!({
+        "type": "Ready",
+        "status": status,
+        "lastHeartbeatTime": time(world, world.now()),
+        "lastTransitionTime": since,
+        "reason": reason,
+        "message": message,
+    });
+    let others = node.met.iter().map(|kind| json!({"type": kind, "status": "True"}));
+    std::iter::once(ready).chain(others).collect()
+}
+
+/// A Node, as an item of a list.
+pub(super) fn node(world: &World, node: &Node) -> Value {
+    let conditions = conditions(world, node);
+    let sizes = json!({
+        "cpu": (NODE_CPU_M / 1000).to_string(),
+        "memory": format!("{}Gi", NODE_MEMORY >> 30),
+        "pods": node.capacity.to_string(),
+    });
     let mut item = dense(json!({
         "metadata": {
             "name": node.name,
@@ -86,14 +108,7 @@ pub(super) fn node(world: &World, node: &Node) -> Value {
         "status": {
             "capacity": sizes,
             "allocatable": sizes,
-            "conditions": [{
-                "type": "Ready",
-                "status": status,
-                "lastHeartbeatTime": time(world, world.now()),
-                "lastTransitionTime": since,
-                "reason": reason,
-                "message": message,
-            }],
+            "conditions": conditions,
             "addresses": [
                 {"type": "InternalIP", "address": node.internal_ip},
                 {"type": "Hostname", "address": node.name},
@@ -180,18 +195,98 @@ pub(super) fn pod(world: &World, pod: &Pod) -> Value {
             "finalizers": pod.finalizer.then(|| json!(["rehearsal.evenkeel.io/stays"])),
         },
         "spec": {
-            "containers": [{"name": "main", "image": "registry.example/app:1"}],
+            "containers": [{
+                "name": "main",
+                "image": "registry.example/app:1",
+                "resources": requests(pod),
+            }],
+            "nodeSelector": pod.needs.selector,
+            "affinity": affinity(&pod.needs.affinity),
+            "tolerations": pod.needs.tolerations.iter().map(toleration).collect::<Vec<_>>(),
             "restartPolicy": "Always",
             "terminationGracePeriodSeconds": pod.grace_s,
             "nodeName": pod.node,
         },
         "status": {"phase": phase, "conditions": conditions},
     }));
-    if pod.local_data {
-        item["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
+    let volumes = volumes(pod);
+    if !volumes.is_empty() {
+        item["spec"]["volumes"] = volumes.into();
     }
     item
 }
+
+fn volumes(pod: &Pod) -> Vec<Value> {
+    let scratch = pod.local_data.then(|| json!({"name": "scratch", "emptyDir": {}}));
+    let claims = pod
+        .claims
+        .iter()
+        .map(|claim| json!({"name": "data", "persistentVolumeClaim": {"claimName": claim}}));
+    scratch.into_iter().chain(claims).collect()
+}
+
+fn requests(pod: &Pod) -> Value {
+    let asked = &pod.needs.requests;
+    let amount = |n: u64, text: String| (n > 0).then_some(text);
+    json!({"requests": {
+        "cpu": amount(asked.cpu_m, format!("{}m", asked.cpu_m)),
+        "memory": amount(asked.memory, asked.memory.to_string()),
+    }})
+}
+
+fn affinity(affinity: &NodeAffinity) -> Value {
+    let Some(terms) = affinity else {
+        return Value::Null;
+    };
+    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": node_selector(terms)}})
+}
+
+fn node_selector(terms: &[NodeTerm]) -> Value {
+    let all = |list: &[Requirement]| list.iter().map(expression).collect::<Vec<_>>();
+    let term = |term: &NodeTerm| json!({"matchExpressions": all(&term.labels), "matchFields": all(&term.names)});
+    json!({"nodeSelectorTerms": terms.iter().map(term).collect::<Vec<_>>()})
+}
+
+fn toleration(toleration: &Toleration) -> Value {
+    let operator = if toleration.value.is_some() { "Equal" } else { "Exists" };
+    json!({
+        "key": toleration.key,
+        "operator": operator,
+        "value": toleration.value,
+        "effect": toleration.effect,
+    })
+}
+
+/// A PersistentVolumeClaim that is bound, as an item of a list.
+pub(super) fn claim(key: &ObjectKey) -> Value {
+    json!({
+        "metadata": {"name": key.name, "namespace": key.namespace, "uid": format!("claim-{key}")},
+        "spec": {"volumeName": volume_name(key)},
+        "status": {"phase": "Bound"},
+    })
+}
+
+/// The local PersistentVolume that a claim is bound to, as an item of a list.
+pub(super) fn volume(key: &ObjectKey, node: &NodeName) -> Value {
+    let here = Requirement::In(HOSTNAME_LABEL.to_owned(), vec![node.to_string()]);
+    let term = NodeTerm { labels: vec![here], names: Vec::new() };
+    dense(json!({
+        "metadata": {"name": volume_name(key), "uid": format!("volume-{key}")},
+        "spec": {
+            "claimRef": {"namespace": key.namespace, "name": key.name},
+            "local": {"path": "/srv/data"},
+            "nodeAffinity": {"required": node_selector(&[term])},
+        },
+        "status": {"phase": "Bound"},
+    }))
+}
+
+fn volume_name(key: &ObjectKey) -> String {
+    format!("local-{}-{}", key.namespace, key.name)
+}
+
+/// The label that names a node.
+const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
 fn owner(pod: &Pod) -> Value {
     let node = pod.node.as_ref().map_or("", NodeName::as_str);
@@ -209,6 +304,19 @@ fn owner(pod: &Pod) -> Value {
     json!([{"apiVersion": api, "kind": kind, "name": name, "uid": format!("owner-{name}"), "controller": true}])
 }
 
+fn expression(requirement: &Requirement) -> Value {
+    let (key, operator, values) = match requirement {
+        Requirement::In(key, values) => (key, "In", values.clone()),
+        Requirement::NotIn(key, values) => (key, "NotIn", values.clone()),
+        Requirement::Exists(key) => (key, "Exists", vec![]),
+        Requirement::Absent(key) => (key, "DoesNotExist", vec![]),
+        Requirement::Above(key, than) => (key, "Gt", vec![than.to_string()]),
+        Requirement::Below(key, than) => (key, "Lt", vec![than.to_string()]),
+        Requirement::Unknown(key) => (key, "Unknown", vec![]),
+    };
+    json!({"key": key, "operator": operator, "values": values})
+}
+
 fn selector(selector: &Selector) -> Value {
     let Selector::All(requirements) = selector else {
         return Value::Null;
@@ -216,18 +324,12 @@ fn selector(selector: &Selector) -> Value {
     let mut labels = Map::new();
     let mut expressions = Vec::new();
     for requirement in requirements {
-        let (key, operator, values) = match requirement {
+        match requirement {
             Requirement::In(key, values) if values.len() == 1 && !labels.contains_key(key) => {
                 labels.insert(key.clone(), values[0].clone().into());
-                continue;
             }
-            Requirement::In(key, values) => (key, "In", values.clone()),
-            Requirement::NotIn(key, values) => (key, "NotIn", values.clone()),
-            Requirement::Exists(key) => (key, "Exists", vec![]),
-            Requirement::Absent(key) => (key, "DoesNotExist", vec![]),
-            Requirement::Unknown(key) => (key, "Unknown", vec![]),
-        };
-        expressions.push(json!({"key": key, "operator": operator, "values": values}));
+            other => expressions.push(expression(other)),
+        }
     }
     dense(json!({"matchLabels": labels, "matchExpressions": expressions}))
 }

@@ -17,6 +17,8 @@ const GRANTED: &[(&str, &str, &[&str])] = &[
     ("policy", "poddisruptionbudgets", &["list", "watch"]),
     ("coordination.k8s.io", "leases", &["get"]),
     ("", "events", &["create", "patch"]),
+    ("", "persistentvolumeclaims", &["list"]),
+    ("", "persistentvolumes", &["list"]),
     // The built-in role system:basic-user grants this one to everybody.
     ("authorization.k8s.io", "selfsubjectaccessreviews", &["create"]),
 ];

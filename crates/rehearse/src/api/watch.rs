@@ -207,7 +207,7 @@ fn bookmark(kind: Kind, rv: u64) -> Value {
         Kind::Budgets => json!({"spec": {}, "status": {
             "disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0,
         }}),
-        Kind::Leases => json!({"spec": {}}),
+        Kind::Leases | Kind::Claims | Kind::Volumes => json!({"spec": {}}),
     };
     item["metadata"] = json!({"resourceVersion": rv.to_string()});
     render::typed(kind.api_version(), kind.kind(), item)

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use evenkeel_engine::ids::NodeName;
 use evenkeel_node::protocol::{
     BadOrder, CHUNK_BYTES_MAX, Chunk, EXIT_REFUSED, Facts, Have, LoginOrder, Order, OrderId,
-    Outcome, PROTOCOL, PlanEntry, Progress, Proof, ProofCheck, ProveRequest, Refusal, RefusalKind,
-    Remote, Sha256Hex, State, Step, StepResult, Swept, UserName, Verb,
+    Outcome, PROTOCOL, PlanEntry, ProbeRequest, Progress, Proof, ProofCheck, ProveRequest, Refusal,
+    RefusalKind, Remote, Sha256Hex, State, Step, StepResult, Swept, Verb,
 };
 use evenkeel_sim::World;
 use evenkeel_sim::hosts as sim;
@@ -18,6 +18,12 @@ use std::sync::Mutex;
 
 /// Users that every played host has.
 const USERS: &[&str] = &["root", "admin"];
+
+/// What its kubelet says of itself; the version that the played API server reports.
+const KUBELET: &str = "Kubernetes v1.36.3";
+
+/// Commands that every played host has.
+const COMMANDS: &[&str] = &["sh", "systemctl", "chpasswd", "passwd", "sshd"];
 
 /// What the disk of a host holds besides its journal.
 #[derive(Debug, Default)]
@@ -77,7 +83,7 @@ fn answer(
         // As a shell says it when the file is not there.
         Remote::Run { hash, .. } if !has(files, hash) => Answer { stdout: Vec::new(), status: 127 },
         Remote::Run { hash, verb } => match verb {
-            Verb::Probe { user } => probe(world, node, user.as_ref()),
+            Verb::Probe => probe(world, node, stdin),
             Verb::Accept => accept(world, node, files, stdin),
             Verb::Status { order } => match find(world, node, order) {
                 Ok(journaled) => said(&progress(world, node, order, journaled)),
@@ -99,12 +105,18 @@ fn answer(
     }
 }
 
-fn probe(world: &World, node: &NodeName, user: Option<&UserName>) -> Answer {
+fn probe(world: &World, node: &NodeName, stdin: &[u8]) -> Answer {
+    let asked: ProbeRequest = match serde_json::from_slice(stdin) {
+        Ok(asked) => asked,
+        Err(_) if stdin.is_empty() => ProbeRequest::default(),
+        Err(error) => return refused(RefusalKind::BadOrder, error.to_string()),
+    };
     let facts = match world.host_facts(node) {
         Ok(facts) => facts,
         Err(failure) => return refused(RefusalKind::Storage, format!("{failure:?}")),
     };
-    let commands = ["sh", "systemctl", "chpasswd", "sshd"].map(|name| (name.to_owned(), true));
+    let found = |name: String| (COMMANDS.contains(&name.as_str()), name);
+    let commands = asked.commands.into_iter().map(found).map(|(there, name)| (name, there));
     said(&Facts {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -113,9 +125,10 @@ fn probe(world: &World, node: &NodeName, user: Option<&UserName>) -> Answer {
         boot_id: facts.boot_id.to_string(),
         hostname: node.to_string(),
         root: true,
-        user_exists: user.map(|user| USERS.contains(&user.as_str())),
+        user_exists: asked.user.map(|user| USERS.contains(&user.as_str())),
         free_disk_mb: 20_480,
-        commands: commands.into(),
+        commands: commands.collect(),
+        kubelet: asked.kubelet.then(|| KUBELET.to_owned()),
         systemd: true,
         epoch_seen: facts.epoch_seen,
         last_order: facts.last_order.and_then(|key| key.to_string().parse().ok()),

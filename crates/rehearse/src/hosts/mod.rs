@@ -115,7 +115,9 @@ fn wants_stdin(remote: &Remote) -> bool {
     match remote {
         Remote::Have { .. } => false,
         Remote::Upload { .. } => true,
-        Remote::Run { verb, .. } => matches!(verb, Verb::Accept | Verb::Prove | Verb::Plan),
+        Remote::Run { verb, .. } => {
+            matches!(verb, Verb::Probe | Verb::Accept | Verb::Prove | Verb::Plan)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::http::vault;
 use crate::kube;
-use crate::records::{self, ClusterRecord};
+use crate::records::{self, ClusterRecord, PlaceRecord, keys};
 use crate::secrets::KeyFile;
 use crate::store::{KeyValue, Page, Store, StoreError};
 use crate::sync::actor::{self, Setup};
@@ -11,6 +11,7 @@ use crate::sync::chain;
 use crate::sync::clock::WallClock;
 use crate::sync::points::Points;
 use crate::sync::ports::Machines;
+use evenkeel_engine::time::Span;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,16 +38,16 @@ pub struct Clusters {
     pub options: kube::Options,
     /// Test points.
     pub points: Points,
+    /// How long an ended job is kept.
+    pub retention: Span,
 }
 
-struct Alive {
-    kubeconfig: crate::secrets::Sealed,
-    task: AbortHandle,
-}
+/// An actor at work; it ends with this.
+struct Alive(AbortHandle);
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
@@ -63,45 +64,48 @@ impl Clusters {
     }
 
     async fn follow(&self, alive: &mut BTreeMap<String, Alive>) -> Result<(), StoreError> {
-        let listing = self.store.list("p/", Page::all()).await?;
-        let mut seen = Vec::new();
+        let listing = self.store.list(keys::CLUSTER_PLACES, Page::all()).await?;
+        alive.retain(|key, _| listing.items.iter().any(|kv| kv.key == *key));
         for kv in &listing.items {
-            if is_cluster(&kv.key) {
-                self.take(alive, kv);
-                seen.push(kv.key.clone());
-            }
+            self.take(alive, kv).await?;
         }
-        alive.retain(|key, _| seen.contains(key));
-        let mut watch = self.store.watch("p/", listing.revision + 1).await?;
+        let mut watch = self.store.watch(keys::CLUSTER_PLACES, listing.revision + 1).await?;
         loop {
             for event in watch.next().await?.events {
                 match event {
-                    crate::store::Event::Put(kv) if is_cluster(&kv.key) => self.take(alive, &kv),
-                    crate::store::Event::Delete { key } if is_cluster(&key) => {
+                    crate::store::Event::Put(kv) => self.take(alive, &kv).await?,
+                    crate::store::Event::Delete { key } => {
                         alive.remove(&key);
                     }
-                    _ => {}
                 }
             }
         }
     }
 
-    fn take(&self, alive: &mut BTreeMap<String, Alive>, kv: &KeyValue) {
-        let record: ClusterRecord = match records::decode(&kv.key, &kv.value) {
-            Ok(record) => record,
-            Err(error) => {
-                tracing::error!(key = kv.key, error = chain(&error), "a cluster is left out");
-                return;
-            }
-        };
-        if alive.get(&kv.key).is_some_and(|a| a.kubeconfig == record.kubeconfig) {
-            return;
+    /// Starts the actor of a cluster that has none.
+    async fn take(
+        &self,
+        alive: &mut BTreeMap<String, Alive>,
+        kv: &KeyValue,
+    ) -> Result<(), StoreError> {
+        if alive.contains_key(&kv.key) {
+            return Ok(());
         }
-        let Some(project) = kv.key.split('/').nth(1) else {
-            return;
+        let place: PlaceRecord = match records::decode(&kv.key, &kv.value) {
+            Ok(place) => place,
+            Err(error) => return left_out(&kv.key, &error),
         };
-        let task = tokio::spawn(one(self.parts(project), record.clone())).abort_handle();
-        alive.insert(kv.key.clone(), Alive { kubeconfig: record.kubeconfig, task });
+        let key = keys::cluster(&place.project, &place.cluster);
+        let Some(stored) = self.store.get(&key, None).await? else {
+            return Ok(());
+        };
+        let record: ClusterRecord = match records::decode(&key, &stored.value) {
+            Ok(record) => record,
+            Err(error) => return left_out(&key, &error),
+        };
+        let task = tokio::spawn(one(self.parts(&place.project), record)).abort_handle();
+        alive.insert(kv.key.clone(), Alive(task));
+        Ok(())
     }
 
     fn parts(&self, project: &str) -> Parts {
@@ -114,13 +118,15 @@ impl Clusters {
             wall: self.wall.clone(),
             options: self.options.clone(),
             points: self.points.clone(),
+            retention: self.retention,
         }
     }
 }
 
-fn is_cluster(key: &str) -> bool {
-    let mut parts = key.split('/');
-    parts.next() == Some("p") && parts.nth(1) == Some("clusters")
+#[expect(clippy::unnecessary_wraps, reason = "the other clusters go on")]
+fn left_out(key: &str, error: &records::RecordError) -> Result<(), StoreError> {
+    tracing::error!(key, error = chain(error), "a cluster is left out");
+    Ok(())
 }
 
 struct Parts {
@@ -132,6 +138,7 @@ struct Parts {
     wall: WallClock,
     options: kube::Options,
     points: Points,
+    retention: Span,
 }
 
 async fn one(parts: Parts, record: ClusterRecord) {
@@ -157,6 +164,7 @@ async fn one(parts: Parts, record: ClusterRecord) {
         // SQLite's file lock keeps every other process out.
         exclusive: true,
         points: parts.points,
+        retention: parts.retention,
     };
     actor::run(setup).await;
 }

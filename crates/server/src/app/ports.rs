@@ -2,10 +2,10 @@
 
 use crate::http::ports::{
     OutputChunk, OutputQuery, OutputSource, PasswordError, Passwords, RegisterError, Registered,
-    Registrar,
+    Registrar, Scanned, Scanner,
 };
 use crate::kube;
-use crate::machines::{FileOutput, OutputKey, OutputSink, password};
+use crate::machines::{FileOutput, OutputKey, OutputSink, Part, password, ssh};
 use crate::sync::chain;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
@@ -38,6 +38,23 @@ impl Registrar for KubeRegistrar {
     }
 }
 
+/// Reads host keys over SSH.
+pub struct SshScanner;
+
+#[async_trait]
+impl Scanner for SshScanner {
+    async fn scan(&self, place: &str, port: u16) -> Result<Scanned, String> {
+        let (host, port) = ssh::place(place, port)
+            .ok_or_else(|| format!("{place} is not of the form HOST or HOST:PORT"))?;
+        let line = ssh::scan(&host, port).await.map_err(|fault| chain(&fault))?;
+        Ok(Scanned {
+            address: ssh::peer(&host, port),
+            fingerprint: ssh::fingerprint(&line).unwrap_or_default(),
+            host_key: line.trim().to_owned(),
+        })
+    }
+}
+
 /// Reads what [`FileOutput`] keeps.
 pub struct FileOutputs {
     /// The files.
@@ -52,6 +69,7 @@ impl OutputSource for FileOutputs {
             node: query.node_id.clone(),
             attempt: query.attempt,
             stage: query.stage,
+            part: Part::Host,
         };
         let Some(kept) = self.sink.load(&key).await? else {
             return Ok(None);

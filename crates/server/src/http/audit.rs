@@ -21,12 +21,14 @@ pub(super) struct Entry {
     user: String,
     via: String,
     code: &'static str,
+    /// An agent's part of an order that was audited when it was accepted: several a second.
+    by_agent: bool,
 }
 
 impl Entry {
     pub(super) fn new(request_id: &str, method: &Method, path: &str) -> Self {
         Self {
-            mutating: is_mutating(method),
+            mutating: is_mutating(method, path),
             request_id: request_id.to_owned(),
             method: method.clone(),
             path: path.chars().take(400).collect(),
@@ -34,7 +36,14 @@ impl Entry {
             user: "-".to_owned(),
             via: "-".to_owned(),
             code: "-",
+            by_agent: false,
         }
+    }
+
+    pub(super) fn agent(&mut self, id: &str) {
+        self.user = format!("agent/{id}");
+        self.via = "credential".to_owned();
+        self.by_agent = true;
     }
 
     pub(super) fn caller(&mut self, principal: &Principal) {
@@ -48,7 +57,7 @@ impl Entry {
     }
 
     pub(super) fn write(&self, status: StatusCode) {
-        if !self.mutating {
+        if !self.mutating || (self.by_agent && status.is_success()) {
             return;
         }
         tracing::info!(

@@ -329,7 +329,7 @@ fn job_params(view: &JobView<'_>, counts: Counts) -> BTreeMap<String, String> {
 pub(super) fn recipe_word(recipe: &Recipe) -> &'static str {
     match recipe {
         Recipe::Script { .. } => "script",
-        Recipe::Kubeadm { .. } => "kubeadm",
+        Recipe::Kubeadm(_) => "kubeadm",
         Recipe::Command { .. } => "command",
         Recipe::None => "none",
     }
@@ -345,7 +345,8 @@ pub(super) fn sub_job(view: &JobView<'_>, work: &Work) -> Job {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
-    let last = work.log.last();
+    // The last word of the story, where it says more than the phase.
+    let last = work.log.last().filter(|line| line.word != work.phase.word());
     if let Some(step) = last {
         params.insert("step".to_owned(), step.word.clone());
     }
@@ -391,6 +392,11 @@ pub(super) fn skip_words(reason: &SkipReason) -> &'static str {
         SkipReason::CordonedByOthers => "cordoned by somebody else; name it in nodeIDs to reset it",
         SkipReason::UncordonedByPeople => "uncordoned twice while it was being drained",
         SkipReason::NotStarted => "the job ended before its turn",
+        SkipReason::Person { cordoned: false } => "a person said so",
+        SkipReason::Person { cordoned: true } => {
+            "a person said so after its reset had failed; it stays cordoned: look at it, then uncordon it or sync it anew"
+        }
+        SkipReason::Cancelled => "the job was cancelled before its reset began",
     }
 }
 

@@ -13,12 +13,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use evenkeel_api::ErrorCode;
 use evenkeel_api::sign::{self, RequestParts};
+use evenkeel_node::protocol::agent::ANSWER_BYTES_MAX;
 use futures::{FutureExt, StreamExt};
 
 use super::auth::{self, Call};
 use super::error::{self, ApiError, Pending};
+use super::nodepools::preview;
 use super::replay::{self, Inflight};
-use super::{Access, ApiState, ROUTES, audit};
+use super::{Access, ApiState, ROUTES, agent, audit};
 
 /// What the layer needs.
 #[derive(Clone)]
@@ -31,9 +33,12 @@ pub(super) struct Gate {
 /// a reset connection. 12 MB is what the service itself takes in a signed call.
 const DISCARD_LIMIT: usize = 12 * 1024 * 1024;
 
+/// Longest body of an agent: what a host says, as a text inside JSON, where a character may take two.
+const AGENT_BODY_LIMIT: usize = 2 * ANSWER_BYTES_MAX + 64 * 1024;
+
 /// Checks, runs and dresses one call.
 pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    if !is_mutating(request.method()) {
+    if !is_mutating(request.method(), request.uri().path()) {
         return serve(gate, request, next).await;
     }
     // A client that hangs up drops this future in the middle of whatever it does. A task of its own goes on to the
@@ -72,11 +77,10 @@ async fn pass(
     entry: &mut audit::Entry,
 ) -> Result<Response, ApiError> {
     let (mut parts, body) = request.into_parts();
-    let public = ROUTES.iter().any(|route| {
-        route.access == Access::Public
-            && route.method == parts.method.as_str()
-            && route.path == parts.uri.path()
-    });
+    let method = parts.method.as_str();
+    let route = ROUTES.iter().find(|r| r.method == method && r.fits(parts.uri.path()));
+    let access = route.map_or(Access::Principal, |route| route.access);
+    let public = access == Access::Public;
     if !public
         && !parts.headers.contains_key("authorization")
         && !parts.headers.contains_key("x-auth-token")
@@ -89,7 +93,15 @@ async fn pass(
         let text = "Both Content-Length and Transfer-Encoding are sent; send one of them";
         return Err(ApiError::refused(ErrorCode::InvalidRequest, text));
     }
-    let body = read_body(&gate.state, body).await?;
+    if access == Access::Agent {
+        // Before its body is read: only an agent may send one of that size.
+        let caller = agent::authenticate(&gate.state, &parts.headers).await?;
+        entry.agent(&caller.id);
+        let body = read_body(&gate.state, body, AGENT_BODY_LIMIT).await?;
+        parts.extensions.insert(caller);
+        return Ok(next.run(Request::from_parts(parts, Body::from(body))).await);
+    }
+    let body = read_body(&gate.state, body, gate.state.config.body_limit).await?;
     if public {
         return Ok(next.run(Request::from_parts(parts, Body::from(body))).await);
     }
@@ -104,7 +116,7 @@ async fn pass(
     let proven = auth::authenticate(&gate.state, &wire).await?;
     entry.caller(&proven.principal);
     check_project(&proven, wire.raw_path, &headers)?;
-    let key = proven.replay.filter(|_| is_mutating(&parts.method));
+    let key = proven.replay.filter(|_| is_mutating(&parts.method, wire.raw_path));
     let call =
         Call { principal: proven.principal, request_id: request_id.into(), replay: key.clone() };
     let Some(key) = key else {
@@ -121,12 +133,13 @@ async fn pass(
     replay::remember(&gate.state, &key, request_id, response).await
 }
 
-pub(super) fn is_mutating(method: &Method) -> bool {
+/// Whether a call may change something. A preview is a POST only because it has a body.
+pub(super) fn is_mutating(method: &Method, path: &str) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+        && !path.ends_with(preview::PATH_END)
 }
 
-async fn read_body(state: &ApiState, body: Body) -> Result<Bytes, ApiError> {
-    let limit = state.config.body_limit;
+async fn read_body(state: &ApiState, body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let refused = |text: String| Err(ApiError::refused(ErrorCode::InvalidRequest, text));
     match tokio::time::timeout(state.config.body_timeout, collect(body, limit)).await {
         Ok(Ok(Some(bytes))) => Ok(bytes),

@@ -5,11 +5,14 @@
 
 use axum::http::StatusCode;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, PoolId};
+use evenkeel_engine::time::Time;
 use serde::de::DeserializeOwned;
 
+use super::ApiState;
 use super::error::ApiError;
-use crate::records::{self, ClusterRecord, NodeRecord, PoolRecord, keys};
+use crate::records::{self, ClockRecord, ClusterRecord, NodeRecord, PoolRecord, keys};
 use crate::store::{Page, Revision, Store};
+use crate::sync::clock::RESTART_DELTA_MAX;
 
 /// Longest id taken from a path. Ours have 36 characters; a longer one cannot exist and must not reach a key.
 const MAX_ID: usize = 64;
@@ -109,6 +112,24 @@ pub async fn active(
     pool: &PoolId,
 ) -> Result<Option<Stored<JobId>>, ApiError> {
     find(store, keys::active(project, cluster, pool)).await
+}
+
+/// Now, on the cluster's clock.
+pub(super) async fn cluster_time(
+    state: &ApiState,
+    project: &str,
+    cluster: &ClusterId,
+) -> Result<Time, ApiError> {
+    let (at, wall_ms) = match state.board.get(cluster) {
+        Some(snapshot) => (snapshot.now, snapshot.wall_ms),
+        None => match find::<ClockRecord>(&*state.store, keys::clock(project, cluster)).await? {
+            Some(clock) => (clock.record.at, clock.record.wall_ms),
+            None => return Ok(Time::default()),
+        },
+    };
+    // What the cluster's actor adds after a restart.
+    let gap = ((state.clock)() - wall_ms).clamp(0, RESTART_DELTA_MAX.0 as i64);
+    Ok(Time(at.0 + gap as u64))
 }
 
 /// A JSON answer with this status.

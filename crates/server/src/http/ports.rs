@@ -3,7 +3,11 @@
 //! Absent on purpose: Kubernetes and SSH types. A handler records what is wanted; whoever stands behind a port acts.
 
 use async_trait::async_trait;
-use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName};
+use evenkeel_engine::action::EvictAnswer;
+use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, ObjectKey};
+use evenkeel_engine::preview::{Ask, Preview};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::sync::ports::Stage;
 
@@ -38,6 +42,68 @@ pub enum RegisterError {
     /// Rights are missing.
     #[error("{0}")]
     Rights(String),
+}
+
+/// Says what a synchronization would do, from what is seen of a cluster now.
+#[async_trait]
+pub trait Previews: Send + Sync + 'static {
+    /// Changes nothing; the API server is only read, and asked to try evictions without effect.
+    async fn preview(&self, cluster: &ClusterId, ask: Ask) -> Result<Foreseen, PreviewError>;
+}
+
+/// A preview, and what was asked of the API server for it.
+#[derive(Clone, Debug)]
+pub struct Foreseen {
+    /// The preview.
+    pub preview: Preview,
+    /// What the API server said to the hardest evictions.
+    pub trials: Vec<Trial>,
+    /// What could not be found out, in words.
+    pub unknown: Vec<String>,
+    /// Zones of the nodes.
+    pub zones: BTreeMap<NodeName, Arc<str>>,
+}
+
+/// An eviction that was tried without effect.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The pod.
+    pub pod: ObjectKey,
+    /// The budget that guards it.
+    pub budget: Option<ObjectKey>,
+    /// The server's answer; nothing if there was none in time.
+    pub answer: Option<EvictAnswer>,
+    /// Why there was none.
+    pub trouble: String,
+}
+
+/// Why there is no preview.
+#[derive(Debug, thiserror::Error)]
+pub enum PreviewError {
+    /// Nothing, or nothing current, is seen of the cluster.
+    #[error("the cluster is not seen: {0}")]
+    NotSeen(String),
+    /// A defect of ours.
+    #[error("making the preview broke off")]
+    Broken(#[source] tokio::task::JoinError),
+}
+
+/// Reads the SSH host keys of machines, before anybody trusts them.
+#[async_trait]
+pub trait Scanner: Send + Sync + 'static {
+    /// What the machine at `place` (`host` or `host:port`) shows, without logging in. An error is in words for people.
+    async fn scan(&self, place: &str, port: u16) -> Result<Scanned, String>;
+}
+
+/// A host key as it was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// `host:port`.
+    pub address: String,
+    /// OpenSSH public key line.
+    pub host_key: String,
+    /// Its SHA-256 fingerprint.
+    pub fingerprint: String,
 }
 
 /// Which output is wanted.

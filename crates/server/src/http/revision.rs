@@ -1,11 +1,14 @@
 //! The revision of a template: a hash over everything that only a reset brings to a node.
 //!
-//! Entry point: [`revision`]. Labels, taints, tags, counts, disk sizes and names are absent on purpose: they are
-//! applied in place, or to new nodes only. So is `waitPostInstallFinish`: it changes how a reset runs, not its result.
+//! Entry points: [`revision`], and [`parts`], which says the same field by field. Labels, taints, tags, counts, disk
+//! sizes and names are absent on purpose: they are applied in place, or to new nodes only. So are
+//! `waitPostInstallFinish` and `initializedConditions`: they change how a reset runs, not its result.
 
+use evenkeel_api::configuration::Settings;
 use evenkeel_api::nodepool::NodeTemplate;
 use evenkeel_api::upgrade::UpgradeTemplate;
 use evenkeel_engine::ids::TemplateRevision;
+use evenkeel_engine::preview::drift::Parts;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -50,7 +53,11 @@ pub struct Hidden<'a> {
 }
 
 /// The revision of a pool's template.
-pub fn revision(template: &NodeTemplate, hidden: &Hidden<'_>) -> TemplateRevision {
+pub fn revision(
+    template: &NodeTemplate,
+    configuration: &Settings,
+    hidden: &Hidden<'_>,
+) -> TemplateRevision {
     let extend = template.extend_param.as_ref();
     let mut kubelet = Map::new();
     if let Some(extend) = extend {
@@ -71,6 +78,7 @@ pub fn revision(template: &NodeTemplate, hidden: &Hidden<'_>) -> TemplateRevisio
         "storage": template.extra.get("storage"),
         "kubelet": kubelet,
         "components": template.extra.get("configurationsOverride"),
+        "configuration": configuration,
         "hidden": hidden_parts(hidden),
     }))
 }
@@ -83,6 +91,96 @@ pub fn revision_of_request(template: &UpgradeTemplate, hidden: &Hidden<'_>) -> T
         "runtime": filled(template.runtime.as_deref()),
         "hidden": hidden_parts(hidden),
     }))
+}
+
+/// The same fields in words, to be compared with what a node carries. What is secret appears as a digest.
+pub fn parts(template: &NodeTemplate, configuration: &Settings, hidden: &Hidden<'_>) -> Parts {
+    let mut parts = Parts { reset: hidden_words(hidden), ..Parts::default() };
+    let extend = template.extend_param.as_ref();
+    let runtime = template.runtime.as_ref();
+    let reinforcement = extend.and_then(|extend| extend.security_reinforcement_type.as_deref());
+    let texts = [
+        ("os", filled(template.os.as_deref())),
+        ("image", extend.and_then(|extend| filled(extend.node_image_id.as_deref()))),
+        ("runtime", runtime.and_then(|runtime| filled(runtime.name.as_deref()))),
+        ("securityReinforcementType", filled(reinforcement).filter(|text| *text != "null")),
+    ];
+    for (field, text) in texts {
+        parts.reset.extend(text.map(|text| (field.to_owned(), text.to_owned())));
+    }
+    let max_pods = extend.and_then(|extend| extend.max_pods).map(|pods| json!(pods));
+    let values = [
+        ("maxPods", max_pods.as_ref()),
+        ("runtimeClass", runtime.and_then(|runtime| runtime.extra.get("runtimeClass"))),
+        ("storage", template.extra.get("storage")),
+        ("configurationsOverride", template.extra.get("configurationsOverride")),
+    ];
+    let params =
+        KUBELET_PARAMS.iter().map(|key| (*key, extend.and_then(|extend| extend.extra.get(*key))));
+    for (field, value) in values.into_iter().chain(params) {
+        parts.reset.extend(words(value).map(|text| (field.to_owned(), text)));
+    }
+    for (package, items) in configuration {
+        for (name, value) in items {
+            parts.reset.extend(words(Some(value)).map(|text| (format!("{package} {name}"), text)));
+        }
+    }
+    let plain = [("flavor", template.flavor.as_deref()), ("az", template.az.as_deref())];
+    for (field, text) in plain {
+        parts.new_nodes.extend(filled(text).map(|text| (field.to_owned(), text.to_owned())));
+    }
+    for field in ["rootVolume", "dataVolumes", "nodeNicSpec", "nodeNameTemplate"] {
+        let text = words(template.extra.get(field));
+        parts.new_nodes.extend(text.map(|text| (field.to_owned(), text)));
+    }
+    parts
+}
+
+/// As [`parts`], for a template that came with the request.
+pub fn parts_of_request(template: &UpgradeTemplate, hidden: &Hidden<'_>) -> Parts {
+    let mut parts = Parts { reset: hidden_words(hidden), ..Parts::default() };
+    let texts =
+        [("os", &template.os), ("image", &template.image_id), ("runtime", &template.runtime)];
+    for (field, text) in texts {
+        let text = filled(text.as_deref());
+        parts.reset.extend(text.map(|text| (field.to_owned(), text.to_owned())));
+    }
+    parts
+}
+
+/// Longest value that is shown; a longer one is told apart by its digest.
+const SHOWN_MAX: usize = 120;
+
+fn words(value: Option<&Value>) -> Option<String> {
+    let value = value.filter(|value| !is_unset(value))?;
+    let text = match value {
+        Value::String(text) => text.clone(),
+        other => canonical(other),
+    };
+    Some(if text.len() > SHOWN_MAX { short(&text) } else { text })
+}
+
+fn hidden_words(hidden: &Hidden<'_>) -> std::collections::BTreeMap<String, String> {
+    let yes = |on: bool| on.then(|| "yes".to_owned());
+    let plain = |text: Option<&str>| filled(text).map(str::to_owned);
+    let fields = [
+        ("preInstall", filled(hidden.pre_install).map(short)),
+        ("postInstall", filled(hidden.post_install).map(short)),
+        ("login.user", plain(Some(hidden.user))),
+        ("login.sshKey", plain(hidden.ssh_key)),
+        ("login.password", filled(hidden.password_hash).map(short)),
+        ("login.removeUserPassword", yes(hidden.remove_password)),
+        ("login.removeSSHKey", yes(hidden.remove_keys)),
+    ];
+    fields.into_iter().filter_map(|(field, text)| Some((field.to_owned(), text?))).collect()
+}
+
+/// Hex digits of a digest that stands for a value: two of one node are told apart, and nothing can be guessed back.
+const SHORT_DIGITS: usize = 8;
+
+fn short(text: &str) -> String {
+    let hash = Sha256::new().chain_update(SCHEME).chain_update(text).finalize();
+    format!("sha256:{}", &hex::encode(hash)[..SHORT_DIGITS])
 }
 
 fn filled(text: Option<&str>) -> Option<&str> {
@@ -140,7 +238,12 @@ mod tests {
 
     fn of(template: Value) -> TemplateRevision {
         let template: NodeTemplate = serde_json::from_value(template).expect("a template");
-        revision(&template, &Hidden { user: "root", ..Hidden::default() })
+        revision(&template, &Settings::new(), &Hidden { user: "root", ..Hidden::default() })
+    }
+
+    fn words_of(template: Value) -> Parts {
+        let template: NodeTemplate = serde_json::from_value(template).expect("a template");
+        parts(&template, &Settings::new(), &Hidden { user: "root", ..Hidden::default() })
     }
 
     #[test]
@@ -188,12 +291,14 @@ mod tests {
         ];
         for (template, differs) in rows {
             assert_eq!(of(template.clone()) != of(base.clone()), differs, "{template}");
+            let reset = |template: Value| words_of(template).reset;
+            assert_eq!(reset(template.clone()) != reset(base.clone()), differs, "{template}");
         }
     }
 
     #[test]
     fn every_hidden_part_counts() {
-        let template = NodeTemplate::default();
+        let (template, none) = (NodeTemplate::default(), Settings::new());
         let base = Hidden { user: "root", ..Hidden::default() };
         let rows = [
             Hidden { pre_install: Some("YQ=="), ..base },
@@ -204,9 +309,12 @@ mod tests {
             Hidden { remove_password: true, ..base },
             Hidden { remove_keys: true, ..base },
         ];
-        let mut seen = std::collections::BTreeSet::from([revision(&template, &base)]);
+        let mut seen = std::collections::BTreeSet::from([revision(&template, &none, &base)]);
         for hidden in &rows {
-            assert!(seen.insert(revision(&template, hidden)), "{hidden:?}");
+            assert!(seen.insert(revision(&template, &none, hidden)), "{hidden:?}");
+            let words = parts(&template, &none, hidden);
+            assert_ne!(words, parts(&template, &none, &base), "{hidden:?}");
+            assert!(!format!("{words:?}").contains("YQ=="), "a script is shown");
         }
         assert!(seen.iter().all(|revision| revision.as_str().len() == DIGITS));
     }

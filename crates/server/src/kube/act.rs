@@ -2,14 +2,14 @@
 //! where a lost update would matter, a resourceVersion. Nothing is tried again here.
 
 use super::intern::Interner;
-use super::slim::{Node, Pod, Slim as _};
+use super::slim::{Kind as _, Node, Pod};
 use super::watch::list;
 use super::wire::{Answer, Call, Status, Wire, built, segment};
 use crate::records::{Dress, Taint};
 use crate::sync::ports::{EvictAnswer, Fault, LiveNode, PodRef};
 use ::kube::api::{PostParams, Request};
 use ::kube::core::params::GetParams;
-use evenkeel_engine::facts::{CLAIM_ANNOTATION, Mark, NodeSeen};
+use evenkeel_engine::facts::{CLAIM_ANNOTATION, Mark, NodeSeen, STARTUP_TAINT, STARTUP_VALUE};
 use evenkeel_engine::ids::NodeName;
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
@@ -45,12 +45,15 @@ pub(super) async fn set_unschedulable(
     value: bool,
 ) -> Result<(), Fault> {
     // Null removes the field, as `kubectl uncordon` leaves a node.
-    let value = if value { Value::Bool(true) } else { Value::Null };
+    let field = if value { Value::Bool(true) } else { Value::Null };
     // The version as well: a request that was held up must not close a node that was given back since.
-    let body = json!({
+    let mut body = json!({
         "metadata": {"uid": node.uid, "resourceVersion": node.resource_version},
-        "spec": {"unschedulable": value},
+        "spec": {"unschedulable": field},
     });
+    if !value && node.starting() {
+        body["spec"]["taints"] = json!(with_taints(taints(wire, node).await?, &[], true));
+    }
     patch_node(wire, node, &body).await
 }
 
@@ -68,15 +71,14 @@ pub(super) async fn release(
     if uncordon {
         body["spec"] = json!({"unschedulable": null});
     }
-    if let Some(dress) = dress {
-        if !dress.labels.is_empty() {
-            body["metadata"]["labels"] = json!(dress.labels);
-        }
-        // A patch replaces the list of taints, so those that are there have to be read; the version keeps them.
-        if !dress.taints.is_empty() {
-            body["spec"]["taints"] =
-                json!(with_taints(taints(wire, node).await?, &dress.taints, uncordon));
-        }
+    if let Some(dress) = dress.filter(|dress| !dress.labels.is_empty()) {
+        body["metadata"]["labels"] = json!(dress.labels);
+    }
+    let ours = dress.map_or(&[][..], |dress| &dress.taints);
+    let opens = node.starting() && (uncordon || dress.is_some());
+    // A patch replaces the list of taints, so those that are there have to be read; the version keeps them.
+    if !ours.is_empty() || opens {
+        body["spec"]["taints"] = json!(with_taints(taints(wire, node).await?, ours, uncordon));
     }
     patch_node(wire, node, &body).await
 }
@@ -96,14 +98,15 @@ async fn taints(wire: &Wire, node: &NodeSeen) -> Result<Vec<Value>, Fault> {
 }
 
 /// A taint is known by key and effect: ours replace those of the same name, all others stay. The taint of a cordon
-/// goes with the cordon: the API server's controllers keep it.
+/// goes with the cordon: the API server's controllers keep it. The startup taint goes with the start.
 fn with_taints(mut there: Vec<Value>, ours: &[Taint], uncordon: bool) -> Vec<Value> {
     let same = |taint: &Value, our: &Taint| {
         taint["key"] == our.key.as_str() && taint["effect"] == our.effect.as_str()
     };
     there.retain(|taint| {
         let of_cordon = uncordon && taint["key"] == "node.kubernetes.io/unschedulable";
-        !of_cordon && !ours.iter().any(|o| same(taint, o))
+        let of_start = taint["key"] == STARTUP_TAINT && taint["value"] == STARTUP_VALUE;
+        !of_cordon && !of_start && !ours.iter().any(|o| same(taint, o))
     });
     there.extend(ours.iter().map(|our| json!(our)));
     there
@@ -120,6 +123,19 @@ async fn patch_node(wire: &Wire, node: &NodeSeen, body: &Value) -> Result<(), Fa
 }
 
 pub(super) async fn evict(wire: &Wire, pod: &PodRef) -> Result<EvictAnswer, Fault> {
+    post_eviction(wire, pod, None).await
+}
+
+/// What the server would answer; nothing happens.
+pub(super) async fn try_evict(wire: &Wire, pod: &PodRef) -> Result<EvictAnswer, Fault> {
+    post_eviction(wire, pod, Some(vec!["All".to_owned()])).await
+}
+
+async fn post_eviction(
+    wire: &Wire,
+    pod: &PodRef,
+    dry_run: Option<Vec<String>>,
+) -> Result<EvictAnswer, Fault> {
     let shown = pod.key.to_string();
     let call = Call { verb: "create", resource: "pods/eviction", name: &shown };
     let (namespace, name) = (segment(&call, &pod.key.namespace)?, segment(&call, &pod.key.name)?);
@@ -130,6 +146,7 @@ pub(super) async fn evict(wire: &Wire, pod: &PodRef) -> Result<EvictAnswer, Faul
                 uid: Some(pod.uid.to_string()),
                 ..Preconditions::default()
             }),
+            dry_run,
             ..DeleteOptions::default()
         }),
         metadata: ObjectMeta {
@@ -159,7 +176,7 @@ fn eviction_answer(call: &Call<'_>, answer: &Answer) -> Result<EvictAnswer, Faul
     // A webhook may use any code; 429 from one means "not yet", as from a budget.
     let webhook = lower.contains("admission webhook");
     match answer.status.as_u16() {
-        404 if status.kind == "Status" => Ok(EvictAnswer::Gone),
+        404 if status.says_gone(call) => Ok(EvictAnswer::Gone),
         409 if lower.contains("uid") || lower.contains("precondition") => Ok(EvictAnswer::Gone),
         429 if cause("DisruptionBudget") || lower.contains("disruption budget") || webhook => {
             Ok(EvictAnswer::Refused { message, retry_after_s: retry_after(answer, &status) })

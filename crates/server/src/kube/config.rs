@@ -4,11 +4,11 @@
 //! Deliberately absent: environment variables, files, and any fallback to the configuration of a pod.
 
 use super::Options;
+use crate::addresses::{self, LOOPBACK_WHY, METADATA_WHY, literal};
 use ::kube::config::{AuthInfo, Cluster, Kubeconfig};
 use base64::Engine as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Longest kubeconfig that is looked at, in bytes. Real ones hold a few certificates: below 20 KiB.
 const MAX_BYTES: usize = 256 * 1024;
@@ -270,7 +270,7 @@ fn check_server(server: &str, options: &Options) -> Result<http::Uri, ConfigErro
     }
     match literal(host) {
         Some(ip) => {
-            if let Some(why) = refused_address(ip, options.allow_loopback) {
+            if let Some(why) = addresses::refused(ip, options.allow_loopback) {
                 return refuse(why);
             }
         }
@@ -288,64 +288,13 @@ fn check_server(server: &str, options: &Options) -> Result<http::Uri, ConfigErro
     }
 }
 
-const LOOPBACK_WHY: &str =
-    "it is this machine; allow it with the server's option for loopback API servers";
-const METADATA_WHY: &str = "it is a link-local or metadata address, which no API server has";
-
-fn literal(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
 fn is_metadata_name(host: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     host == "metadata" || host == "metadata.google.internal"
 }
 
 fn is_loopback_uri(uri: &http::Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    match literal(host) {
-        Some(ip) => plain(ip).is_loopback(),
-        None => {
-            let host = host.trim_end_matches('.').to_ascii_lowercase();
-            host == "localhost" || host.ends_with(".localhost")
-        }
-    }
-}
-
-/// IPv4 in IPv6 clothes is IPv4.
-fn plain(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
-        IpAddr::V4(_) => ip,
-    }
-}
-
-/// Why an address must not be connected to. Asked for literals in the kubeconfig and again for every address
-/// that a name resolves to.
-pub(super) fn refused_address(ip: IpAddr, allow_loopback: bool) -> Option<&'static str> {
-    // Metadata services outside the link-local ranges: EC2 over IPv6, Alibaba Cloud, Oracle Cloud.
-    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    const METADATA_V4: [Ipv4Addr; 2] =
-        [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
-    let (metadata, odd) = match plain(ip) {
-        IpAddr::V4(v4) => (
-            v4.is_link_local() || METADATA_V4.contains(&v4),
-            v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast(),
-        ),
-        IpAddr::V6(v6) => (
-            v6.is_unicast_link_local() || v6 == METADATA_V6,
-            v6.is_unspecified() || v6.is_multicast(),
-        ),
-    };
-    if metadata {
-        Some(METADATA_WHY)
-    } else if odd {
-        Some("it is not the address of one machine")
-    } else if plain(ip).is_loopback() && !allow_loopback {
-        Some(LOOPBACK_WHY)
-    } else {
-        None
-    }
+    addresses::is_loopback(uri.host().unwrap_or_default())
 }
 
 #[cfg(test)]

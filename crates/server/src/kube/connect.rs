@@ -1,8 +1,9 @@
 //! The HTTP client under kube-rs: its layers for address, credential and headers, over a connector that asks
-//! [`refused_address`] about every address a name resolves to. Without kube-rs's retry and trace layers.
+//! [`addresses::refused`] about every address a name resolves to. Without kube-rs's retry and trace layers.
 
 use super::Options;
-use super::config::{Access, ConfigError, refused_address};
+use super::config::{Access, ConfigError};
+use crate::addresses;
 use ::kube::client::{Body, ConfigExt as _};
 use futures::future::BoxFuture;
 use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
@@ -81,7 +82,7 @@ impl Service<Name> for Guarded {
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let refused = found
                 .iter()
-                .find_map(|a| refused_address(a.ip(), allow_loopback).map(|why| (a.ip(), why)));
+                .find_map(|a| addresses::refused(a.ip(), allow_loopback).map(|why| (a.ip(), why)));
             match refused {
                 // One bad address spoils the name: its owner chooses which of them we would get.
                 Some((address, why)) => Err(io::Error::other(RefusedAddress {

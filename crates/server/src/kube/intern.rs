@@ -1,7 +1,8 @@
-//! One copy of what thousands of pods have in common: label sets, namespaces, owners, node names.
+//! One copy of what thousands of pods have in common: label sets, namespaces, owners, node names, needs.
 
 use evenkeel_engine::ids::NodeName;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use evenkeel_engine::place::Needs;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A label set.
@@ -20,6 +21,8 @@ pub(super) struct Interner {
 struct Tables {
     texts: HashSet<Arc<str>>,
     labels: HashSet<Arc<Labels>>,
+    needs: HashSet<Arc<Needs>>,
+    sets: HashSet<Arc<BTreeSet<String>>>,
     nodes: HashMap<Box<str>, NodeName>,
     prune_at: usize,
 }
@@ -49,6 +52,30 @@ impl Interner {
         new
     }
 
+    /// The shared copy of what a pod asks of a node.
+    pub fn needs(&self, needs: Needs) -> Arc<Needs> {
+        let mut t = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = t.needs.get(&needs) {
+            return found.clone();
+        }
+        let new = Arc::new(needs);
+        t.needs.insert(new.clone());
+        t.prune();
+        new
+    }
+
+    /// The shared copy of a set of words: nearly all nodes have the same conditions True.
+    pub fn set(&self, words: BTreeSet<String>) -> Arc<BTreeSet<String>> {
+        let mut t = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = t.sets.get(&words) {
+            return found.clone();
+        }
+        let new = Arc::new(words);
+        t.sets.insert(new.clone());
+        t.prune();
+        new
+    }
+
     /// The shared copy of a node's name.
     pub fn node(&self, name: &str) -> NodeName {
         let mut t = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,15 +91,19 @@ impl Interner {
 
 impl Tables {
     fn prune(&mut self) {
-        let size = self.texts.len() + self.labels.len() + self.nodes.len();
+        let shared = self.texts.len() + self.labels.len() + self.needs.len() + self.sets.len();
+        let size = shared + self.nodes.len();
         if size < self.prune_at.max(PRUNE_FLOOR) {
             return;
         }
         self.texts.retain(|t| Arc::strong_count(t) > 1);
         self.labels.retain(|l| Arc::strong_count(l) > 1);
+        self.needs.retain(|n| Arc::strong_count(n) > 1);
+        self.sets.retain(|s| Arc::strong_count(s) > 1);
         // A NodeName does not tell who else holds it; forgetting one costs a second copy, no more.
         self.nodes.clear();
-        self.prune_at = 2 * (self.texts.len() + self.labels.len());
+        let shared = self.texts.len() + self.labels.len() + self.needs.len() + self.sets.len();
+        self.prune_at = 2 * shared;
     }
 }
 

@@ -60,27 +60,36 @@ impl Joiner for Api {
     }
 
     async fn withdraw(&self, token_id: &str) -> Result<(), Fault> {
-        let call = Call { verb: "delete", resource: "secrets", name: "bootstrap-token" };
-        let id = segment(&call, token_id)?;
-        let request = http::Request::delete(format!("{TOKEN_PATH}/bootstrap-token-{id}"));
+        let name = format!("bootstrap-token-{token_id}");
+        let call = Call { verb: "delete", resource: "secrets", name: &name };
+        segment(&call, &name)?;
+        let request = http::Request::delete(format!("{TOKEN_PATH}/{name}"));
         match send(&self.wire, &call, built(&call, request.body(Vec::new()))?).await {
             Ok(()) | Err(Fault::Gone { .. }) => Ok(()),
             Err(fault) => Err(fault),
         }
     }
 
-    async fn kubelet_stopped(&self, node: &NodeName) -> Result<(), Fault> {
+    async fn kubelet_stopped(&self, node: &NodeName, conditions: &[String]) -> Result<(), Fault> {
         let call = Call { verb: "patch", resource: "nodes/status", name: node.as_str() };
         let name = segment(&call, node.as_str())?;
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let body = json!({"status": {"conditions": [{
-            "type": "Ready",
-            "status": "False",
-            "reason": "EvenkeelReset",
-            "message": "Kubernetes was taken off this node; it joins again",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        }]}});
+        let condition = |kind: &str, status: &str| {
+            json!({
+                "type": kind,
+                "status": status,
+                "reason": "EvenkeelReset",
+                "message": "Kubernetes was taken off this node; it joins again",
+                "lastHeartbeatTime": now,
+                "lastTransitionTime": now,
+            })
+        };
+        // The Node object stays, and with it what an agent said before the reset.
+        let others = conditions.iter().filter(|kind| *kind != "Ready");
+        let all: Vec<_> = std::iter::once(condition("Ready", "False"))
+            .chain(others.map(|kind| condition(kind, "Unknown")))
+            .collect();
+        let body = json!({"status": {"conditions": all}});
         let request = http::Request::patch(format!("/api/v1/nodes/{name}/status"))
             .header(http::header::CONTENT_TYPE, "application/strategic-merge-patch+json")
             .body(serde_json::to_vec(&body).unwrap_or_default());

@@ -11,6 +11,7 @@ mod connect;
 mod intern;
 mod join;
 mod slim;
+mod volumes;
 mod watch;
 mod wire;
 
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use config::{Access, ConfigError};
 use evenkeel_engine::facts::{Mark, NodeSeen};
 use evenkeel_engine::ids::NodeName;
+use evenkeel_engine::preview::concern::Volumes;
 use intern::Interner;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -170,6 +172,14 @@ impl Cluster for Api {
 
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {
         act::evict(&self.wire, pod).await
+    }
+
+    async fn try_evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {
+        act::try_evict(&self.wire, pod).await
+    }
+
+    async fn volumes(&self) -> Result<Volumes, Fault> {
+        volumes::volumes(&self.wire).await
     }
 
     async fn delete(&self, pod: &PodRef) -> Result<(), Fault> {

@@ -42,6 +42,8 @@ pub const RIGHTS: &[Right] = &[
         verbs: &["get"],
         namespace: Some("kube-node-lease"),
     },
+    Right { group: "", resource: "persistentvolumeclaims", verbs: &["list"], namespace: None },
+    Right { group: "", resource: "persistentvolumes", verbs: &["list"], namespace: None },
     Right {
         group: "",
         resource: "events",

@@ -1,6 +1,9 @@
 //! Slim types of our own for nodes, pods and budgets: they take from list and watch JSON only what a decision
 //! or a reason needs, and turn into the engine's facts. Unknown fields, nulls and a missing status are fine.
 
+mod quantity;
+pub(super) mod spec;
+
 use super::intern::{Interner, Labels};
 use crate::sync::ports::{Listed, Seen};
 use evenkeel_engine::facts::{BudgetSeen, Mark, NodeSeen, Owner, PodPhase, PodSeen, Readiness};
@@ -8,26 +11,31 @@ use evenkeel_engine::ids::{ObjectKey, Uid};
 use evenkeel_engine::selector::{Requirement, Selector};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use spec::{Amounts, PodSpec, SpecTaint};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// `terminationGracePeriodSeconds` where a pod does not say (the API server's default).
 const DEFAULT_GRACE_S: i64 = 30;
 
-/// A kind that is listed and watched.
-pub(super) trait Slim: DeserializeOwned + Send + Sync + 'static {
+/// A kind that is listed.
+pub(super) trait Kind: DeserializeOwned + Send + Sync + 'static {
     /// What it becomes.
     type Fact: Send;
     /// The resource, for messages.
     const RESOURCE: &'static str;
     /// The collection's path.
     const PATH: &'static str;
+    /// The fact; `None` for something without a name or UID.
+    fn fact(self, interner: &Interner) -> Option<Self::Fact>;
+}
+
+/// A kind that is watched as well.
+pub(super) trait Slim: Kind {
     /// Field selector.
     const FIELDS: Option<&'static str>;
     /// `metadata.resourceVersion`.
     fn version(&self) -> &str;
-    /// The fact; `None` for something without a name or UID.
-    fn fact(self, interner: &Interner) -> Option<Self::Fact>;
     /// It was added or changed.
     fn seen(fact: Self::Fact) -> Seen;
     /// It was deleted.
@@ -119,11 +127,13 @@ struct NodeSpec {
     unschedulable: Option<bool>,
     #[serde(rename = "providerID")]
     provider_id: Option<String>,
+    taints: Option<Vec<SpecTaint>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct NodeStatus {
+    allocatable: Option<Amounts>,
     conditions: Option<Vec<Condition>>,
     addresses: Option<Vec<Address>>,
     node_info: Option<NodeInfo>,
@@ -147,15 +157,10 @@ struct NodeInfo {
     kubelet_version: Option<String>,
 }
 
-impl Slim for Node {
+impl Kind for Node {
     type Fact = NodeSeen;
     const RESOURCE: &'static str = "nodes";
     const PATH: &'static str = "/api/v1/nodes";
-    const FIELDS: Option<&'static str> = None;
-
-    fn version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 
     fn fact(self, interner: &Interner) -> Option<NodeSeen> {
         let meta = self.metadata;
@@ -168,13 +173,17 @@ impl Slim for Node {
         let labels = meta.labels.unwrap_or_default();
         let notes = meta.annotations.unwrap_or_default();
         let text = |t: Option<String>| t.filter(|t| !t.is_empty()).map(|t| Arc::from(t.as_str()));
+        let conditions = status.conditions.unwrap_or_default();
         Some(NodeSeen {
             mark: notes.claim.and_then(|claim| mark(&meta.name, &claim)),
             name: interner.node(&meta.name),
             uid: Uid::from(meta.uid),
             resource_version: meta.resource_version.into(),
             unschedulable: spec.unschedulable.unwrap_or(false),
-            ready: readiness(&status.conditions.unwrap_or_default()),
+            ready: readiness(&conditions),
+            met: interner.set(
+                conditions.into_iter().filter(|c| c.status == "True").map(|c| c.kind).collect(),
+            ),
             hold: notes.hold.is_some(),
             zone: labels.get("topology.kubernetes.io/zone").map(|z| interner.text(z)),
             control_plane: labels.contains_key("node-role.kubernetes.io/control-plane")
@@ -190,7 +199,17 @@ impl Slim for Node {
                 .and_then(|a| text(Some(a.address))),
             kubelet_version: info.kubelet_version.as_deref().map(|v| interner.text(v)),
             labels: interner.labels(labels),
+            taints: spec.taints.iter().flatten().map(|taint| taint.taint(interner)).collect(),
+            allocatable: status.allocatable.map(|a| a.resources()).unwrap_or_default(),
         })
+    }
+}
+
+impl Slim for Node {
+    const FIELDS: Option<&'static str> = None;
+
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
     }
 
     fn seen(fact: NodeSeen) -> Seen {
@@ -233,42 +252,23 @@ pub(super) struct Pod {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct PodSpec {
-    node_name: Option<String>,
-    termination_grace_period_seconds: Option<i64>,
-    volumes: Option<Vec<Volume>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Volume {
-    empty_dir: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize, Default)]
 #[serde(default)]
 struct PodStatus {
     phase: Option<String>,
     conditions: Option<Vec<Condition>>,
 }
 
-impl Slim for Pod {
+impl Kind for Pod {
     type Fact = PodSeen;
     const RESOURCE: &'static str = "pods";
     const PATH: &'static str = "/api/v1/pods";
-    const FIELDS: Option<&'static str> = Some("spec.nodeName!=");
-
-    fn version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 
     fn fact(self, interner: &Interner) -> Option<PodSeen> {
         let meta = self.metadata;
         if meta.name.is_empty() || meta.uid.is_empty() {
             return None;
         }
-        let spec = self.spec.unwrap_or_default();
+        let mut spec = self.spec.unwrap_or_default();
         let status = self.status.unwrap_or_default();
         let notes = meta.annotations.unwrap_or_default();
         let owners = meta.owner_references.unwrap_or_default();
@@ -278,10 +278,11 @@ impl Slim for Pod {
             Some(given) if deleting => given,
             _ => own,
         };
+        let claims = spec.claims(&meta.name, interner);
         Some(PodSeen {
             uid: Uid::from(meta.uid),
             key: ObjectKey { namespace: interner.text(&meta.namespace), name: meta.name.into() },
-            node: spec.node_name.filter(|n| !n.is_empty()).map(|n| interner.node(&n)),
+            node: spec.node_name.take().filter(|n| !n.is_empty()).map(|n| interner.node(&n)),
             labels: interner.labels(meta.labels.unwrap_or_default()),
             owner: owner(notes.mirror.is_some(), &owners, interner),
             phase: match status.phase.as_deref() {
@@ -293,10 +294,20 @@ impl Slim for Pod {
             ready: readiness(&status.conditions.unwrap_or_default()) == Readiness::Ready,
             deleting,
             grace_s: u32::try_from(grace.max(0)).unwrap_or(u32::MAX),
-            local_data: spec.volumes.unwrap_or_default().iter().any(|v| v.empty_dir.is_some()),
+            local_data: spec.local_data(),
             protected: notes.do_not_disrupt.as_deref() == Some("true")
                 || notes.safe_to_evict.as_deref() == Some("false"),
+            claims,
+            needs: interner.needs(spec.needs(interner)),
         })
+    }
+}
+
+impl Slim for Pod {
+    const FIELDS: Option<&'static str> = Some("spec.nodeName!=");
+
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
     }
 
     fn seen(fact: PodSeen) -> Seen {
@@ -356,6 +367,19 @@ struct Expression {
     values: Option<Vec<String>>,
 }
 
+impl Expression {
+    fn requirement(self) -> Requirement {
+        let values = self.values.unwrap_or_default();
+        match self.operator.as_str() {
+            "In" => Requirement::In(self.key, values),
+            "NotIn" => Requirement::NotIn(self.key, values),
+            "Exists" => Requirement::Exists(self.key),
+            "DoesNotExist" => Requirement::Absent(self.key),
+            _ => Requirement::Unknown(self.operator),
+        }
+    }
+}
+
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 #[expect(
@@ -371,15 +395,10 @@ struct BudgetStatus {
     disrupted_pods: Option<BTreeMap<String, IgnoredAny>>,
 }
 
-impl Slim for Budget {
+impl Kind for Budget {
     type Fact = BudgetSeen;
     const RESOURCE: &'static str = "poddisruptionbudgets";
     const PATH: &'static str = "/apis/policy/v1/poddisruptionbudgets";
-    const FIELDS: Option<&'static str> = None;
-
-    fn version(&self) -> &str {
-        &self.metadata.resource_version
-    }
 
     fn fact(self, interner: &Interner) -> Option<BudgetSeen> {
         let meta = self.metadata;
@@ -402,6 +421,14 @@ impl Slim for Budget {
                 == Some("AlwaysAllow"),
         })
     }
+}
+
+impl Slim for Budget {
+    const FIELDS: Option<&'static str> = None;
+
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
+    }
 
     fn seen(fact: BudgetSeen) -> Seen {
         Seen::Budget(fact)
@@ -423,16 +450,7 @@ fn selector(given: LabelSelector) -> Selector {
         .into_iter()
         .map(|(key, value)| Requirement::In(key, vec![value]))
         .collect();
-    all.extend(given.match_expressions.unwrap_or_default().into_iter().map(|e| {
-        let values = e.values.unwrap_or_default();
-        match e.operator.as_str() {
-            "In" => Requirement::In(e.key, values),
-            "NotIn" => Requirement::NotIn(e.key, values),
-            "Exists" => Requirement::Exists(e.key),
-            "DoesNotExist" => Requirement::Absent(e.key),
-            _ => Requirement::Unknown(e.operator),
-        }
-    }));
+    all.extend(given.match_expressions.into_iter().flatten().map(Expression::requirement));
     Selector::All(all)
 }
 

@@ -5,7 +5,7 @@
 //! The framing is our own: a line that was cut in two must lead to a new list, not be skipped.
 
 use super::intern::Interner;
-use super::slim::{Budget, Node, Page, Pod, Slim};
+use super::slim::{Budget, Kind, Node, Page, Pod, Slim};
 use super::wire::{Answer, Call, Wire, built};
 use super::{Trouble, WatchLimits};
 use crate::sync::ports::{Fault, Seen};
@@ -77,7 +77,7 @@ async fn may_list<K: Slim>(wire: &Wire) -> Result<(), Fault> {
 
 /// Lists a kind completely, page by page, from the API server and not from a cache. Returns the version at which
 /// a watch continues.
-pub(super) async fn list<K: Slim>(
+pub(super) async fn list<K: Kind>(
     wire: &Wire,
     interner: &Interner,
     fields: Option<&str>,

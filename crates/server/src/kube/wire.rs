@@ -59,6 +59,8 @@ pub(super) struct Status {
 #[derive(Deserialize, Default, Debug)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Details {
+    pub kind: String,
+    pub name: String,
     pub causes: Option<Vec<Cause>>,
     pub retry_after_seconds: Option<u32>,
 }
@@ -74,6 +76,14 @@ pub(super) struct Cause {
 impl Status {
     pub fn causes(&self) -> &[Cause] {
         self.details.as_ref().and_then(|d| d.causes.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether this says that the object of the call is not there, and not that its path or its namespace is unknown.
+    pub fn says_gone(&self, call: &Call<'_>) -> bool {
+        let kind = call.resource.split('/').next().unwrap_or_default();
+        let name = call.name.rsplit('/').next().unwrap_or_default();
+        let about = |d: &Details| d.kind == kind && d.name == name;
+        self.reason == "NotFound" && !name.is_empty() && self.details.as_ref().is_some_and(about)
     }
 
     /// The message and what its causes add to it, bounded.
@@ -129,9 +139,14 @@ impl Answer {
                 "not allowed to {} {} (403); apply deploy/rbac.yaml to the cluster{said}",
                 call.verb, call.resource
             )),
-            404 if status.is_some() => Fault::Gone { what: format!("{call}: not found{said}") },
-            // Anything that stands in between may say 404; only the API server can say that an object is gone.
-            404 => Fault::transient(format!("{call}: 404, but not from a Kubernetes API server")),
+            404 if status.as_ref().is_some_and(|s| s.says_gone(call)) => {
+                Fault::Gone { what: format!("{call}: not found{said}") }
+            }
+            // Anything that stands in between may say 404, and so does the API server to a path that it does not serve:
+            // only a Status about this very object says that it is gone.
+            404 => Fault::transient(format!(
+                "{call}: 404, but not from a Kubernetes API server about this object{said}"
+            )),
             409 => Fault::Conflict { what: format!("{call}{said}") },
             422 if names_uid(status.as_ref()) => {
                 Fault::Conflict { what: format!("{call}: another object has this name now{said}") }

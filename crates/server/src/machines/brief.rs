@@ -2,8 +2,9 @@
 //!
 //! Everything secret is opened here for the length of one call, hidden in `Debug` and wiped on drop.
 
-use crate::records::{AddressRule, MachineSettings, Recipe};
-use crate::sync::ports::{Fault, Joiner, Target};
+use super::agent::AgentAccess;
+use crate::records::{AddressRule, Image, MachineSettings, NodeConfig, Recipe, Reinstalled};
+use crate::sync::ports::{Fault, HostOrder, Joiner, Target};
 use async_trait::async_trait;
 use evenkeel_engine::ids::JobId;
 use secrecy::SecretString;
@@ -17,6 +18,12 @@ pub trait Book: Send + Sync + 'static {
     /// The same job and node give the same recipe and template at every call: an order is never changed
     /// once a host has it.
     async fn brief(&self, job: &JobId, target: &Target) -> Result<Brief, Fault>;
+    /// Pins the host key that a reinstallation announced, and the address if it names one, durably. Only for the
+    /// actor of this epoch.
+    async fn pin(&self, order: &HostOrder, key: &str, address: Option<&str>) -> Result<(), Fault>;
+    /// Records the identity that the reinstalled machine has now, in place of the one that the order names. Only for
+    /// the actor of this epoch.
+    async fn came_back(&self, order: &HostOrder, now: &Reinstalled) -> Result<(), Fault>;
 }
 
 /// What to do on a machine.
@@ -24,15 +31,17 @@ pub trait Book: Send + Sync + 'static {
 pub struct Brief {
     /// The recipe at acceptance of the job.
     pub recipe: Recipe,
-    /// How the machine is reached; `None` if the cluster has no machine settings.
-    pub ssh: Option<SshAccess>,
+    /// How the machine is reached; `None` if nobody has said.
+    pub reach: Option<Reach>,
     /// Login and scripts.
     pub template: ClearTemplate,
     /// The cluster's side of a join; `None` unless the recipe is `kubeadm`.
     pub joiner: Option<Arc<dyn Joiner>>,
     /// The epoch that orders are given with at present; `None` if nobody holds the cluster.
     pub epoch: Option<u64>,
-    /// More facts for the `command` recipe, by variable name. No secrets.
+    /// Who the machine is since it was reinstalled; `None` if it never was.
+    pub reinstalled: Option<Reinstalled>,
+    /// More facts for programs and webhooks, by variable name. No secrets.
     pub facts_env: BTreeMap<String, String>,
 }
 
@@ -40,13 +49,61 @@ impl fmt::Debug for Brief {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The recipe's commands may hold a join token.
         f.debug_struct("Brief")
-            .field("ssh", &self.ssh)
+            .field("reach", &self.reach)
             .field("template", &self.template)
             .finish_non_exhaustive()
     }
 }
 
+impl Reinstalled {
+    /// Puts the machine's identity in place of the one that its node showed before.
+    pub(super) fn into_target(self, target: &mut Target) {
+        target.machine_id = Some(self.machine_id.into());
+        target.system_uuid = self.system_uuid.map(Into::into);
+    }
+
+    /// Whether the node's status still shows a machine that was reinstalled since.
+    pub(super) fn stands_for(&self, target: &Target) -> bool {
+        target.machine_id.as_deref().is_none_or(|id| self.replaces.contains(id))
+    }
+}
+
 /// How one machine is reached.
+#[derive(Clone, Debug)]
+pub enum Reach {
+    /// The controller connects.
+    Ssh(SshAccess),
+    /// An agent on the machine asks the controller.
+    Agent(AgentAccess),
+}
+
+impl Reach {
+    /// The controller's own public key, which stays on the host.
+    pub(super) fn own_key(&self) -> Option<&str> {
+        match self {
+            Self::Ssh(access) => Some(access.public_key.trim()),
+            Self::Agent(access) => access.public_key.as_deref().map(str::trim),
+        }
+    }
+
+    /// The access over SSH; `None` where the host is reached otherwise.
+    pub(super) fn ssh(&self) -> Option<&SshAccess> {
+        match self {
+            Self::Ssh(access) => Some(access),
+            Self::Agent(_) => None,
+        }
+    }
+
+    /// Where the host answers; `None` if it does not.
+    pub(super) fn address(&self) -> Option<&str> {
+        match self {
+            Self::Ssh(access) => Some(&access.address),
+            Self::Agent(_) => None,
+        }
+    }
+}
+
+/// How one machine is reached over SSH.
 #[derive(Clone, Debug)]
 pub struct SshAccess {
     /// Host name or IP address.
@@ -61,8 +118,12 @@ pub struct SshAccess {
     pub private_key: SecretString,
     /// Its public line.
     pub public_key: String,
-    /// The pinned host key as an OpenSSH public key line; a host without one is refused.
+    /// The pinned host key as an OpenSSH public key line.
     pub host_key: Option<String>,
+    /// Host CAs as OpenSSH public key lines, asked where no key is pinned. Without either, a host is refused.
+    pub host_cas: Vec<String>,
+    /// Other names of the host that a certificate may hold.
+    pub names: Vec<String>,
 }
 
 impl SshAccess {
@@ -100,6 +161,8 @@ impl SshAccess {
             private_key,
             public_key: settings.public_key.clone(),
             host_key: settings.host_keys.get(name).cloned(),
+            host_cas: settings.host_cas.clone(),
+            names: vec![name.to_owned()],
         })
     }
 
@@ -110,7 +173,7 @@ impl SshAccess {
 }
 
 /// Splits `host`, `host:port`, `[v6]` and `[v6]:port`; a bare IPv6 address has no port.
-fn host_port(text: &str, default: u16) -> Option<(String, u16)> {
+pub(super) fn host_port(text: &str, default: u16) -> Option<(String, u16)> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         match rest.strip_prefix(':') {
@@ -130,6 +193,11 @@ fn host_port(text: &str, default: u16) -> Option<(String, u16)> {
     (plain && port != 0).then(|| (host.to_owned(), port))
 }
 
+/// Whether a text is an address with or without a port.
+pub(super) fn is_place(text: &str) -> bool {
+    host_port(text, 22).is_some()
+}
+
 /// `address:port`, with brackets around an IPv6 address.
 pub(super) fn ssh_peer(address: &str, port: u16) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
@@ -146,8 +214,12 @@ pub struct ClearTemplate {
     pub login: ClearLogin,
     /// Data directories are left as they are.
     pub retain_volumes: bool,
-    /// What goes into the KubeletConfiguration.
-    pub kubelet: serde_json::Map<String, serde_json::Value>,
+    /// OS, image and runtime, for whoever reinstalls the machine.
+    pub image: Option<Image>,
+    /// What kubelet and runtime read on the host.
+    pub config: NodeConfig,
+    /// Conditions of the Node that are awaited after the reset.
+    pub initialized: Vec<String>,
 }
 
 /// The login that a node shall have afterwards. What is absent stays as it is.

@@ -1,4 +1,4 @@
-//! The `command` recipe: the user's own executable on the controller, at most once per order.
+//! Programs on the controller: the recipe `command` and the hook that reinstalls a machine, at most once per order.
 //!
 //! Entry point: [`Commands::run`]. The command runs under a small shell wrapper in a process group of its own, so it
 //! survives the controller; the wrapper enforces the limit and writes the exit status to a file. A
@@ -8,10 +8,12 @@
 mod journal;
 
 use super::brief::{Brief, ClearTemplate};
+use super::durable;
 use super::output::{HEAD_MAX, OutputKey, OutputSink, TAIL_MAX};
 use super::ssh::transient;
 use crate::sync::ports::{Fault, HostOrder, HostState, Stage};
 use evenkeel_engine::ids::JobId;
+use evenkeel_engine::time::Span;
 use evenkeel_node::protocol::OrderId;
 use journal::{End, Files, Life};
 use secrecy::ExposeSecret;
@@ -26,9 +28,6 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
-
-/// The name of the only step.
-const STEP: &str = "command";
 
 /// What a login shell of Debian gives to root; scripts on hosts get the same.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -87,6 +86,10 @@ pub(super) struct Run<'a> {
     pub(super) limit_s: u32,
     /// Given on standard input as JSON, where nobody else applies it.
     pub(super) template: Option<&'a ClearTemplate>,
+    /// What people see.
+    pub(super) step: &'static str,
+    /// More facts, by variable name. No secrets.
+    pub(super) more_env: BTreeMap<String, String>,
 }
 
 impl Commands {
@@ -113,21 +116,32 @@ impl Commands {
                 spawn(run, &files).await?;
             }
             // Nobody may be listening any more; the outcome is still wanted.
-            let _heard = progress.send(HostState::Running { step: Some(STEP.into()) }).await;
+            let _heard = progress.send(running(run.step)).await;
         }
         let end = follow(run, &files, output).await?;
-        Ok(end.state(run.limit_s))
+        Ok(end.state(run))
+    }
+
+    /// What a program that has ended wrote, without what was left out in the middle.
+    pub(super) async fn said(&self, id: &OrderId) -> io::Result<String> {
+        let files = Files::new(&self.dir, id);
+        let mut bytes = files.output_from(0).await?;
+        if let Some((_, tail)) = files.tail().await? {
+            bytes.extend_from_slice(&tail);
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Removes the journal of a job that has ended.
     pub(super) async fn forget(&self, job: &JobId) -> io::Result<()> {
-        journal::forget(&self.dir, job).await
+        durable::forget(&self.dir, job).await
     }
 }
 
 impl End {
-    fn state(&self, limit_s: u32) -> HostState {
-        let failed = |reason: String| HostState::Failed { step: STEP.into(), reason };
+    fn state(&self, run: &Run<'_>) -> HostState {
+        let limit_s = run.limit_s;
+        let failed = |reason: String| HostState::Failed { step: run.step.into(), reason };
         match self {
             Self::Status { code: 0, .. } => HostState::Succeeded { ended_host_ms: None },
             // timeout(1): 124 after TERM, 137 if KILL was needed.
@@ -153,8 +167,7 @@ impl End {
 pub(super) fn check_executable(argv: &[String]) -> Result<(), Fault> {
     let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
         return Err(Fault::permanent(
-            "the cluster's recipe `command` names no program; set one with \
-             `evenkeel cluster set-machines`",
+            "the cluster's recipe names an empty program; set one with `evenkeel cluster set-machines`",
         ));
     };
     let executable = |path: &Path| {
@@ -216,10 +229,8 @@ async fn spawn(run: &Run<'_>, files: &Files) -> Result<(), Fault> {
 
 fn environment(run: &Run<'_>) -> BTreeMap<String, String> {
     let target = &run.order.target;
-    let address = match &run.brief.ssh {
-        Some(access) => access.address.clone(),
-        None => target.internal_ip.as_deref().unwrap_or_default().to_owned(),
-    };
+    let reached = run.brief.reach.as_ref().and_then(|reach| reach.address());
+    let address = reached.or(target.internal_ip.as_deref()).unwrap_or_default().to_owned();
     let stage = match run.order.stage {
         Stage::Reset => "reset",
         Stage::Post => "post",
@@ -242,6 +253,7 @@ fn environment(run: &Run<'_>) -> BTreeMap<String, String> {
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
+    env.extend(run.more_env.clone());
     env
 }
 
@@ -249,31 +261,40 @@ fn environment(run: &Run<'_>) -> BTreeMap<String, String> {
 /// (pipe(7)): scripts are 10,240 bytes together.
 fn input(template: Option<&ClearTemplate>) -> Zeroizing<Vec<u8>> {
     let mut json = Zeroizing::new(Vec::new());
-    if let Some(template) = template {
-        let login = &template.login;
-        let text =
-            |s: &Option<secrecy::SecretString>| s.as_ref().map(|s| s.expose_secret().to_owned());
-        let value = serde_json::json!({
-            "pre_install_b64": text(&template.pre_install_b64),
-            "post_install_b64": text(&template.post_install_b64),
-            "login": {
-                "user": login.user,
-                "password_hash": text(&login.password_hash),
-                "authorized_keys": login.authorized_keys,
-                "remove_password": login.remove_password,
-                "remove_keys": login.remove_keys,
-            },
-        });
-        json.extend_from_slice(value.to_string().as_bytes());
-    } else {
-        json.extend_from_slice(b"{}");
+    match template {
+        Some(template) => json.extend_from_slice(shown(template).to_string().as_bytes()),
+        None => json.extend_from_slice(b"{}"),
     }
     json.extend_from_slice(b"\nend");
     json
 }
 
+/// Login and scripts for whoever applies them in place of the host. Secret.
+pub(super) fn shown(template: &ClearTemplate) -> serde_json::Value {
+    let login = &template.login;
+    let text = |s: &Option<secrecy::SecretString>| s.as_ref().map(|s| s.expose_secret().to_owned());
+    serde_json::json!({
+        "pre_install_b64": text(&template.pre_install_b64),
+        "post_install_b64": text(&template.post_install_b64),
+        "login": {
+            "user": login.user,
+            "password_hash": text(&login.password_hash),
+            "authorized_keys": login.authorized_keys,
+            "remove_password": login.remove_password,
+            "remove_keys": login.remove_keys,
+        },
+        "kubelet": template.config.kubelet,
+        "containerd": template.config.containerd,
+    })
+}
+
+/// That a step runs.
+pub(super) fn running(step: impl Into<String>) -> HostState {
+    HostState::Running { step: Some(step.into()), limit: Span(0) }
+}
+
 async fn follow(run: &Run<'_>, files: &Files, output: &dyn OutputSink) -> Result<End, Fault> {
-    let key = OutputKey::of(run.id);
+    let key = OutputKey::beside(run.id);
     let begun = Instant::now();
     let mut survived = begun;
     let limit = Duration::from_secs(u64::from(run.limit_s) + u64::from(KILL_AFTER_S)) + SLACK;

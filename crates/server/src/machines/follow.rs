@@ -3,13 +3,15 @@
 //! Entry points: [`Follower::run`] and [`prove`]. A connection that breaks ends the call with a transient fault;
 //! the next call re-attaches, because the host knows the order by its id.
 
-use super::brief::SshAccess;
+use super::brief::Reach;
 use super::given::Given;
-use super::host::{Host, NoAnswer};
+use super::host::{self, Host, NoAnswer};
+use super::link;
 use super::output::{HEAD_MAX, OutputKey, OutputSink, TAIL_MAX};
-use super::push::{self, NodeBinary};
-use super::ssh::{Session, transient};
+use super::push::BinarySource;
+use super::ssh::transient;
 use crate::sync::ports::{Fault, HostState};
+use evenkeel_engine::time::Span;
 use evenkeel_node::protocol::{
     Chunk, LoginOrder, Order, OrderId, Progress, Proof, ProveRequest, Refusal, RefusalKind, State,
     Verb,
@@ -31,8 +33,8 @@ const SLACK: Duration = Duration::from_mins(2);
 
 /// Follows one order on one host.
 pub(super) struct Follower<'a> {
-    pub(super) access: &'a SshAccess,
-    pub(super) binary: &'a NodeBinary,
+    pub(super) reach: &'a Reach,
+    pub(super) binary: &'a BinarySource,
     pub(super) output: &'a dyn OutputSink,
     pub(super) given: &'a Given,
     pub(super) progress: &'a mpsc::Sender<HostState>,
@@ -41,8 +43,12 @@ pub(super) struct Follower<'a> {
 impl Follower<'_> {
     /// Makes sure the order was given and waits for its end.
     pub(super) async fn run(&self, order: &Order) -> Result<HostState, Fault> {
-        let session = Session::connect(self.access).await?;
-        let host = push::ensure(session, self.access.sudo, self.binary).await?;
+        if self.given.holds(&order.id) {
+            // Before the host is reached: what it has taken goes on there meanwhile.
+            let limit = span(limit(order));
+            let _heard = self.progress.send(HostState::Given { limit }).await;
+        }
+        let host = link::open(self.reach, self.binary).await?;
         let given = match self.give(&host, order).await {
             Ok(progress) => self.follow(&host, order, progress).await,
             Err(no) => Err(no),
@@ -58,7 +64,7 @@ impl Follower<'_> {
                             .into(),
                 }
             }
-            Err(no) => return Err(host.fault(no)),
+            Err(no) => return Err(host::fault(host.peer(), no)),
         };
         host.close().await;
         Ok(end)
@@ -76,6 +82,11 @@ impl Follower<'_> {
                 return Ok(known);
             }
         }
+        self.accept(host, order).await
+    }
+
+    /// Gives the order. A host that has it answers how far it is, and begins or goes on where it stands still.
+    async fn accept(&self, host: &Host, order: &Order) -> Result<Progress, NoAnswer> {
         // An order is plain data: it always serializes.
         let json = Zeroizing::new(serde_json::to_vec(order).unwrap_or_default());
         let progress = host.try_verb(Verb::Accept, &json).await?;
@@ -89,8 +100,7 @@ impl Follower<'_> {
         order: &Order,
         mut progress: Progress,
     ) -> Result<HostState, NoAnswer> {
-        let steps: u64 = order.steps.iter().filter_map(|step| step.time_limit_s()).sum();
-        let limit = Duration::from_secs(steps) + SLACK;
+        let limit = limit(order);
         let begun = Instant::now();
         let key = OutputKey::of(&order.id);
         let mut sink = Keeper::begin(self.output, key).await;
@@ -102,8 +112,8 @@ impl Follower<'_> {
                 told = Some(progress.step.clone());
                 changed = true;
                 // Nobody may be listening any more; the outcome is still wanted.
-                let _heard =
-                    self.progress.send(HostState::Running { step: progress.step.clone() }).await;
+                let state = HostState::Running { step: progress.step.clone(), limit: span(limit) };
+                let _heard = self.progress.send(state).await;
             }
             if sink.next < progress.output_len.min(HEAD_MAX) {
                 progress = sink.pull(host, &order.id).await?;
@@ -126,9 +136,23 @@ impl Follower<'_> {
             }
             pause = if changed { LOOK_FIRST } else { (pause * 2).min(LOOK_LAST) };
             sleep(pause).await;
-            progress = host.try_verb(Verb::Status { order: order.id.clone() }, b"").await?;
+            progress = match progress.state {
+                // Its runner never began, or a reboot ended it where the recipe lets it go on.
+                State::Accepted => self.accept(host, order).await?,
+                _ => host.try_verb(Verb::Status { order: order.id.clone() }, b"").await?,
+            };
         }
     }
+}
+
+/// The time within which an order is over by its own limits.
+fn limit(order: &Order) -> Duration {
+    let steps: u64 = order.steps.iter().filter_map(|step| step.time_limit_s()).sum();
+    Duration::from_secs(steps) + SLACK
+}
+
+fn span(time: Duration) -> Span {
+    Span::secs(time.as_secs())
 }
 
 fn end_of(progress: Progress) -> HostState {
@@ -141,7 +165,9 @@ fn end_of(progress: Progress) -> HostState {
             step: if step.is_empty() { "start".into() } else { step },
             reason: format!("interrupted: {reason}"),
         },
-        State::Accepted | State::Running => HostState::Running { step: progress.step },
+        State::Accepted | State::Running => {
+            HostState::Running { step: progress.step, limit: Span(0) }
+        }
     }
 }
 
@@ -214,20 +240,20 @@ async fn read(host: &Host, id: &OrderId, offset: u64) -> Result<(Chunk, Vec<u8>)
     }
 }
 
-/// Proves the login over a new connection with the controller's own key. `None`: proved.
+/// Proves the login. Over SSH by a new connection with the controller's own key as well; an agent can only look.
+/// `None`: proved.
 pub(super) async fn prove(
-    access: &SshAccess,
-    binary: &NodeBinary,
+    reach: &Reach,
+    binary: &BinarySource,
     login: &LoginOrder,
 ) -> Result<Option<HostState>, Fault> {
     let failed = |reason: String| Some(HostState::Failed { step: "login-proof".into(), reason });
-    let session = match Session::connect(access).await {
-        Ok(session) => session,
+    let host = match link::open(reach, binary).await {
+        Ok(host) => host,
         Err(Fault::Permanent { what, .. }) => return Ok(failed(what)),
         Err(other) => return Err(other),
     };
-    let host = push::ensure(session, access.sudo, binary).await?;
-    let request = ProveRequest { login: login.clone(), addr: host.local_addr() };
+    let request = ProveRequest { login: login.clone(), addr: host.seen_from() };
     let json =
         Zeroizing::new(serde_json::to_vec(&request).map_err(|source| {
             transient("the proof of a login cannot be asked for".into(), source)

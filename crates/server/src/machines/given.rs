@@ -3,7 +3,7 @@
 //! Entry point: [`Given`]. A host that does not know such an order any more has lost its journal: giving the
 //! order again would run it twice, also after a restart of the controller.
 
-use super::output::absent_ok;
+use super::durable;
 use evenkeel_engine::ids::JobId;
 use evenkeel_node::protocol::OrderId;
 use std::collections::BTreeSet;
@@ -49,16 +49,7 @@ impl Given {
     /// Removes what is kept of a job.
     pub(super) async fn forget(&self, job: &JobId) -> io::Result<()> {
         self.here().retain(|id| id.job() != job.as_str());
-        let Some(mut entries) = absent_ok(tokio::fs::read_dir(&self.dir).await)? else {
-            return Ok(());
-        };
-        let prefix = format!("{job}.");
-        while let Some(entry) = entries.next_entry().await? {
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                absent_ok(tokio::fs::remove_file(entry.path()).await)?;
-            }
-        }
-        Ok(())
+        durable::forget(&self.dir, job).await
     }
 }
 

@@ -4,10 +4,13 @@
 //! must no longer believe it to be Ready, or `kubeadm join` refuses the name. The Node object stays, and with it
 //! its cordon, our mark, and the labels and taints that people put there.
 
+use crate::records::{Kubeadm, NodeConfig};
 use crate::sync::ports::Ticket;
+use evenkeel_engine::facts::{STARTUP_EFFECT, STARTUP_TAINT, STARTUP_VALUE};
 use evenkeel_engine::ids::NodeName;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// What kubeadm and its node need to be there. `ip` and `iptables` are preflight checks of kubeadm itself.
 pub(super) const NEEDS: &[&str] = &["kubeadm", "kubelet", "systemctl"];
@@ -15,20 +18,15 @@ pub(super) const NEEDS: &[&str] = &["kubeadm", "kubelet", "systemctl"];
 const FIRST_V1BETA4: u32 = 31;
 /// kubelets may be this many minor versions older than the API server (Kubernetes' version skew policy).
 const SKEW_MAX: u32 = 3;
-
-/// The user's settings of the recipe.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings<'a> {
-    pub endpoint: Option<&'a str>,
-    pub cri_socket: Option<&'a str>,
-    pub ignore_preflight: &'a [String],
-    pub data_dirs: &'a [String],
-}
+/// Stands for the list of taints until the script knows whether there are any.
+const TAINTS: &str = "@TAINTS@";
+/// Where the runtime's limits stand.
+const RUNTIME_DROP_IN: &str = "/etc/systemd/system/containerd.service.d/90-evenkeel.conf";
 
 /// Takes Kubernetes off the host. Running it again is harmless.
-pub(super) fn teardown(settings: Settings<'_>, retain_volumes: bool) -> String {
+pub(super) fn teardown(recipe: &Kubeadm, retain_volumes: bool) -> String {
     let mut script = String::from("#!/bin/sh\nset -eu\nkubeadm reset --force");
-    if let Some(socket) = settings.cri_socket {
+    if let Some(socket) = &recipe.cri_socket {
         script.push_str(&format!(" --cri-socket {}", quoted(socket)));
     }
     script.push_str(
@@ -38,7 +36,7 @@ pub(super) fn teardown(settings: Settings<'_>, retain_volumes: bool) -> String {
          if [ -e \"$path\" ]; then rm -rf --one-file-system \"$path\"; fi\ndone\n",
     );
     if !retain_volumes {
-        for dir in settings.data_dirs {
+        for dir in &recipe.data_dirs {
             let dir = quoted(dir);
             script.push_str(&format!(
                 "if [ -d {dir} ]; then find {dir} -xdev -mindepth 1 -delete; fi\n"
@@ -51,13 +49,35 @@ pub(super) fn teardown(settings: Settings<'_>, retain_volumes: bool) -> String {
 
 /// Joins the cluster again. Secret: it holds the token.
 pub(super) fn join(
-    settings: Settings<'_>,
+    recipe: &Kubeadm,
     node: &NodeName,
     ticket: &Ticket,
     version: &str,
-    kubelet: &Map<String, Value>,
+    pool: &NodeConfig,
 ) -> SecretString {
-    let server = match settings.endpoint {
+    let mut script = String::from(
+        "#!/bin/sh\nset -eu\numask 077\ndir=$(mktemp -d /run/evenkeel-join.XXXXXX)\ntrap 'rm -rf \"$dir\"' EXIT\n\
+         mkdir \"$dir/patches\"\n",
+    );
+    script.push_str(&runtime_limits(&pool.containerd));
+    script.push_str(&startup_taint());
+    script.push_str(&file("discovery.conf", &discovery(recipe, ticket).to_string()));
+    let config = join_configuration(recipe, node, ticket, version);
+    script.push_str(&file("join.json", &config.to_string()));
+    if !pool.kubelet.is_empty() {
+        let patch = Value::Object(pool.kubelet.clone()).to_string();
+        script.push_str(&file("patches/kubeletconfiguration0+merge.json", &patch));
+    }
+    script.push_str("kubeadm join --config \"$dir/join.json\"\n");
+    // The taint is for this join alone: a kubelet that registers anew later, without us, must not bring it back.
+    script.push_str(
+        "sed -i 's/ *--register-with-taints=[^ \"]*//' /var/lib/kubelet/kubeadm-flags.env\n",
+    );
+    SecretString::from(script)
+}
+
+fn discovery(recipe: &Kubeadm, ticket: &Ticket) -> Value {
+    let server = match &recipe.endpoint {
         Some(endpoint) => format!("https://{endpoint}"),
         None => ticket.server.clone(),
     };
@@ -65,26 +85,29 @@ pub(super) fn join(
     if let Some(ca) = &ticket.ca_data {
         cluster["certificate-authority-data"] = Value::from(ca.as_str());
     }
-    let discovery = json!({
+    json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "cluster", "cluster": cluster}],
         "contexts": [{"name": "join", "context": {"cluster": "cluster", "user": "join"}}],
         "current-context": "join",
         "users": [{"name": "join", "user": {}}],
-    });
+    })
+}
+
+fn join_configuration(recipe: &Kubeadm, node: &NodeName, ticket: &Ticket, version: &str) -> Value {
     let format = match minor(version) {
         Some(minor) if minor < FIRST_V1BETA4 => "kubeadm.k8s.io/v1beta3",
         _ => "kubeadm.k8s.io/v1beta4",
     };
-    let mut registration = json!({"name": node});
-    if let Some(socket) = settings.cri_socket {
-        registration["criSocket"] = Value::from(socket);
+    let mut registration = json!({"name": node, "taints": TAINTS});
+    if let Some(socket) = &recipe.cri_socket {
+        registration["criSocket"] = Value::from(socket.as_str());
     }
-    if !settings.ignore_preflight.is_empty() {
-        registration["ignorePreflightErrors"] = json!(settings.ignore_preflight);
+    if !recipe.ignore_preflight.is_empty() {
+        registration["ignorePreflightErrors"] = json!(recipe.ignore_preflight);
     }
-    let config = json!({
+    json!({
         "apiVersion": format,
         "kind": "JoinConfiguration",
         "discovery": {
@@ -93,19 +116,36 @@ pub(super) fn join(
         },
         "nodeRegistration": registration,
         "patches": {"directory": "@DIR@/patches"},
-    });
-    let mut script = String::from(
-        "#!/bin/sh\nset -eu\numask 077\ndir=$(mktemp -d /run/evenkeel-join.XXXXXX)\ntrap 'rm -rf \"$dir\"' EXIT\n\
-         mkdir \"$dir/patches\"\n",
-    );
-    script.push_str(&file("discovery.conf", &discovery.to_string()));
-    script.push_str(&file("join.json", &config.to_string()));
-    if !kubelet.is_empty() {
-        let patch = Value::Object(kubelet.clone()).to_string();
-        script.push_str(&file("patches/kubeletconfiguration0+merge.json", &patch));
+    })
+}
+
+/// A Node that this join makes anew is kept free of pods until it is released. A kubelet of an external cloud
+/// provider brings a taint of this key itself, and an API server takes no key twice.
+fn startup_taint() -> String {
+    let taint = json!([{"key": STARTUP_TAINT, "value": STARTUP_VALUE, "effect": STARTUP_EFFECT}]);
+    format!(
+        "taints='{taint}'\n\
+         if grep -qs -e '--cloud-provider=external' /etc/default/kubelet /etc/sysconfig/kubelet \
+         /etc/systemd/system/kubelet.service.d/*.conf /usr/lib/systemd/system/kubelet.service.d/*.conf; \
+         then taints='[]'; fi\n"
+    )
+}
+
+/// Limits of the runtime, which its containers inherit: a drop-in of our own, which goes again with the setting.
+fn runtime_limits(limits: &BTreeMap<String, String>) -> String {
+    let mut wanted = String::new();
+    if !limits.is_empty() {
+        wanted.push_str("[Service]");
+        for (name, value) in limits {
+            wanted.push_str(&format!("\n{name}={value}"));
+        }
     }
-    script.push_str("kubeadm join --config \"$dir/join.json\"\n");
-    SecretString::from(script)
+    format!(
+        "unit={RUNTIME_DROP_IN}\nwanted='{wanted}'\n\
+         if [ \"$(cat \"$unit\" 2> /dev/null || true)\" != \"$wanted\" ]; then\n  \
+         if [ -n \"$wanted\" ]; then mkdir -p \"${{unit%/*}}\"; printf '%s\\n' \"$wanted\" > \"$unit\"; else rm -f \"$unit\"; fi\n  \
+         systemctl daemon-reload\n  systemctl restart containerd\nfi\n"
+    )
 }
 
 /// The node's kubelet must not be newer than the API server, and at most three minor versions older.
@@ -138,9 +178,11 @@ fn minor(version: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// Writes a file of one line; the place of the private directory is filled in by sed, which sees no secret in argv.
+/// Writes a file of one line; the private directory and the taints are filled in by sed, which sees no secret in argv.
 fn file(name: &str, content: &str) -> String {
-    format!("sed \"s|@DIR@|$dir|g\" > \"$dir/{name}\" <<'EVENKEEL-END'\n{content}\nEVENKEEL-END\n")
+    format!(
+        "sed \"s|@DIR@|$dir|g;s|\\\"{TAINTS}\\\"|$taints|\" > \"$dir/{name}\" <<'EVENKEEL-END'\n{content}\nEVENKEEL-END\n"
+    )
 }
 
 /// A word for `sh`.
@@ -149,68 +191,4 @@ fn quoted(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> Settings<'static> {
-        Settings { endpoint: None, cri_socket: None, ignore_preflight: &[], data_dirs: &[] }
-    }
-
-    fn ticket() -> Ticket {
-        Ticket {
-            server: "https://10.0.0.1:6443".into(),
-            ca_data: Some("Q0E=".into()),
-            token: SecretString::from("abcdef.0123456789abcdef"),
-            token_id: "abcdef".into(),
-        }
-    }
-
-    #[test]
-    fn the_join_names_server_ca_token_and_kubelet_settings() {
-        let kubelet = Map::from_iter([("maxPods".to_owned(), json!(64))]);
-        let node = NodeName::new("node-1");
-        let script = join(settings(), &node, &ticket(), "v1.36.3", &kubelet);
-        let script = script.expose_secret();
-        for part in [
-            "https://10.0.0.1:6443",
-            "Q0E=",
-            "abcdef.0123456789abcdef",
-            "kubeadm.k8s.io/v1beta4",
-            "\"maxPods\":64",
-            "\"name\":\"node-1\"",
-        ] {
-            assert!(script.contains(part), "{part} is missing");
-        }
-        let endpoint = Settings { endpoint: Some("cp.example:6443"), ..settings() };
-        let script = join(endpoint, &node, &ticket(), "v1.30.1", &Map::new());
-        assert!(script.expose_secret().contains("https://cp.example:6443"));
-        assert!(script.expose_secret().contains("v1beta3"));
-        assert!(!script.expose_secret().contains("kubeletconfiguration0"));
-    }
-
-    #[test]
-    fn the_teardown_empties_data_directories_unless_they_are_retained() {
-        let dirs = ["/data/it's".to_owned()];
-        let with =
-            Settings { data_dirs: &dirs, cri_socket: Some("unix:///run/x.sock"), ..settings() };
-        let script = teardown(with, false);
-        assert!(script.contains(r"find '/data/it'\''s' -xdev -mindepth 1 -delete"), "{script}");
-        assert!(script.contains("--cri-socket 'unix:///run/x.sock'"));
-        assert!(!teardown(with, true).contains("/data"));
-    }
-
-    #[test]
-    fn version_skew_follows_the_policy() {
-        let rows = [
-            ("Kubernetes v1.36.3", "v1.36.0", true),
-            ("v1.33.9", "v1.36.0", true),
-            ("v1.32.9", "v1.36.0", false),
-            ("v1.37.0", "v1.36.9", false),
-            ("v1.36.3", "v1.36.3+k3s1", true),
-            ("nonsense", "v1.36.3", false),
-        ];
-        for (kubelet, server, fine) in rows {
-            assert_eq!(skew(kubelet, server).is_ok(), fine, "{kubelet} {server}");
-        }
-    }
-}
+mod tests;

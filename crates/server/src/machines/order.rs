@@ -1,6 +1,6 @@
 //! From a brief to the host's order. Pure.
 
-use super::brief::{Brief, SshAccess};
+use super::brief::{Brief, Reach};
 use crate::records::Recipe;
 use crate::sync::ports::{Fault, HostOrder, Stage};
 use evenkeel_node::protocol::{
@@ -27,7 +27,7 @@ pub(super) fn id_at(order: &HostOrder, stage: protocol::Stage) -> Result<OrderId
     )
 }
 
-/// What of the stage runs on the host over SSH. Blank commands and absent scripts are no steps.
+/// What of the stage runs on the host. Blank commands and absent scripts are no steps.
 pub(super) fn steps(brief: &Brief, stage: Stage) -> Result<Vec<Step>, Fault> {
     let template = &brief.template;
     if stage == Stage::Post {
@@ -39,26 +39,26 @@ pub(super) fn steps(brief: &Brief, stage: Stage) -> Result<Vec<Step>, Fault> {
     }
     let mut steps = Vec::new();
     let around = match &brief.recipe {
-        Recipe::Script { teardown, install, limit_s, .. } => {
-            Some((teardown, install, u64::from(*limit_s)))
+        Recipe::Script { teardown, install, limit_s, resume, .. } => {
+            Some((teardown, install, u64::from(*limit_s), *resume))
         }
-        Recipe::Kubeadm { .. } | Recipe::Command { .. } | Recipe::None => None,
+        Recipe::Kubeadm(_) | Recipe::Command { .. } | Recipe::None => None,
     };
-    if let Some((teardown, _, limit_s)) = around
+    if let Some((teardown, _, limit_s, resume)) = around
         && !teardown.trim().is_empty()
     {
-        steps.push(Step::teardown(teardown.as_str(), limit_s));
+        steps.push(Step::teardown(teardown.as_str(), limit_s).resuming(resume));
     }
-    if let (true, Some(access)) = (template.login.is_wanted(), &brief.ssh) {
-        steps.push(Step::Login(login_order(brief, access)?));
+    if let (true, Some(reach)) = (template.login.is_wanted(), &brief.reach) {
+        steps.push(Step::Login(login_order(brief, reach)?));
     }
     if let Some(script) = &template.pre_install_b64 {
         steps.push(Step::pre_install(hidden(script)));
     }
-    if let Some((_, install, limit_s)) = around
+    if let Some((_, install, limit_s, resume)) = around
         && !install.trim().is_empty()
     {
-        steps.push(Step::install(install.as_str(), limit_s));
+        steps.push(Step::install(install.as_str(), limit_s).resuming(resume));
     }
     Ok(steps)
 }
@@ -111,7 +111,7 @@ pub(super) fn login_user(user: &str) -> Result<UserName, Fault> {
     })
 }
 
-fn login_order(brief: &Brief, access: &SshAccess) -> Result<LoginOrder, Fault> {
+fn login_order(brief: &Brief, reach: &Reach) -> Result<LoginOrder, Fault> {
     let login = &brief.template.login;
     Ok(LoginOrder {
         user: login_user(&login.user)?,
@@ -119,7 +119,7 @@ fn login_order(brief: &Brief, access: &SshAccess) -> Result<LoginOrder, Fault> {
         remove_password: login.remove_password,
         authorized_keys: login.authorized_keys.clone(),
         remove_keys: login.remove_keys,
-        keep_key: access.public_key.trim().to_owned(),
+        keep_key: reach.own_key().map(str::to_owned),
     })
 }
 
@@ -132,14 +132,15 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
-    use crate::machines::{ClearLogin, ClearTemplate};
+    use crate::machines::{ClearLogin, ClearTemplate, SshAccess};
+    use crate::records::Hook;
     use crate::sync::ports::Target;
     use std::collections::BTreeMap;
 
     fn brief(recipe: Recipe) -> Brief {
         Brief {
             recipe,
-            ssh: Some(SshAccess {
+            reach: Some(Reach::Ssh(SshAccess {
                 address: "h".into(),
                 port: 22,
                 user: "root".into(),
@@ -147,7 +148,9 @@ mod tests {
                 private_key: SecretString::from("canary-key"),
                 public_key: "ssh-ed25519 AAAA c\n".into(),
                 host_key: None,
-            }),
+                host_cas: Vec::new(),
+                names: Vec::new(),
+            })),
             template: ClearTemplate {
                 pre_install_b64: Some(SecretString::from("canary-pre")),
                 post_install_b64: Some(SecretString::from("canary-post")),
@@ -160,6 +163,7 @@ mod tests {
             },
             joiner: None,
             epoch: None,
+            reinstalled: None,
             facts_env: BTreeMap::new(),
         }
     }
@@ -170,6 +174,8 @@ mod tests {
             install: "canary-install".into(),
             limit_s: 5,
             needs: vec![],
+            reimage: None,
+            resume: false,
         }
     }
 
@@ -183,7 +189,7 @@ mod tests {
         assert_eq!(names(&brief(script("down")), Stage::Reset), full);
         assert_eq!(names(&brief(script(" \n")), Stage::Reset), full[1..]);
         assert_eq!(names(&brief(script("down")), Stage::Post), ["post_install"]);
-        let command = Recipe::Command { argv: vec![], limit_s: 5 };
+        let command = Recipe::Command { hook: Hook::Program { argv: vec![] }, limit_s: 5 };
         assert_eq!(names(&brief(command), Stage::Reset), ["login", "pre_install"]);
         let mut bare = brief(script("down"));
         bare.template = ClearTemplate::default();
@@ -195,7 +201,7 @@ mod tests {
     fn the_controllers_own_key_is_always_kept() {
         let steps = steps(&brief(script("down")), Stage::Reset).unwrap();
         let Step::Login(login) = &steps[1] else { panic!("{steps:?}") };
-        assert_eq!(login.keep_key, "ssh-ed25519 AAAA c");
+        assert_eq!(login.keep_key.as_deref(), Some("ssh-ed25519 AAAA c"));
     }
 
     #[test]

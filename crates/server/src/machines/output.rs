@@ -20,6 +20,21 @@ pub(super) const TAIL_MAX: u64 = KEPT_MAX / 8;
 /// The beginning that is kept.
 pub(super) const HEAD_MAX: u64 = KEPT_MAX - TAIL_MAX;
 
+/// Who wrote output of a stage: each counts its own bytes from 0. In the order in which people read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The host, in an order of its own for the teardown.
+    Teardown,
+    /// A program or a webhook on the controller.
+    Controller,
+    /// The host.
+    Host,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Teardown, Self::Controller, Self::Host];
+}
+
 /// Whose output it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OutputKey {
@@ -29,17 +44,26 @@ pub struct OutputKey {
     pub node: NodeId,
     /// 1 for the first.
     pub attempt: u32,
-    /// Which part.
+    /// Which stage.
     pub stage: Stage,
+    /// Which part of the stage.
+    pub part: Part,
 }
 
 impl OutputKey {
+    /// What the host writes in an order.
     pub(super) fn of(id: &OrderId) -> Self {
-        let stage = match id.stage() {
-            protocol::Stage::Teardown | protocol::Stage::Reset => Stage::Reset,
-            protocol::Stage::Post => Stage::Post,
+        let (stage, part) = match id.stage() {
+            protocol::Stage::Teardown => (Stage::Reset, Part::Teardown),
+            protocol::Stage::Reset => (Stage::Reset, Part::Host),
+            protocol::Stage::Post => (Stage::Post, Part::Host),
         };
-        Self { job: id.job().into(), node: id.node().into(), attempt: id.attempt(), stage }
+        Self { job: id.job().into(), node: id.node().into(), attempt: id.attempt(), stage, part }
+    }
+
+    /// What the controller's side writes in an order.
+    pub(super) fn beside(id: &OrderId) -> Self {
+        Self { part: Part::Controller, ..Self::of(id) }
     }
 }
 
@@ -83,7 +107,7 @@ pub trait OutputSink: Send + Sync + 'static {
     async fn append(&self, of: &OutputKey, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Replaces the tail, once the order has ended; an empty one says that the head was all.
     async fn tail(&self, of: &OutputKey, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// What is kept; `None` if nothing is.
+    /// What is kept of all parts of the key's stage; `None` if nothing is.
     async fn load(&self, of: &OutputKey) -> io::Result<Option<Output>>;
     /// Removes everything of a job.
     async fn forget(&self, job: &JobId) -> io::Result<()>;
@@ -109,8 +133,31 @@ impl FileOutput {
         };
         let id = OrderId::new(of.job.as_str(), of.node.as_str(), of.attempt, stage)
             .map_err(|bad| io::Error::new(io::ErrorKind::InvalidInput, bad))?;
-        let file = id.to_string().split_off(id.job().len() + 1);
+        let mut file = id.to_string().split_off(id.job().len() + 1);
+        file.push_str(match of.part {
+            Part::Teardown => ".teardown",
+            Part::Controller => ".controller",
+            Part::Host => "",
+        });
         Ok(self.dir.join(id.job()).join(file))
+    }
+
+    async fn load_part(&self, of: &OutputKey) -> io::Result<Option<Output>> {
+        let path = self.path(of)?;
+        let head = absent_ok(fs::read(&path).await)?;
+        let tail = absent_ok(fs::read(path.with_added_extension("tail")).await)?;
+        if head.is_none() && tail.is_none() {
+            return Ok(None);
+        }
+        let mut output = Output { head: head.unwrap_or_default(), ..Output::default() };
+        if let Some((offset, bytes)) = tail.as_deref().and_then(|t| t.split_first_chunk::<8>()) {
+            let (offset, kept) = (u64::from_be_bytes(*offset), output.head.len() as u64);
+            output.left_out = offset.saturating_sub(kept);
+            let overlap = kept.saturating_sub(offset).min(bytes.len() as u64);
+            output.tail = bytes[overlap as usize..].to_vec();
+            output.complete = true;
+        }
+        Ok(Some(output))
     }
 }
 
@@ -151,26 +198,21 @@ impl OutputSink for FileOutput {
     }
 
     async fn load(&self, of: &OutputKey) -> io::Result<Option<Output>> {
-        let path = self.path(of)?;
-        let head = absent_ok(fs::read(&path).await)?;
-        let tail = absent_ok(fs::read(path.with_added_extension("tail")).await)?;
-        if head.is_none() && tail.is_none() {
-            return Ok(None);
+        let mut whole: Option<Output> = None;
+        for part in Part::ALL {
+            if let Some(mut next) = self.load_part(&OutputKey { part, ..of.clone() }).await? {
+                // A part begins when the one before it has ended.
+                let mut head = whole.map(|before| before.to_bytes()).unwrap_or_default();
+                head.append(&mut next.head);
+                whole = Some(Output { head, ..next });
+            }
         }
-        let mut output = Output { head: head.unwrap_or_default(), ..Output::default() };
-        if let Some((offset, bytes)) = tail.as_deref().and_then(|t| t.split_first_chunk::<8>()) {
-            let (offset, kept) = (u64::from_be_bytes(*offset), output.head.len() as u64);
-            output.left_out = offset.saturating_sub(kept);
-            let overlap = kept.saturating_sub(offset).min(bytes.len() as u64);
-            output.tail = bytes[overlap as usize..].to_vec();
-            output.complete = true;
-        }
-        Ok(Some(output))
+        Ok(whole)
     }
 
     async fn forget(&self, job: &JobId) -> io::Result<()> {
-        let key =
-            OutputKey { job: job.clone(), node: NodeId::new("x"), attempt: 0, stage: Stage::Reset };
+        let (node, stage, part) = (NodeId::new("x"), Stage::Reset, Part::Host);
+        let key = OutputKey { job: job.clone(), node, attempt: 0, stage, part };
         match self.path(&key)?.parent() {
             Some(dir) => absent_ok(fs::remove_dir_all(dir).await).map(|_| ()),
             None => Ok(()),
@@ -201,7 +243,8 @@ mod tests {
     use super::*;
 
     fn key() -> OutputKey {
-        OutputKey { job: "job-1".into(), node: "node-1".into(), attempt: 1, stage: Stage::Reset }
+        let (stage, part) = (Stage::Reset, Part::Host);
+        OutputKey { job: "job-1".into(), node: "node-1".into(), attempt: 1, stage, part }
     }
 
     #[tokio::test]
@@ -232,6 +275,21 @@ mod tests {
         let output = sink.load(&key()).await.unwrap().unwrap();
         assert_eq!((output.left_out, output.tail.as_slice()), (10, &b"the error"[..]));
         assert!(output.to_text().ends_with("[evenkeel: 10 bytes of output left out]\nthe error"));
+    }
+
+    #[tokio::test]
+    async fn parts_are_read_as_one_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = FileOutput::new(dir.path());
+        for (part, text) in [(Part::Host, "c"), (Part::Controller, "b"), (Part::Teardown, "a")] {
+            let key = OutputKey { part, ..key() };
+            sink.append(&key, 0, text.as_bytes()).await.unwrap();
+            if part != Part::Host {
+                sink.tail(&key, 1, b"").await.unwrap();
+            }
+        }
+        let whole = sink.load(&key()).await.unwrap().unwrap();
+        assert_eq!((whole.to_text().as_str(), whole.complete), ("abc", false));
     }
 
     #[tokio::test]

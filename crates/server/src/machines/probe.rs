@@ -1,61 +1,80 @@
 //! What is found out before a node is cordoned. Changes nothing but the presence of the host binary.
 
-use super::brief::{ClearLogin, SshAccess};
-use super::push::{self, NodeBinary};
-use super::ssh::Session;
-use super::{host::Host, order};
+use super::brief::{ClearLogin, Reach};
+use super::push::BinarySource;
+use super::{link, order};
 use crate::sync::ports::{Fault, Target};
-use evenkeel_node::protocol::{Facts, PROTOCOL, STATE_DIR, Verb};
-use std::time::Duration;
+use evenkeel_node::protocol::{Facts, PROTOCOL, ProbeRequest, STATE_DIR, Verb};
 
 /// Room for journal, scripts and 4 MiB of output, and a margin for what the system writes meanwhile.
 const FREE_DISK_MB: u64 = 64;
 
-/// Printing a version takes no time; the rest is for a host that swaps.
-const VERSION_LIMIT: Duration = Duration::from_secs(20);
+/// What the recipe and the template need of a host.
+pub(super) struct Needs<'a> {
+    pub(super) login: &'a ClearLogin,
+    /// Commands, by name or absolute path.
+    pub(super) commands: Vec<String>,
+    /// Whether the version of its kubelet is asked for.
+    pub(super) kubelet: bool,
+    /// The epoch that orders will come with.
+    pub(super) epoch: Option<u64>,
+}
 
 /// Reaches the host, compares its identity and looks for everything the recipe needs.
-pub(super) async fn over_ssh(
-    access: &SshAccess,
-    binary: &NodeBinary,
+pub(super) async fn probe(
+    reach: &Reach,
+    binary: &BinarySource,
     target: &Target,
-    login: &ClearLogin,
-    needs: &[String],
-    epoch: Option<u64>,
-) -> Result<(), Fault> {
+    needs: &Needs<'_>,
+) -> Result<Facts, Fault> {
+    let request = request(needs)?;
+    // Names and flags: they always serialize.
+    let json = serde_json::to_vec(&request).unwrap_or_default();
+    let host = link::open(reach, binary).await?;
+    let facts: Facts = host.verb(Verb::Probe, &json).await?;
+    judge(host.peer(), target, needs.login, &facts)?;
+    not_fenced(host.peer(), needs.epoch, &facts)?;
+    not_missing(host.peer(), &request, &facts)?;
+    host.close().await;
+    Ok(facts)
+}
+
+/// The recipe's own needs, and what the template's login is set with.
+fn request(needs: &Needs<'_>) -> Result<ProbeRequest, Fault> {
+    let login = needs.login;
+    let mut commands = needs.commands.clone();
+    let own = [("chpasswd", login.password_hash.is_some()), ("passwd", login.remove_password)];
+    commands.extend(own.iter().filter(|(_, used)| *used).map(|(name, _)| (*name).to_owned()));
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-/".contains(&b);
+    for command in &commands {
+        if command.is_empty() || command.starts_with('-') || !command.bytes().all(plain) {
+            return Err(Fault::permanent(format!(
+                "the recipe needs the command {command:?}, which is not a command name \
+                 (letters, digits, '.', '_', '+', '-', '/')"
+            )));
+        }
+    }
     let user = if login.is_wanted() { Some(order::login_user(&login.user)?) } else { None };
-    let session = Session::connect(access).await?;
-    let host = push::ensure(session, access.sudo, binary).await?;
-    let facts: Facts = host.verb(Verb::Probe { user }, b"").await?;
-    judge(host.peer(), target, login, &facts)?;
-    not_fenced(host.peer(), epoch, &facts)?;
-    let missing = missing_commands(&host, needs, login, &facts).await?;
+    Ok(ProbeRequest { user, commands, kubelet: needs.kubelet })
+}
+
+fn not_missing(peer: &str, asked: &ProbeRequest, facts: &Facts) -> Result<(), Fault> {
+    let found = |command: &String| facts.commands.get(command) == Some(&true);
+    let missing: Vec<&str> =
+        asked.commands.iter().filter(|c| !found(c)).map(String::as_str).collect();
     if !missing.is_empty() {
         return Err(Fault::permanent(format!(
-            "host {} lacks the commands {}, which the reset needs; install them there, or correct \
+            "host {peer} lacks the commands {}, which the reset needs; install them there, or correct \
              the recipe with `evenkeel cluster set-machines`",
-            host.peer(),
             missing.join(", ")
         )));
     }
-    host.close().await;
-    Ok(())
-}
-
-/// `kubelet --version`, as `Kubernetes v1.36.3`.
-pub(super) async fn kubelet_version(access: &SshAccess) -> Result<String, Fault> {
-    let session = Session::connect(access).await?;
-    let ended = session.exec("kubelet --version", b"", VERSION_LIMIT).await?;
-    let text = String::from_utf8_lossy(&ended.stdout).trim().to_owned();
-    session.close().await;
-    if ended.status != 0 || text.is_empty() {
+    if asked.kubelet && facts.kubelet.is_none() {
         return Err(Fault::permanent(format!(
-            "host {}: `kubelet --version` ended with status {}; install a kubelet there",
-            access.peer(),
-            ended.status
+            "host {peer}: `kubelet --version` says no version; install a kubelet there"
         )));
     }
-    Ok(text)
+    Ok(())
 }
 
 /// Everything that the facts alone decide.
@@ -97,8 +116,7 @@ fn not_fenced(peer: &str, epoch: Option<u64>, facts: &Facts) -> Result<(), Fault
     }
     Err(Fault::permanent(format!(
         "host {peer} has seen a newer controller (epoch {} there, {} here); let that one do it, or, if this \
-         controller was restored from a backup or set up anew and no other one is at work, remove \
-         {STATE_DIR}/fence.json there",
+         controller was set up anew and no other one is at work, remove {STATE_DIR}/fence.json there",
         facts.epoch_seen,
         epoch.unwrap_or_default()
     )))
@@ -129,27 +147,6 @@ fn same_machine(peer: &str, target: &Target, facts: &Facts) -> Result<(), Fault>
         return wrong("system UUID", expected, seen);
     }
     Ok(())
-}
-
-/// The recipe's own needs, and what the template's login is set with. What the facts do not name is looked up.
-async fn missing_commands(
-    host: &Host,
-    needs: &[String],
-    login: &ClearLogin,
-    facts: &Facts,
-) -> Result<Vec<String>, Fault> {
-    let mut wanted: Vec<&str> = needs.iter().map(String::as_str).collect();
-    let own = [("chpasswd", login.password_hash.is_some()), ("passwd", login.remove_password)];
-    wanted.extend(own.iter().filter(|(_, used)| *used).map(|(name, _)| *name));
-    let (known, unknown): (Vec<&str>, Vec<&str>) =
-        wanted.into_iter().partition(|name| facts.commands.contains_key(*name));
-    let mut missing: Vec<String> = known
-        .into_iter()
-        .filter(|name| facts.commands.get(*name) == Some(&false))
-        .map(str::to_owned)
-        .collect();
-    missing.extend(host.missing(&unknown).await?);
-    Ok(missing)
 }
 
 #[cfg(test)]

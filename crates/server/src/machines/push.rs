@@ -1,11 +1,16 @@
-//! The host binary: loaded once, put on a host once per build.
+//! The host binary: loaded once, put on a host over SSH once per build.
 //!
 //! Entry points: [`BinarySource`] and [`ensure`]. Absent: building it (`cargo xtask node-binary`).
 
-use super::host::Host;
+use super::brief::SshAccess;
+use super::host;
+use super::link::{Ended, Link};
 use super::ssh::Session;
 use crate::sync::ports::Fault;
-use evenkeel_node::protocol::{Have, Remote, Sha256Hex};
+use async_trait::async_trait;
+use evenkeel_node::protocol::{Have, Remote, Sha256Hex, Verb};
+use serde::de::DeserializeOwned;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +19,10 @@ use tokio::sync::OnceCell;
 /// File name of the binary beside the running executable.
 const FILE_NAME: &str = "evenkeel-node";
 
-/// 3 MB in two minutes is 200 kbit/s: slower links cannot carry a reset's packages either.
+/// 6 MB in two minutes is 400 kbit/s: slower links cannot carry a reset's packages either.
 const UPLOAD_LIMIT: Duration = Duration::from_mins(2);
 
-/// Hashing 3 MB takes milliseconds; the rest is for a host that swaps.
+/// Hashing 6 MB takes milliseconds; the rest is for a host that swaps.
 const HAVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// `evenkeel-node` and its name.
@@ -93,24 +98,59 @@ impl BinarySource {
     }
 }
 
-/// Makes sure that this build is on the host and whole.
-pub(super) async fn ensure(
+/// A connection to a host that has this build of the binary.
+pub(super) struct SshLink {
     session: Session,
     sudo: bool,
-    binary: &NodeBinary,
-) -> Result<Host, Fault> {
+    hash: Sha256Hex,
+}
+
+impl SshLink {
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        remote: &Remote,
+        stdin: &[u8],
+        limit: Duration,
+    ) -> Result<T, Fault> {
+        let ended = self.session.exec(&remote.to_command(self.sudo), stdin, limit).await?;
+        host::answer(self.peer(), &ended).map_err(|no| host::fault(self.peer(), no))
+    }
+}
+
+#[async_trait]
+impl Link for SshLink {
+    fn peer(&self) -> &str {
+        self.session.peer()
+    }
+
+    fn seen_from(&self) -> IpAddr {
+        self.session.local_addr()
+    }
+
+    async fn run(&self, verb: &Verb, stdin: &[u8], limit: Duration) -> Result<Ended, Fault> {
+        let remote = Remote::Run { hash: self.hash.clone(), verb: verb.clone() };
+        self.session.exec(&remote.to_command(self.sudo), stdin, limit).await
+    }
+
+    async fn close(self: Box<Self>) {
+        self.session.close().await;
+    }
+}
+
+/// Connects, and makes sure that this build is on the host and whole.
+pub(super) async fn ensure(access: &SshAccess, binary: &NodeBinary) -> Result<SshLink, Fault> {
+    let session = Session::connect(access).await?;
     let hash = binary.sha256.clone();
-    let host = Host::new(session, sudo, hash.clone());
-    let have: Have = host.ask(&Remote::Have { hash: hash.clone() }, b"", HAVE_LIMIT).await?;
+    let link = SshLink { session, sudo: access.sudo, hash: hash.clone() };
+    let have: Have = link.ask(&Remote::Have { hash: hash.clone() }, b"", HAVE_LIMIT).await?;
     if !have.have {
-        let put: Have =
-            host.ask(&Remote::Upload { hash: hash.clone() }, &binary.bytes, UPLOAD_LIMIT).await?;
+        let put: Have = link.ask(&Remote::Upload { hash }, &binary.bytes, UPLOAD_LIMIT).await?;
         if !put.have {
             return Err(Fault::transient(format!(
                 "host {}: evenkeel-node is not there after the upload",
-                host.peer()
+                link.peer()
             )));
         }
     }
-    Ok(host)
+    Ok(link)
 }

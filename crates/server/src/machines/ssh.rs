@@ -1,16 +1,17 @@
-//! The SSH client: one connection, one pinned host key, commands with an exit status.
+//! The SSH client: one connection to a host that is believed, commands with an exit status.
 //!
 //! Entry points: [`Session::connect`] and [`scan`]. Absent on purpose: passwords, agents, known_hosts files,
 //! blind acceptance of a host key, and retries (callers know whether a command may be repeated).
 
-use super::brief::{SshAccess, ssh_peer};
+use super::brief::{SshAccess, host_port, ssh_peer};
+use super::link::Ended;
+use super::trust::{Shown, Trust};
 use crate::sync::ports::Fault;
 use russh::client::{self, AuthResult, Handle};
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::keys::{PublicKeyOrCertificate, decode_secret_key};
-use russh::{ChannelMsg, ChannelReadHalf, Disconnect, Preferred};
+use russh::{ChannelMsg, ChannelReadHalf, Disconnect};
 use secrecy::ExposeSecret;
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,19 +30,6 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Most of stdout and of stderr that is kept: twice the largest answer of a host (a chunk of output in base64).
 const CAPTURE_MAX: usize = 1024 * 1024;
 
-/// How a remote command ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// Exit status.
-    pub status: u32,
-    /// At most 1 MiB.
-    pub stdout: Vec<u8>,
-    /// At most 1 MiB.
-    pub stderr: Vec<u8>,
-    /// Something was left out of either.
-    pub cut: bool,
-}
-
 /// One authenticated connection.
 pub struct Session {
     handle: Handle<Watcher>,
@@ -49,10 +37,10 @@ pub struct Session {
     local: IpAddr,
 }
 
-/// Compares the host's key with the pinned one and keeps what was seen.
+/// Judges what the host shows and keeps it.
 struct Watcher {
-    pinned: Option<PublicKey>,
-    seen: Arc<Mutex<Option<PublicKey>>>,
+    trust: Trust,
+    seen: Arc<Mutex<Option<Shown>>>,
 }
 
 impl client::Handler for Watcher {
@@ -62,9 +50,9 @@ impl client::Handler for Watcher {
         &mut self,
         server_key: &PublicKeyOrCertificate,
     ) -> Result<bool, Self::Error> {
-        let key = server_key.public_key();
-        let fits = self.pinned.as_ref().is_some_and(|pinned| pinned.key_data() == key.key_data());
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        let shown = self.trust.judge(server_key);
+        let fits = shown.why_not.is_none();
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
         Ok(fits)
     }
 }
@@ -76,7 +64,7 @@ impl Session {
     /// Transient: everything that may be the network's or a booting host's doing.
     pub async fn connect(access: &SshAccess) -> Result<Self, Fault> {
         let peer = access.peer();
-        let pinned = pinned_key(access)?;
+        let trust = Trust::of(access)?;
         let key = private_key(access)?;
         let tcp = tcp(&access.address, access.port).await?;
         let local = tcp
@@ -84,12 +72,12 @@ impl Session {
             .map_err(|source| transient(format!("host {peer}: the connection is lost"), source))?
             .ip();
         let seen = Arc::new(Mutex::new(None));
-        let watcher = Watcher { pinned: Some(pinned.clone()), seen: Arc::clone(&seen) };
-        let config = config(Some(&pinned));
+        let watcher = Watcher { trust: trust.clone(), seen: Arc::clone(&seen) };
+        let config = config(&trust);
         let login = async {
             let mut handle = client::connect_stream(config, tcp, watcher)
                 .await
-                .map_err(|source| handshake_fault(&peer, &pinned, &seen, source))?;
+                .map_err(|source| handshake_fault(&peer, &trust, &seen, source))?;
             authenticate(&mut handle, access, key).await?;
             Ok(handle)
         };
@@ -222,11 +210,12 @@ pub async fn scan(address: &str, port: u16) -> Result<String, Fault> {
     let peer = ssh_peer(address, port);
     let tcp = tcp(address, port).await?;
     let seen = Arc::new(Mutex::new(None));
-    let watcher = Watcher { pinned: None, seen: Arc::clone(&seen) };
-    let shaken = timeout(LOGIN_LIMIT, client::connect_stream(config(None), tcp, watcher)).await;
+    let watcher = Watcher { trust: Trust::Nothing, seen: Arc::clone(&seen) };
+    let shaken =
+        timeout(LOGIN_LIMIT, client::connect_stream(config(&Trust::Nothing), tcp, watcher)).await;
     let key = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (key, shaken) {
-        (Some(key), _) => key.to_openssh().map_err(|source| Fault::Permanent {
+        (Some(shown), _) => shown.key.to_openssh().map_err(|source| Fault::Permanent {
             what: format!("host {peer}: its SSH host key cannot be written as a line"),
             source: Some(Box::new(source)),
         }),
@@ -238,25 +227,31 @@ pub async fn scan(address: &str, port: u16) -> Result<String, Fault> {
     }
 }
 
+/// Splits `host`, `host:port`, `[v6]` and `[v6]:port`; `None` if it is none of them.
+pub fn place(text: &str, default: u16) -> Option<(String, u16)> {
+    host_port(text, default)
+}
+
+/// `address:port`, for people.
+pub fn peer(address: &str, port: u16) -> String {
+    ssh_peer(address, port)
+}
+
 /// The SHA-256 fingerprint of a public key line, for people; `None` if it is not one.
 pub fn fingerprint(line: &str) -> Option<String> {
     PublicKey::from_openssh(line).ok().map(|key| key.fingerprint(HashAlg::Sha256).to_string())
 }
 
-fn config(pinned: Option<&PublicKey>) -> Arc<client::Config> {
-    let mut preferred = Preferred::DEFAULT;
-    if let Some(pinned) = pinned {
-        // A host with several keys shows the one we ask for: ask for the pinned one's type only.
-        preferred.key = Cow::Owned(match pinned.algorithm() {
-            Algorithm::Rsa { .. } => vec![
-                Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-                Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-            ],
-            other => vec![other],
-        });
-    }
+/// The key of a public key line without its comment; `None` if it is not one.
+pub(super) fn plain_line(line: &str) -> Option<String> {
+    let key = PublicKey::from_openssh(line.trim()).ok()?;
+    let line = PublicKey::new(key.key_data().clone(), "").to_openssh().ok()?;
+    Some(line.trim().to_owned())
+}
+
+fn config(trust: &Trust) -> Arc<client::Config> {
     Arc::new(client::Config {
-        preferred,
+        preferred: trust.preferred(),
         keepalive_interval: Some(KEEPALIVE),
         nodelay: true,
         ..client::Config::default()
@@ -279,23 +274,6 @@ async fn tcp(address: &str, port: u16) -> Result<TcpStream, Fault> {
     }
 }
 
-fn pinned_key(access: &SshAccess) -> Result<PublicKey, Fault> {
-    let peer = access.peer();
-    let Some(line) = &access.host_key else {
-        return Err(Fault::permanent(format!(
-            "host {peer} has no pinned SSH host key, so it cannot be told from another machine; \
-             pin it with `evenkeel cluster set-machines --known-hosts FILE` or `--host-key`"
-        )));
-    };
-    PublicKey::from_openssh(line).map_err(|source| Fault::Permanent {
-        what: format!(
-            "host {peer}: the pinned SSH host key is not a public key line; \
-             pin it again with `evenkeel cluster set-machines --host-key`"
-        ),
-        source: Some(Box::new(source)),
-    })
-}
-
 fn private_key(access: &SshAccess) -> Result<PrivateKey, Fault> {
     // The cause is left out: an error of a parser may quote what it read.
     decode_secret_key(access.private_key.expose_secret(), None).map_err(|_| {
@@ -308,30 +286,36 @@ fn private_key(access: &SshAccess) -> Result<PrivateKey, Fault> {
 
 fn handshake_fault(
     peer: &str,
-    pinned: &PublicKey,
-    seen: &Mutex<Option<PublicKey>>,
+    trust: &Trust,
+    seen: &Mutex<Option<Shown>>,
     source: russh::Error,
 ) -> Fault {
-    let expected = pinned.fingerprint(HashAlg::Sha256);
-    let kind = pinned.algorithm();
     let way_out = "if the machine was reinstalled on purpose, pin its new key with \
                    `evenkeel cluster set-machines --host-key`; otherwise somebody else answers there";
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match (source, seen) {
-        (russh::Error::UnknownKey, Some(seen)) => Fault::permanent(format!(
-            "host {peer} shows another SSH host key: expected {kind} {expected}, \
-             seen {} {}; {way_out}",
-            seen.algorithm(),
-            seen.fingerprint(HashAlg::Sha256)
+    let print =
+        |key: &PublicKey| format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256));
+    match (source, trust, seen) {
+        (russh::Error::UnknownKey, Trust::Pinned(pinned), Some(seen)) => Fault::permanent(format!(
+            "host {peer} shows another SSH host key: expected {}, seen {}; {way_out}",
+            print(pinned),
+            print(&seen.key)
         )),
-        (russh::Error::NoCommonAlgo { kind: russh::AlgorithmKind::Key, theirs, .. }, _) => {
-            Fault::permanent(format!(
-                "host {peer} shows another SSH host key: expected {kind} {expected}, \
-                 but it has only keys of type {}; {way_out}",
-                theirs.join(", ")
-            ))
-        }
-        (source, _) => transient(format!("host {peer}: the SSH handshake failed"), source),
+        (russh::Error::UnknownKey, _, Some(seen)) => Fault::permanent(format!(
+            "host {peer} shows the SSH host key {}: {}",
+            print(&seen.key),
+            seen.why_not.unwrap_or_default()
+        )),
+        (
+            russh::Error::NoCommonAlgo { kind: russh::AlgorithmKind::Key, theirs, .. },
+            Trust::Pinned(pinned),
+            _,
+        ) => Fault::permanent(format!(
+            "host {peer} shows another SSH host key: expected {}, but it has only keys of type {}; {way_out}",
+            print(pinned),
+            theirs.join(", ")
+        )),
+        (source, _, _) => transient(format!("host {peer}: the SSH handshake failed"), source),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Absent on purpose: reading and writing; whoever does that names the record as well.
 
 use super::{ClusterId, JobId, NodeId, PoolId};
-use evenkeel_engine::ids::NodeName;
+use evenkeel_engine::ids::{NodeName, ObjectKey};
 
 /// Tenants, by id.
 pub fn project(project: &str) -> String {
@@ -57,6 +57,10 @@ pub fn nodes(project: &str, cluster: &ClusterId) -> String {
 pub fn node(project: &str, cluster: &ClusterId, node: &NodeId) -> String {
     format!("p/{project}/in/{cluster}/nodes/{node}")
 }
+/// The identity of a node's machine after it was reinstalled.
+pub fn reinstalled(project: &str, cluster: &ClusterId, node: &NodeId) -> String {
+    format!("p/{project}/in/{cluster}/reinstalled/{node}")
+}
 /// Headers of a cluster's jobs (prefix).
 pub fn jobs(project: &str, cluster: &ClusterId) -> String {
     format!("p/{project}/in/{cluster}/jobs/")
@@ -69,6 +73,10 @@ pub fn job(project: &str, cluster: &ClusterId, job: &JobId) -> String {
 pub fn job_state(project: &str, cluster: &ClusterId, job: &JobId) -> String {
     format!("p/{project}/in/{cluster}/states/{job}")
 }
+/// Verdicts of a cluster's jobs (prefix).
+pub fn job_states(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/in/{cluster}/states/")
+}
 /// Touched nodes of a job (prefix).
 pub fn works(project: &str, cluster: &ClusterId, job: &JobId) -> String {
     format!("p/{project}/in/{cluster}/works/{job}/")
@@ -77,6 +85,14 @@ pub fn works(project: &str, cluster: &ClusterId, job: &JobId) -> String {
 pub fn work(project: &str, cluster: &ClusterId, job: &JobId, node: &NodeName) -> String {
     format!("p/{project}/in/{cluster}/works/{job}/{node}")
 }
+/// What people ask of a cluster's jobs (prefix).
+pub fn controls(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/in/{cluster}/controls/")
+}
+/// What people ask of a job; absent until somebody asks.
+pub fn control(project: &str, cluster: &ClusterId, job: &JobId) -> String {
+    format!("p/{project}/in/{cluster}/controls/{job}")
+}
 /// The running synchronization of a pool: its absence is the right to start one.
 pub fn active(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
     format!("p/{project}/in/{cluster}/active/{pool}")
@@ -84,6 +100,22 @@ pub fn active(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
 /// The cluster's clock.
 pub fn clock(project: &str, cluster: &ClusterId) -> String {
     format!("p/{project}/in/{cluster}/clock")
+}
+/// What has been learned of a cluster's pools (prefix).
+pub fn learned_pools(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/in/{cluster}/learned/pools/")
+}
+/// How long the parts of a node's way take in a pool.
+pub fn learned_pool(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
+    format!("p/{project}/in/{cluster}/learned/pools/{pool}")
+}
+/// What has been learned of a cluster's budgets (prefix).
+pub fn learned_budgets(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/in/{cluster}/learned/budgets/")
+}
+/// How long a budget needs until an evicted pod is made good.
+pub fn learned_budget(project: &str, cluster: &ClusterId, budget: &ObjectKey) -> String {
+    format!("p/{project}/in/{cluster}/learned/budgets/{budget}")
 }
 /// The acting replica; its create revision is the epoch.
 pub fn leader(project: &str, cluster: &ClusterId) -> String {
@@ -121,3 +153,30 @@ pub fn job_indexes(project: &str, start: &str) -> String {
 pub fn job_index(project: &str, job: &JobId) -> String {
     format!("p/{project}/job-index/{job}")
 }
+/// Agents of a cluster, by node (prefix).
+pub fn agents(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/agents/{cluster}/")
+}
+/// The agent of a node.
+pub fn agent(project: &str, cluster: &ClusterId, node: &NodeId) -> String {
+    format!("p/{project}/agents/{cluster}/{node}")
+}
+/// Where an agent belongs, by its id (global: the credential names nothing else).
+pub fn agent_id(id: &str) -> String {
+    format!("agents/{id}")
+}
+/// Where an enrolment token belongs, by the SHA-256 of its text (global).
+pub fn agent_token(sha256_hex: &str) -> String {
+    format!("agent-tokens/{sha256_hex}")
+}
+/// Where a job lives, whatever its project (global: the id is a UUID of ours). For the machines' side alone: what a
+/// tenant asks for is looked up below its project.
+pub fn job_place(job: &JobId) -> String {
+    format!("job-places/{job}")
+}
+/// A cluster that has an actor (global: the actors serve all tenants).
+pub fn cluster_place(cluster: &ClusterId) -> String {
+    format!("{CLUSTER_PLACES}{cluster}")
+}
+/// All clusters that have actors (prefix).
+pub const CLUSTER_PLACES: &str = "cluster-places/";

@@ -77,6 +77,8 @@ impl<T: Tail> WatchSource for TailWatch<T> {
             }
             let closed = match self.tail.wake_at() {
                 Some(at) => tokio::select! {
+                    // In a fixed order: the simulator plays a seed twice and wants the same run.
+                    biased;
                     changed = self.changed.changed() => changed.is_err(),
                     () = tokio::time::sleep_until(at) => false,
                 },

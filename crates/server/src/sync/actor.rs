@@ -7,9 +7,11 @@ use super::act::{self, About, Hands, News};
 use super::board::{Board, Snapshot};
 use super::clock::{ClusterClock, WallClock};
 use super::commit::{self, Committed};
+use super::desk::{Glimpse, Questions};
 use super::lease::{LEASE_RENEW, take_lease};
 use super::points::Points;
 use super::ports::{Cluster, Listed, Machines, Seen};
+use super::retire::{self, Round};
 use super::state::{self, State, StateError};
 use super::{chain, enrol};
 use crate::records::keys;
@@ -18,9 +20,9 @@ use evenkeel_engine::action::Action;
 use evenkeel_engine::check;
 use evenkeel_engine::facts::NodeSeen;
 use evenkeel_engine::ids::{ClusterId, NodeName};
-use evenkeel_engine::plan::{Ctx, Plan, plan};
+use evenkeel_engine::plan::{Plan, plan};
 use evenkeel_engine::sync::Sync;
-use evenkeel_engine::time::Time;
+use evenkeel_engine::time::{Span, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +59,8 @@ pub struct Setup {
     pub board: Board,
     /// The wall clock.
     pub wall: WallClock,
+    /// How long an ended job is kept.
+    pub retention: Span,
     /// The store belongs to this process alone, so a lease found in it is a dead one's.
     pub exclusive: bool,
     /// Test points.
@@ -117,6 +121,7 @@ async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
     let prefix = keys::inside(&setup.project, &setup.cluster);
     let stored = setup.store.watch(&prefix, state.revision + 1).await.map_err(ActorError::Store)?;
     let (news_tx, news) = mpsc::channel(NEWS_QUEUE);
+    let asked = setup.board.desks().open(&setup.cluster);
     let clock = ClusterClock::resume(state.clock.as_ref(), (setup.wall)());
     let mut actor = Actor {
         setup,
@@ -137,7 +142,7 @@ async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
         listed: false,
         trouble: Some("waiting for the first list".to_owned()),
     };
-    actor.turns(seen, stored, news).await
+    actor.turns(seen, stored, news, asked).await
 }
 
 struct Actor<'a> {
@@ -162,9 +167,11 @@ impl Actor<'_> {
         mut seen: mpsc::Receiver<Vec<Seen>>,
         mut stored: crate::store::Watch,
         mut news: mpsc::Receiver<News>,
+        mut asked: Questions,
     ) -> Result<std::convert::Infallible, ActorError> {
         let mut renew = tokio::time::interval(LEASE_RENEW);
         renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut retire = retire::every();
         loop {
             let (wake_at, report) = self.turn().await?;
             let unpublished = !self.publish(report);
@@ -195,6 +202,17 @@ impl Actor<'_> {
                         self.take_news(item);
                     }
                 }
+                Some(answer) = asked.recv() => {
+                    let glimpse = Glimpse {
+                        index: self.state.index.clone(),
+                        learned: self.state.learned.clone(),
+                        now: self.clock.now(),
+                        kube: self.setup.kube.clone(),
+                    };
+                    // Whoever asked may have gone.
+                    let _ = answer.send(glimpse);
+                }
+                _ = retire.tick() => self.retire(),
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
@@ -220,10 +238,8 @@ impl Actor<'_> {
         let mut turns = 0;
         let decided = loop {
             let now = self.clock.now();
-            let decided = {
-                let ctx = Ctx { index: &self.state.index, ledger: &self.state.ledger, now };
-                plan(&ctx, self.state.syncs.values())
-            };
+            self.state.follow(now);
+            let decided = plan(&self.state.ctx(now), self.state.syncs.values());
             if let Err(broken) = check::plan(self.state.syncs.values(), &decided) {
                 return Err(ActorError::Broken(broken.to_string()));
             }
@@ -253,8 +269,7 @@ impl Actor<'_> {
             self.start(action.clone(), now);
         }
         self.state.syncs.retain(|_, sync| state::keeps(sync, now));
-        let kept = &self.state.syncs;
-        self.state.brings.retain(|job, _| kept.contains_key(job));
+        self.state.forget_ended();
         Ok((decided.wake_at, decided))
     }
 
@@ -264,6 +279,29 @@ impl Actor<'_> {
             act::node_of(&action).map_or_else(About::default, |name| self.state.about(name));
         tracing::debug!(cluster.id = %self.setup.cluster, action = %action.key(), "start");
         self.tasks.spawn(act::run(self.hands.clone(), action, about, self.news_tx.clone()));
+    }
+
+    /// Looks for old jobs, beside the turns. Without a view it is not known which of them nodes name.
+    fn retire(&mut self) {
+        if !self.state.index.live() {
+            return;
+        }
+        let marks = self.state.index.marked().filter_map(|entry| entry.seen.mark.as_ref());
+        let round = Round {
+            project: self.setup.project.clone(),
+            cluster: self.setup.cluster.clone(),
+            store: self.setup.store.clone(),
+            machines: self.setup.machines.clone(),
+            epoch: self.hands.epoch,
+            now: self.clock.now(),
+            keep: self.setup.retention,
+            referred: marks.map(|mark| &mark.job).chain(self.state.syncs.keys()).cloned().collect(),
+        };
+        self.tasks.spawn(async move {
+            if let Err(error) = round.run().await {
+                tracing::warn!(error = chain(&error), "old jobs stay for now");
+            }
+        });
     }
 
     /// Leaves a line for people: in the log, and as an Event on the node.
@@ -339,6 +377,7 @@ impl Actor<'_> {
                 Seen::BudgetGone(key) => {
                     self.state.index.lose_budget(&key);
                     self.state.ledger.forget_budget(&key);
+                    self.state.learned.forget_budget(&key);
                 }
                 Seen::Relisted(Listed::Nodes(all)) => {
                     self.enrol.stir();

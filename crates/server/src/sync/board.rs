@@ -2,6 +2,7 @@
 //!
 //! Nothing here is the truth about a job: that is in the store. A reader that finds no snapshot says so.
 
+use super::desk::Desks;
 use evenkeel_engine::facts::NodeSeen;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeName};
 use evenkeel_engine::report::JobReport;
@@ -33,19 +34,27 @@ impl Snapshot {
     }
 }
 
-/// Snapshots of all clusters.
+/// Snapshots of all clusters, and the desks at which their actors answer questions.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<RwLock<BTreeMap<ClusterId, Arc<Snapshot>>>>);
+pub struct Board {
+    snapshots: Arc<RwLock<BTreeMap<ClusterId, Arc<Snapshot>>>>,
+    desks: Desks,
+}
 
 impl Board {
+    /// Where actors answer.
+    pub fn desks(&self) -> &Desks {
+        &self.desks
+    }
+
     /// The last snapshot of a cluster; `None` until its actor has published one.
     pub fn get(&self, cluster: &ClusterId) -> Option<Arc<Snapshot>> {
-        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(cluster).cloned()
+        self.snapshots.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(cluster).cloned()
     }
 
     /// Replaces the snapshot of a cluster.
     pub fn publish(&self, cluster: &ClusterId, snapshot: Snapshot) {
-        self.0
+        self.snapshots
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .insert(cluster.clone(), Arc::new(snapshot));

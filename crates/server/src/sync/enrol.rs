@@ -5,6 +5,7 @@ use crate::records::{self, NodeRecord, keys};
 use crate::store::{Revision, Store, StoreError, Txn};
 use evenkeel_engine::facts::NodeSeen;
 use evenkeel_engine::ids::{NodeId, NodeName, PoolId};
+use evenkeel_engine::preview::drift::Parts;
 use evenkeel_engine::time::{Span, Time};
 use std::collections::BTreeMap;
 
@@ -68,6 +69,7 @@ impl Enrol {
                 provider_id: e.seen.provider_id.as_deref().map(str::to_owned),
                 applied: None,
                 image: None,
+                carries: Parts::default(),
                 created_ms: wall_ms,
                 updated_ms: wall_ms,
             })

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 pub use evenkeel_engine::action::{EvictAnswer, HostState, Stage};
 use evenkeel_engine::facts::{BudgetSeen, Mark, NodeSeen, PodSeen};
 use evenkeel_engine::ids::{JobId, NodeId, NodeName, ObjectKey, Uid};
+use evenkeel_engine::preview::concern::Volumes;
 use secrecy::SecretString;
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -116,11 +117,12 @@ pub trait Cluster: Send + Sync + 'static {
     async fn watch(&self) -> Result<mpsc::Receiver<Vec<Seen>>, Fault>;
     /// Writes our mark, only if the node is still at this UID and resourceVersion.
     async fn claim(&self, node: &NodeSeen, mark: &Mark) -> Result<(), Fault>;
-    /// Sets `spec.unschedulable`, only if the node is still at this UID and resourceVersion: a request that was held
+    /// Sets `spec.unschedulable` (to false: and takes our startup taint away), only if the node is still at this UID and resourceVersion: a request that was held
     /// up on its way must not close a node that has been given back since.
     async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault>;
     /// Removes our mark and, if `uncordon`, makes the node schedulable, in one write at this resourceVersion.
-    /// With `dress`, its labels and taints are set in the same write; those that people gave the node stay.
+    /// With `dress`, its labels and taints are set in the same write; those that people gave the node stay. Our startup
+    /// taint goes with either.
     async fn release(
         &self,
         node: &NodeSeen,
@@ -129,6 +131,10 @@ pub trait Cluster: Send + Sync + 'static {
     ) -> Result<(), Fault>;
     /// `policy/v1` eviction with UID precondition.
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault>;
+    /// The same without effect (`dryRun=All`): what the server would say now.
+    async fn try_evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault>;
+    /// Volumes that only some nodes reach, by the claim that is bound to them. Read anew at each call.
+    async fn volumes(&self) -> Result<Volumes, Fault>;
     /// Deletes a pod with its own grace period and UID precondition: only with `force`.
     async fn delete(&self, pod: &PodRef) -> Result<(), Fault>;
     /// Reads the node and its pods from the API server, not from a cache.
@@ -196,8 +202,9 @@ pub trait Joiner: Send + Sync + 'static {
     async fn ticket(&self, node: &NodeName, life: Duration) -> Result<Ticket, Fault>;
     /// Deletes a bootstrap token; one that is gone is fine.
     async fn withdraw(&self, token_id: &str) -> Result<(), Fault>;
-    /// Says that the node's kubelet was stopped; a node that is gone is fine.
-    async fn kubelet_stopped(&self, node: &NodeName) -> Result<(), Fault>;
+    /// Says that the node's kubelet was stopped, and that what `conditions` said of it no longer holds, in one write;
+    /// a node that is gone is fine.
+    async fn kubelet_stopped(&self, node: &NodeName, conditions: &[String]) -> Result<(), Fault>;
 }
 
 /// The machines behind the nodes.
@@ -213,4 +220,7 @@ pub trait Machines: Send + Sync + 'static {
         order: &HostOrder,
         progress: mpsc::Sender<HostState>,
     ) -> Result<HostState, Fault>;
+    /// Removes what is kept of a job that has ended: outputs, and which orders machines were given. Nothing is done
+    /// on a machine. Removing what is not there is no error.
+    async fn forget(&self, job: &JobId) -> Result<(), Fault>;
 }

@@ -2,13 +2,19 @@
 
 use super::act::About;
 use crate::records::{
-    self, ClockRecord, Dress, JobRecord, NodeRecord, PoolRecord, RecordError, Template, keys,
+    self, ClockRecord, Dress, Image, JobRecord, NodeRecord, PoolRecord, RecordError, Template, keys,
 };
 use crate::store::{Event, KeyValue, Page, Revision, Store, StoreError};
-use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, PoolId};
+use evenkeel_engine::changes::Changes;
+use evenkeel_engine::control::Control;
+use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, ObjectKey, PoolId};
 use evenkeel_engine::index::Index;
+use evenkeel_engine::learn::{Learned, Samples, Times};
 use evenkeel_engine::ledger::Ledger;
+use evenkeel_engine::order::{Order, Sight};
 use evenkeel_engine::phase::{Outcome, Phase};
+use evenkeel_engine::plan::Ctx;
+use evenkeel_engine::preview::drift::Parts;
 use evenkeel_engine::sync::{Sync, SyncState, Work};
 use evenkeel_engine::time::{Span, Time};
 use std::collections::BTreeMap;
@@ -43,6 +49,10 @@ pub struct State {
     pub index: Index,
     /// What came back from actions.
     pub ledger: Ledger,
+    /// Who goes next in each job.
+    pub order: Order,
+    /// What earlier nodes taught.
+    pub learned: Learned,
     /// Jobs that run, or ended a moment ago.
     pub syncs: BTreeMap<JobId, Sync>,
     pub(super) pools: BTreeMap<PoolId, Kept<PoolRecord>>,
@@ -52,20 +62,24 @@ pub struct State {
     pub(super) clock: Option<ClockRecord>,
     /// What running jobs bring beside what the engine decides on.
     pub(super) brings: BTreeMap<JobId, Brings>,
+    /// What people ask of jobs, as stored.
+    controls: BTreeMap<JobId, Kept<Control>>,
 }
 
 /// What a job brings to its nodes beside what the engine decides on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Brings {
     /// OS, image and runtime.
-    pub image: Option<String>,
+    pub image: Option<Image>,
     /// Labels and taints.
     pub dress: Dress,
+    /// Its fields, in words.
+    pub parts: Parts,
 }
 
 impl Brings {
     fn of(template: Template) -> Self {
-        Self { image: template.image, dress: template.dress }
+        Self { image: template.image, dress: template.dress, parts: template.parts }
     }
 }
 
@@ -107,12 +121,15 @@ impl State {
             cluster: cluster.clone(),
             index: Index::default(),
             ledger: Ledger::default(),
+            order: Order::default(),
+            learned: Learned::default(),
             syncs: BTreeMap::new(),
             pools: BTreeMap::new(),
             nodes: BTreeMap::new(),
             revision: listing.revision,
             clock: None,
             brings: BTreeMap::new(),
+            controls: BTreeMap::new(),
         };
         let by_key: BTreeMap<&str, &KeyValue> =
             listing.items.iter().map(|kv| (kv.key.as_str(), kv)).collect();
@@ -120,6 +137,7 @@ impl State {
         for kv in &listing.items {
             state.take_record(kv).map_err(bad)?;
         }
+        state.learned = learned(&by_key, project, cluster).map_err(bad)?;
         let jobs = keys::jobs(project, cluster);
         for (key, kv) in by_key.range(jobs.as_str()..).take_while(|(k, _)| k.starts_with(&jobs)) {
             let job: JobRecord = records::decode(key, &kv.value).map_err(bad)?;
@@ -138,14 +156,35 @@ impl State {
                 works.push(records::decode::<Work>(key, &kv.value).map_err(bad)?);
             }
             let brings = Brings::of(job.template);
-            let sync = Sync::new(job.spec, verdict, works);
+            let sync = state.controlled(Sync::new(job.spec, verdict, works));
             let now = state.clock.as_ref().map_or(Time(0), |clock| clock.at);
             if keeps(&sync, now) {
                 state.brings.insert(id.clone(), brings);
                 state.syncs.insert(id, sync);
             }
         }
+        state.forget_ended();
         Ok(state)
+    }
+
+    /// Brings what decisions are made from up to date with what came since the last one.
+    pub(super) fn follow(&mut self, now: Time) {
+        let syncs = self.syncs.values_mut();
+        let changes = Changes::take(&mut self.index, &mut self.ledger, syncs);
+        self.learned.follow(&self.index, &changes, now);
+        let sight = Sight { index: &self.index, ledger: &self.ledger, learned: &self.learned, now };
+        self.order.follow(&sight, &changes, self.syncs.values());
+    }
+
+    /// What a decision looks at.
+    pub(super) fn ctx(&self, now: Time) -> Ctx<'_> {
+        Ctx {
+            index: &self.index,
+            ledger: &self.ledger,
+            order: &self.order,
+            learned: &self.learned,
+            now,
+        }
     }
 
     /// Takes one change from the store's watch; returns the job if a new one was accepted.
@@ -178,10 +217,43 @@ impl State {
         } else if key.starts_with(&keys::jobs(project, cluster)) {
             let record: JobRecord = records::decode(key, &kv.value)?;
             return Ok(Some(record.spec.job));
+        } else if let Some(job) = key.strip_prefix(&keys::controls(project, cluster)) {
+            let record: Control = records::decode(key, &kv.value)?;
+            self.take_control(JobId::new(job), Kept { record, revision: kv.mod_revision });
         } else if key == keys::clock(project, cluster) {
             self.clock = Some(records::decode(key, &kv.value)?);
         }
         Ok(None)
+    }
+
+    /// Old news of the watch never undoes what was read since.
+    fn take_control(&mut self, job: JobId, kept: Kept<Control>) {
+        if self.controls.get(&job).is_some_and(|k| k.revision >= kept.revision) {
+            return;
+        }
+        if let Some(sync) = self.syncs.get_mut(&job) {
+            sync.steer(kept.record.clone());
+        }
+        self.controls.insert(job, kept);
+    }
+
+    fn controlled(&self, mut sync: Sync) -> Sync {
+        if let Some(kept) = self.controls.get(&sync.spec.job) {
+            sync.steer(kept.record.clone());
+        }
+        sync
+    }
+
+    /// The revision of what people ask of a job, as this state knows it; none if nobody has asked.
+    pub(super) fn control_revision(&self, job: &JobId) -> Option<Revision> {
+        self.controls.get(job).map(|kept| kept.revision)
+    }
+
+    /// Drops what belongs to jobs that are no longer kept.
+    pub(super) fn forget_ended(&mut self) {
+        let kept = &self.syncs;
+        self.brings.retain(|job, _| kept.contains_key(job));
+        self.controls.retain(|job, _| kept.contains_key(job));
     }
 
     /// Whether a key is that of a node's record.
@@ -235,11 +307,40 @@ impl State {
         let header: JobRecord = records::decode(&header_key, &header.value).map_err(bad)?;
         let verdict: SyncState = records::decode(&state_key, &verdict.value).map_err(bad)?;
         let brings = Brings::of(header.template);
-        let sync = Sync::new(header.spec, verdict, []);
+        let sync = self.controlled(Sync::new(header.spec, verdict, []));
         if sync.running() {
             self.brings.insert(job.clone(), brings);
             self.syncs.insert(job.clone(), sync);
         }
         Ok(())
     }
+}
+
+/// What is stored of earlier nodes and evictions.
+fn learned(
+    by_key: &BTreeMap<&str, &KeyValue>,
+    project: &str,
+    cluster: &ClusterId,
+) -> Result<Learned, RecordError> {
+    let mut learned = Learned::default();
+    for (pool, kv) in under(by_key, &keys::learned_pools(project, cluster)) {
+        let times: Times = records::decode(&kv.key, &kv.value)?;
+        learned.restore_pool(PoolId::new(pool), times);
+    }
+    for (budget, kv) in under(by_key, &keys::learned_budgets(project, cluster)) {
+        let samples: Samples = records::decode(&kv.key, &kv.value)?;
+        if let Some((namespace, name)) = budget.split_once('/') {
+            learned.restore_budget(ObjectKey::new(namespace, name), samples);
+        }
+    }
+    Ok(learned)
+}
+
+/// Records below a prefix, by the rest of their keys.
+fn under<'a>(
+    by_key: &BTreeMap<&'a str, &'a KeyValue>,
+    prefix: &str,
+) -> Vec<(&'a str, &'a KeyValue)> {
+    let all = by_key.values().copied();
+    all.filter_map(|kv| Some((kv.key.strip_prefix(prefix)?, kv))).collect()
 }

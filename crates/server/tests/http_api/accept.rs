@@ -281,6 +281,7 @@ async fn touched_nodes_are_sub_jobs_that_can_be_read() {
         id: NodeId::new(id),
         name: NodeName::new(name),
         phase,
+        spent: 0,
         attempt: 1,
         tries: 0,
         was_unschedulable: false,

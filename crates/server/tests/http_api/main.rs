@@ -3,9 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod accept;
+mod agents;
 mod clients;
+mod configuration;
+mod control;
 mod faults;
 mod pools;
+mod preview;
 mod recorded;
 mod secrets;
 mod support;

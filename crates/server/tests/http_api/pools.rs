@@ -347,3 +347,54 @@ async fn key_pairs_are_imported_once() {
     assert_eq!(listed.json["keypairs"].as_array().unwrap().len(), 2);
     assert!(listed.json["keypairs"][0]["fingerprints"][0].as_str().unwrap().starts_with("SHA256:"));
 }
+
+#[tokio::test]
+async fn host_keys_are_shown_and_not_stored() {
+    let world = World::new().await;
+    let before = world.dump().await;
+    let path = format!("/evenkeel/v1/projects/{PROJECT}/clusters/{CLUSTER}/machines/scan");
+    let body = json!({ "nodes": ["node-a", "node-b"], "port": 2222, "address": "name",
+                       "overrides": { "node-b": "gone" } });
+    let shown = world.call("POST", &path, &body.to_string()).await;
+    assert_eq!(shown.status.as_u16(), 200, "{}", shown.text);
+    let hosts = &shown.json["hosts"];
+    assert_eq!(hosts[0]["address"], "node-a:2222");
+    assert_eq!(hosts[0]["fingerprint"], "SHA256:shown");
+    assert_eq!(hosts[1]["error"], "host gone:22 cannot be reached");
+    for (body, said) in [
+        (json!({}), "nodes"),
+        (json!({ "nodes": ["nope"] }), "nope"),
+        (json!({ "nodes": ["node-a"], "overrides": { "node-a": "a b" } }), "overrides"),
+    ] {
+        let refused = world.call("POST", &path, &body.to_string()).await;
+        assert_eq!(refused.status.as_u16(), 400, "{}", refused.text);
+        assert!(refused.message().contains(said), "{}", refused.message());
+    }
+    let changed: Vec<_> =
+        world.dump().await.into_iter().filter(|kv| !before.contains(kv)).map(|kv| kv.0).collect();
+    assert!(changed.iter().all(|key| key.starts_with("replay/")), "{changed:?}");
+}
+
+#[tokio::test]
+async fn a_webhook_is_stored_without_its_url_and_secret_in_clear() {
+    let world = World::new().await;
+    let path = format!("/evenkeel/v1/projects/{PROJECT}/clusters/{CLUSTER}/machines");
+    let webhook = json!({ "url": "https://h/?t=canary-token", "secret": "canary-secret-0123" });
+    for recipe in [
+        json!({ "type": "command", "webhook": webhook }),
+        json!({ "type": "kubeadm", "reimage": { "webhook": webhook, "returnLimitSeconds": 60 } }),
+    ] {
+        let body = json!({ "recipe": recipe }).to_string();
+        let set = world.call("PUT", &path, &body).await;
+        assert_eq!(set.status.as_u16(), 200, "{}", set.text);
+        assert!(!set.text.contains("canary-"), "{}", set.text);
+        for (key, value) in world.dump().await {
+            let text = String::from_utf8_lossy(&value).into_owned();
+            let named = ["canary-token", "canary-secret"];
+            assert!(!named.iter().any(|canary| text.contains(canary)), "in clear in {key}");
+        }
+    }
+    let key = keys::cluster(PROJECT, &ClusterId::new(CLUSTER));
+    let record: ClusterRecord = world.record(&key).await.unwrap();
+    assert_eq!(record.recipe.unwrap().reimage().unwrap().return_limit_s, 60);
+}

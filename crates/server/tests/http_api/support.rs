@@ -8,11 +8,14 @@ use bytes::Bytes;
 use evenkeel_api::sign::{self, RequestParts};
 use evenkeel_engine::facts::{NodeSeen, Readiness};
 use evenkeel_engine::ids::{ClusterId, NodeId, NodeName, PoolId, TemplateRevision};
+use evenkeel_engine::place::Resources;
+use evenkeel_engine::preview::{self, Ask};
 use evenkeel_engine::sync::Policy;
 use evenkeel_engine::time::Time;
+use evenkeel_server::agents::Exchange;
 use evenkeel_server::http::ports::{
-    OutputChunk, OutputQuery, OutputSource, PasswordError, Passwords, RegisterError, Registered,
-    Registrar,
+    Foreseen, OutputChunk, OutputQuery, OutputSource, PasswordError, Passwords, PreviewError,
+    Previews, RegisterError, Registered, Registrar, Scanned, Scanner,
 };
 use evenkeel_server::http::{self, ApiConfig, ApiState, vault};
 use evenkeel_server::machines::password;
@@ -81,6 +84,43 @@ impl Registrar for FakeRegistrar {
                 kubeconfig: text.into(),
             }),
         }
+    }
+}
+
+/// Previews of a cluster of which nothing but the nodes' names is seen.
+struct FakePreviews;
+
+#[async_trait]
+impl Previews for FakePreviews {
+    async fn preview(&self, _: &ClusterId, ask: Ask) -> Result<Foreseen, PreviewError> {
+        if ask.spec.max_unavailable == 19 {
+            return Err(PreviewError::NotSeen("the API server's watches are down".into()));
+        }
+        let (index, volumes, learned) = Default::default();
+        let view =
+            preview::View { index: &index, volumes: &volumes, learned: &learned, now: Time(0) };
+        Ok(Foreseen {
+            preview: preview::preview(&view, &ask),
+            trials: Vec::new(),
+            unknown: Vec::new(),
+            zones: BTreeMap::new(),
+        })
+    }
+}
+
+struct FakeScanner;
+
+#[async_trait]
+impl Scanner for FakeScanner {
+    async fn scan(&self, place: &str, port: u16) -> Result<Scanned, String> {
+        if place.starts_with("gone") {
+            return Err("host gone:22 cannot be reached".into());
+        }
+        Ok(Scanned {
+            address: format!("{place}:{port}"),
+            host_key: PUBLIC_KEY.into(),
+            fingerprint: "SHA256:shown".into(),
+        })
     }
 }
 
@@ -211,6 +251,7 @@ pub struct World {
     pub store: Arc<TestStore>,
     pub board: Board,
     pub keys: Arc<KeyFile>,
+    pub agents: Exchange,
     pub router: Router,
     pub clock: Arc<AtomicI64>,
     _dir: tempfile::TempDir,
@@ -271,20 +312,25 @@ impl World {
         let clock = Arc::new(AtomicI64::new(START_MS));
         let reading = clock.clone();
         let (board, keys) = (Board::default(), Arc::new(keys));
+        let agents = Exchange::default();
         let state = ApiState {
             store: store.clone(),
             secrets: keys.clone(),
             board: board.clone(),
             clock: Arc::new(move || reading.load(Ordering::SeqCst)),
             registrar: Arc::new(FakeRegistrar),
+            previews: Arc::new(FakePreviews),
+            scanner: Arc::new(FakeScanner),
             outputs: Arc::new(FakeOutputs),
             passwords: Arc::new(RealPasswords),
+            agents: agents.clone(),
             config: Arc::new(ApiConfig {
                 region_name: "cn-north-4".into(),
                 ..ApiConfig::default()
             }),
         };
-        let world = Self { store, board, keys, router: http::router(state), clock, _dir: dir };
+        let world =
+            Self { store, board, keys, agents, router: http::router(state), clock, _dir: dir };
         world.fill().await;
         world
     }
@@ -370,6 +416,7 @@ impl World {
             name: name.into(),
             spec,
             template: records::Template::default(),
+            configuration: evenkeel_api::configuration::Settings::new(),
             revision: TemplateRevision::new("rev-1"),
             proven: None,
             created_ms: START_MS,
@@ -391,6 +438,7 @@ impl World {
             provider_id: None,
             applied: None,
             image: None,
+            carries: Default::default(),
             created_ms: START_MS,
             updated_ms: START_MS,
         };
@@ -573,5 +621,8 @@ fn seen(name: &str, control_plane: bool, ready: bool) -> NodeSeen {
         internal_ip: Some("127.0.0.9".into()),
         kubelet_version: None,
         labels: Arc::new(BTreeMap::new()),
+        taints: Arc::default(),
+        allocatable: Resources::default(),
+        met: Arc::default(),
     }
 }

@@ -2,7 +2,11 @@
 
 use crate::support::*;
 use evenkeel_engine::ids::{ClusterId, NodeId, PoolId};
-use evenkeel_server::records::{NodeRecord, PoolRecord, Recipe, keys};
+use evenkeel_server::http::vault;
+use evenkeel_server::records::{
+    AddressRule, Hook, Image, Kubeadm, MachineSettings, NodeRecord, PoolRecord, Recipe, Reimage,
+    keys,
+};
 use serde_json::{Value, json};
 
 /// The minimal request with one field set.
@@ -23,7 +27,7 @@ fn template(value: Value) -> Value {
 }
 
 /// (what, pool of the path, body, text that the message has)
-fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+pub fn refused() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let life = json!({ "preInstall": "ZWNobyAx" });
     let key = json!({ "sshKey": "kp" });
     let big = "A".repeat(10_244);
@@ -156,8 +160,14 @@ async fn all_violations_come_in_one_answer() {
 #[tokio::test]
 async fn a_recipe_that_needs_machines_needs_them_set() {
     let world = World::new().await;
-    let script =
-        Recipe::Script { teardown: "a".into(), install: "b".into(), limit_s: 1, needs: vec![] };
+    let script = Recipe::Script {
+        teardown: "a".into(),
+        install: "b".into(),
+        limit_s: 1,
+        needs: vec![],
+        reimage: None,
+        resume: false,
+    };
     world.cluster(|cluster| cluster.recipe = Some(script)).await;
     let answer = world.upgrade(POOL, &minimal(POOL)).await;
     assert_eq!(answer.status.as_u16(), 400);
@@ -213,21 +223,22 @@ async fn another_image_needs_a_recipe_that_reinstalls() {
     let cluster = ClusterId::new(CLUSTER);
     let pool_key = keys::pool(PROJECT, &cluster, &PoolId::new(POOL));
     let mut pool: PoolRecord = world.record(&pool_key).await.unwrap();
-    pool.template.image = Some("os Debian 13".into());
+    pool.template.image = Some(os("Debian 13"));
     world.put(pool_key, &pool).await;
     let node_key = keys::node(PROJECT, &cluster, &NodeId::new(NODE_A));
     let mut node: NodeRecord = world.record(&node_key).await.unwrap();
-    node.image = Some("os Debian 12".into());
+    node.image = Some(os("Debian 12"));
     world.put(node_key, &node).await;
     world
         .cluster(|c| {
-            c.recipe = Some(Recipe::Kubeadm {
+            c.recipe = Some(Recipe::Kubeadm(Kubeadm {
                 limit_s: 60,
                 endpoint: None,
                 cri_socket: None,
                 ignore_preflight: Vec::new(),
                 data_dirs: Vec::new(),
-            });
+                reimage: None,
+            }));
         })
         .await;
     let refused = world.upgrade(POOL, &minimal(POOL)).await;
@@ -236,6 +247,33 @@ async fn another_image_needs_a_recipe_that_reinstalls() {
         assert!(refused.message().contains(part), "{}", refused.message());
     }
     assert_eq!(world.jobs().await, 0);
-    world.cluster(|c| c.recipe = Some(Recipe::None)).await;
+    assert!(refused.message().contains("--reimage"), "{}", refused.message());
+    // With a hook the machines are reinstalled: it is accepted.
+    let hook = Hook::Program { argv: vec!["/opt/reinstall".into()] };
+    let hook = Reimage { hook, limit_s: 60, return_limit_s: 60, teardown: true };
+    let key = world.keys.seal(&vault::private_key(PROJECT, &cluster), b"key").unwrap();
+    world
+        .cluster(|c| {
+            c.machines = Some(MachineSettings {
+                user: "root".into(),
+                port: 22,
+                private_key: key,
+                public_key: PUBLIC_KEY.into(),
+                sudo: false,
+                address: AddressRule::InternalIp,
+                overrides: [].into(),
+                host_keys: [].into(),
+                host_cas: Vec::new(),
+            });
+            if let Some(Recipe::Kubeadm(Kubeadm { reimage, .. })) = &mut c.recipe {
+                *reimage = Some(hook);
+            }
+        })
+        .await;
     assert_eq!(world.upgrade(POOL, &minimal(POOL)).await.status.as_u16(), 200);
+    assert!(world.jobs().await > 0);
+}
+
+fn os(name: &str) -> Image {
+    Image { os: Some(name.into()), ..Image::default() }
 }

@@ -59,6 +59,14 @@ pub fn status(code: u16, message: &str) -> Reply {
     Reply::Whole { code, headers: vec![], body: body.to_string() }
 }
 
+/// The server's answer about an object that is not there.
+pub fn missing(kind: &str, name: &str) -> Reply {
+    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+        "message": format!("{kind} \"{name}\" not found"), "reason": "NotFound",
+        "details": {"name": name, "kind": kind}});
+    Reply::Whole { code: 404, headers: vec![], body: body.to_string() }
+}
+
 /// A list at a version.
 pub fn list(version: &str, items: &[Value]) -> Reply {
     ok(json!({"metadata": {"resourceVersion": version}, "items": items}))

@@ -1,8 +1,11 @@
 //! Faults: each gives a clear reason, and no script runs twice.
 
 use crate::support::{Cut, Lab, new_key, permanent, public_line, transient};
+use evenkeel_engine::time::Span;
 use evenkeel_server::machines::ssh;
-use evenkeel_server::sync::ports::{HostState, Stage};
+use evenkeel_server::records::Recipe;
+use evenkeel_server::sync::ports::{HostState, Machines, Stage};
+use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey};
 use secrecy::SecretString;
 use std::time::{Duration, Instant};
@@ -85,6 +88,35 @@ async fn another_host_key_is_refused_with_both_fingerprints() {
 
     lab.access(|access| access.host_key = None);
     assert!(permanent(lab.probe().await).contains("no pinned SSH host key"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_ca_vouches_where_no_key_is_pinned() {
+    let lab = Lab::new().await;
+    let ca = new_key();
+    lab.access(|access| {
+        access.host_key = None;
+        access.host_cas = vec![public_line(&new_key()), public_line(&ca)];
+    });
+    assert!(permanent(lab.probe().await).contains("no certificate of a host CA"));
+    let certify = |name: &str| {
+        let data = lab.host.host_key.public_key().key_data().clone();
+        let mut builder = Builder::new([7; 16], data, 0, u64::MAX - 1).unwrap();
+        builder.cert_type(CertType::Host).unwrap().valid_principal(name).unwrap();
+        let line = builder.sign(&ca).unwrap().to_openssh().unwrap();
+        std::fs::write(lab.host.file("host_key.cert"), line).unwrap();
+    };
+    certify("worker-2");
+    assert!(permanent(lab.probe().await).contains("for worker-2, not for worker-1"));
+    certify("worker-1");
+    lab.probe().await.unwrap();
+    certify("127.0.0.1");
+    lab.probe().await.unwrap();
+    let end = lab.run(&lab.order(1, Stage::Reset)).await.0;
+    assert!(matches!(end, Ok(HostState::Succeeded { .. })), "{end:?}");
+    // A pinned key wins over the best certificate.
+    lab.access(|access| access.host_key = Some(public_line(&new_key())));
+    assert!(permanent(lab.probe().await).contains("another SSH host key"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,4 +294,84 @@ async fn a_host_that_lost_everything_does_not_run_an_order_again_after_a_restart
     assert_eq!(lab.host.lines("done"), ran);
     let next = lab.run(&lab.order(2, Stage::Reset)).await.0;
     assert!(matches!(next, Ok(HostState::Succeeded { .. })), "{next:?}");
+}
+
+/// Kills whatever runs on the host and lets its journals say that this was in an earlier boot.
+fn reboot(lab: &Lab, script: &str) {
+    let pid = &lab.host.lines(script)[0];
+    let killed = std::process::Command::new("kill").args(["-9", pid]).status();
+    assert!(killed.unwrap().success());
+    let orders = lab.host.file("state/orders");
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for order in std::fs::read_dir(orders).unwrap() {
+        let journal = order.unwrap().path().join("journal");
+        let text = std::fs::read_to_string(&journal).unwrap();
+        std::fs::write(&journal, text.replace(boot.trim(), "an-earlier-boot")).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reboot_in_the_middle_goes_on_where_the_recipe_says_so() {
+    for resume in [true, false] {
+        let mut lab = Lab::new().await;
+        let (done, runner) = (lab.host.file("done"), lab.host.file("runner"));
+        // Only the first run is long. The runner is the parent of the script's shell.
+        lab.script(
+            format!(
+                "echo install >>{}; if [ ! -e {1} ]; then echo $PPID >{1}; exec sleep 2; fi",
+                done.display(),
+                runner.display()
+            ),
+            20,
+        );
+        lab.change(|brief| {
+            if let Recipe::Script { resume: declared, .. } = &mut brief.recipe {
+                *declared = resume;
+            }
+        });
+        // The connection goes with the host.
+        *lab.host.shared.cut.lock().unwrap() = Some(Cut::Before("status"));
+        let order = lab.order(1, Stage::Reset);
+        transient(lab.run(&order).await.0);
+        let begun = Instant::now();
+        while lab.host.lines("runner").is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "waited 30 s for the script");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        reboot(&lab, "runner");
+        lab.restart();
+        let end = lab.run_to_end(&order).await;
+        if resume {
+            assert!(matches!(end, HostState::Succeeded { .. }), "{end:?}");
+            assert_eq!(lab.host.lines("done"), ["teardown", "install", "install"]);
+        } else {
+            let HostState::Failed { step, reason } = end else { panic!("{end:?}") };
+            assert_eq!(step, "install");
+            assert_eq!(reason, "interrupted: the host was rebooted while it ran");
+            assert_eq!(lab.host.lines("done"), ["teardown", "install"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_controller_says_what_a_silent_host_was_given() {
+    let mut lab = Lab::new().await;
+    lab.script("sleep 1".into(), 20);
+    *lab.host.shared.cut.lock().unwrap() = Some(Cut::After("accept"));
+    let order = lab.order(1, Stage::Reset);
+    transient(lab.run(&order).await.0);
+    *lab.host.shared.cut.lock().unwrap() = Some(Cut::Before("status"));
+    transient(lab.run(&order).await.0);
+    lab.restart();
+    let port = lab.host.port;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    lab.access(|access| access.port = closed);
+    let (to, mut from) = tokio::sync::mpsc::channel(8);
+    transient(lab.fleet.run(&order, to).await);
+    let told = from.recv().await;
+    // Two steps of 20 s and the slack of two minutes.
+    assert_eq!(told, Some(HostState::Given { limit: Span::secs(160) }));
+    lab.access(|access| access.port = port);
+    let end = lab.run_to_end(&order).await;
+    assert!(matches!(end, HostState::Succeeded { .. }), "{end:?}");
 }

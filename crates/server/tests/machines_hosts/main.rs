@@ -2,13 +2,17 @@
 //! hosts, and what happens when connections, hosts and people misbehave.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod agent;
 mod faults;
+mod reimage;
+mod service;
 mod support;
+mod webhook;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use evenkeel_server::machines::{BinarySource, ssh};
-use evenkeel_server::records::Recipe;
+use evenkeel_server::records::{Hook, Recipe};
 use evenkeel_server::sync::ports::{Fault, HostState, Stage};
 use secrecy::SecretString;
 use std::sync::atomic::Ordering;
@@ -86,7 +90,8 @@ async fn a_login_is_set_and_proved_over_a_new_connection() {
     assert!(matches!(end, Ok(HostState::Succeeded { .. })), "{end:?}");
     assert_eq!(lab.host.shared.connections.load(Ordering::SeqCst) - before, 2);
     let keys = lab.host.lines("root/root/.ssh/authorized_keys").join("\n");
-    let controller = lab.book.0.lock().unwrap().ssh.clone().unwrap().public_key;
+    let mut controller = String::new();
+    lab.access(|access| controller.clone_from(&access.public_key));
     assert!(keys.contains(&own[..60]) && keys.contains(&controller[..60]), "{keys}");
 
     lab.host.shared.canned.lock().unwrap().insert("prove", proof(false));
@@ -122,6 +127,10 @@ async fn a_probe_names_what_is_missing() {
     });
     assert!(permanent(lab.probe().await).contains("not a command name"));
     lab.change(|brief| {
+        let Recipe::Script { needs, .. } = &mut brief.recipe else {
+            panic!("not a script");
+        };
+        needs.clear();
         brief.template.login.user = "no-such-user".into();
         brief.template.login.remove_keys = true;
     });
@@ -131,7 +140,7 @@ async fn a_probe_names_what_is_missing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_ssh_settings_a_script_recipe_is_refused() {
     let lab = Lab::new().await;
-    lab.change(|brief| brief.ssh = None);
+    lab.change(|brief| brief.reach = None);
     assert!(permanent(lab.probe().await).contains("evenkeel cluster set-machines"));
     let end: Result<HostState, Fault> = lab.run(&lab.order(1, Stage::Reset)).await.0;
     assert!(permanent(end).contains("worker-1"));
@@ -142,10 +151,8 @@ async fn a_command_recipe_with_ssh_lets_the_host_do_login_and_scripts() {
     let lab = Lab::new().await;
     let done = lab.host.file("done");
     lab.change(|brief| {
-        brief.recipe = Recipe::Command {
-            argv: vec!["/bin/sh".into(), "-c".into(), format!("cat >>{}", done.display())],
-            limit_s: 20,
-        };
+        let argv = vec!["/bin/sh".into(), "-c".into(), format!("cat >>{}", done.display())];
+        brief.recipe = Recipe::Command { hook: Hook::Program { argv }, limit_s: 20 };
     });
     lab.probe().await.unwrap();
     // Without login and scripts nothing is left to do on the host.

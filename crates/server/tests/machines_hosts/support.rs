@@ -5,12 +5,12 @@
 
 use async_trait::async_trait;
 use evenkeel_engine::ids::JobId;
-use evenkeel_node::protocol::{Remote, Verb};
+use evenkeel_node::protocol::Remote;
 use evenkeel_server::machines::{
-    BinarySource, Book, Brief, ClearTemplate, FileOutput, Fleet, NodeBinary, OutputKey, OutputSink,
-    SshAccess,
+    BinarySource, Book, Brief, ClearTemplate, FileOutput, Fleet, HookOptions, NodeBinary,
+    OutputKey, OutputSink, Part, Reach, SshAccess,
 };
-use evenkeel_server::records::Recipe;
+use evenkeel_server::records::{Recipe, Reinstalled};
 use evenkeel_server::sync::ports::{Fault, HostOrder, HostState, Machines, Stage, Target};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PublicKey};
@@ -97,10 +97,7 @@ fn word(command: &str) -> String {
     match Remote::parse(command) {
         Some(Remote::Have { .. }) => "have".into(),
         Some(Remote::Upload { .. }) => "upload".into(),
-        Some(Remote::Run { verb, .. }) => match verb {
-            Verb::Probe { .. } => "probe".into(),
-            other => other.args()[0].clone(),
-        },
+        Some(Remote::Run { verb, .. }) => verb.args()[0].clone(),
         None => "shell".into(),
     }
 }
@@ -223,6 +220,19 @@ async fn execute(
     (output.status.code().unwrap_or(255) as u32, output.stdout)
 }
 
+/// Keys as they lie on the disk now: a host that was reinstalled has others, and none while it boots.
+fn config(key_file: &Path) -> Option<server::Config> {
+    let key = PrivateKey::read_openssh_file(key_file).ok()?;
+    let certificate = std::fs::read_to_string(key_file.with_added_extension("cert"));
+    Some(server::Config {
+        keys: vec![key],
+        certificates: certificate.iter().map(|line| line.parse().unwrap()).collect(),
+        auth_rejection_time: Duration::from_millis(10),
+        nodelay: true,
+        ..server::Config::default()
+    })
+}
+
 /// One host.
 pub struct TestHost {
     pub dir: tempfile::TempDir,
@@ -252,19 +262,17 @@ impl TestHost {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let config = Arc::new(server::Config {
-            keys: vec![host_key.clone()],
-            auth_rejection_time: Duration::from_millis(10),
-            nodelay: true,
-            ..server::Config::default()
-        });
+        let key_file = dir.path().join("host_key");
+        std::fs::write(&key_file, host_key.to_openssh(LineEnding::LF).unwrap()).unwrap();
         let accepting = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 accepting.connections.fetch_add(1, Ordering::SeqCst);
                 let shared = Arc::clone(&accepting);
                 let connection = Connection { shared, channels: BTreeMap::new() };
-                let config = Arc::clone(&config);
+                let Some(config) = config(&key_file).map(Arc::new) else {
+                    continue;
+                };
                 tokio::spawn(async move {
                     if let Ok(session) = server::run_stream(config, stream, connection).await {
                         session.await.ok();
@@ -273,6 +281,17 @@ impl TestHost {
             }
         });
         Self { dir, shared, host_key, port, machine_id: machine_id.into() }
+    }
+
+    /// The host binary as a file of this host.
+    pub fn installed(&self) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.file("evenkeel-node");
+        if !path.exists() {
+            std::fs::write(&path, &node_binary().bytes).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        path
     }
 
     /// A file that scripts of the test write to.
@@ -293,6 +312,18 @@ pub struct TestBook(pub Mutex<Brief>);
 impl Book for TestBook {
     async fn brief(&self, _job: &JobId, _target: &Target) -> Result<Brief, Fault> {
         Ok(self.0.lock().unwrap().clone())
+    }
+
+    async fn pin(&self, _: &HostOrder, key: &str, _: Option<&str>) -> Result<(), Fault> {
+        let mut brief = self.0.lock().unwrap();
+        let Some(Reach::Ssh(access)) = &mut brief.reach else { panic!("no SSH") };
+        access.host_key = Some(key.to_owned());
+        Ok(())
+    }
+
+    async fn came_back(&self, _: &HostOrder, now: &Reinstalled) -> Result<(), Fault> {
+        self.0.lock().unwrap().reinstalled = Some(now.clone());
+        Ok(())
     }
 }
 
@@ -316,6 +347,8 @@ impl Lab {
             private_key: SecretString::from(key.to_openssh(LineEnding::LF).unwrap().to_string()),
             public_key: public_line(&key),
             host_key: Some(public_line(&host.host_key)),
+            host_cas: Vec::new(),
+            names: vec!["worker-1".into()],
         };
         let done = host.file("done");
         let done = done.display();
@@ -324,14 +357,17 @@ impl Lab {
             install: format!("echo install >>{done}; echo putting back"),
             limit_s: 20,
             needs: vec!["sh".into(), "cat".into()],
+            reimage: None,
+            resume: false,
         };
         let template = ClearTemplate::default();
         let brief = Brief {
             recipe,
-            ssh: Some(ssh),
+            reach: Some(Reach::Ssh(ssh)),
             template,
             joiner: None,
             epoch: None,
+            reinstalled: None,
             facts_env: BTreeMap::new(),
         };
         let book = Arc::new(TestBook(Mutex::new(brief)));
@@ -348,6 +384,7 @@ impl Lab {
             output,
             BinarySource::loaded(node_binary()),
             data,
+            HookOptions { allow_loopback: true },
         )
     }
 
@@ -369,7 +406,10 @@ impl Lab {
     }
 
     pub fn access(&self, change: impl FnOnce(&mut SshAccess)) {
-        self.change(|brief| change(brief.ssh.as_mut().unwrap()));
+        self.change(|brief| match brief.reach.as_mut().unwrap() {
+            Reach::Ssh(access) => change(access),
+            Reach::Agent(_) => panic!("the host has an agent"),
+        });
     }
 
     pub fn target(&self) -> Target {
@@ -397,7 +437,7 @@ impl Lab {
         let run = self.fleet.run(order, to);
         let end = tokio::time::timeout(LIMIT, run).await.expect("waited 60 s for an order");
         let mut steps = Vec::new();
-        while let Ok(HostState::Running { step }) = from.try_recv() {
+        while let Ok(HostState::Running { step, .. }) = from.try_recv() {
             steps.extend(step);
         }
         (end, steps)
@@ -417,7 +457,7 @@ impl Lab {
 
     pub async fn output(&self, attempt: u32, stage: Stage) -> String {
         let (job, node) = ("job-1".into(), "node-1".into());
-        let key = OutputKey { job, node, attempt, stage };
+        let key = OutputKey { job, node, attempt, stage, part: Part::Host };
         let output = FileOutput::new(self.data.path()).load(&key).await.unwrap();
         output.unwrap_or_default().to_text()
     }

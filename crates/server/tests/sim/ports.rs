@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use evenkeel_engine::check::Fact;
 use evenkeel_engine::facts::{CLAIM_ANNOTATION, Mark, NodeSeen, Owner, PodPhase, Readiness};
 use evenkeel_engine::ids::{JobId, NodeName};
-use evenkeel_server::records::Dress;
+use evenkeel_engine::preview::concern::Volumes;
+use evenkeel_engine::time::Span;
+use evenkeel_server::records::{self, Dress};
 use evenkeel_server::sync::ports::{
     Cluster, EvictAnswer, Fault, HostOrder, HostState, Listed, LiveNode, Machines, PodRef, Seen,
     Stage, Target,
@@ -14,10 +16,12 @@ use evenkeel_server::sync::ports::{
 use evenkeel_sim::World;
 use evenkeel_sim::history::Actor;
 use evenkeel_sim::hosts::{self, HostFailure, Order, OrderKey, OrderState, RefusalKind, StepSpec};
+use evenkeel_sim::objects::{Node, Taint};
 use evenkeel_sim::status::Refusal;
 use evenkeel_sim::world::{
-    Call, Change, DeleteOptions, Failure, NodeChange, Op, Precondition, Reply,
+    Call, Change, DeleteOptions, Failure, Gone410, NodeChange, Op, Precondition, Reply,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -32,12 +36,47 @@ async fn sleep_ms(ms: u64) {
 
 /// How long a request travels. Now and then one is held up.
 fn way(inner: &mut Inner) -> u64 {
-    if inner.world.faults_on() && inner.rng.chance(10) {
+    let held_up = inner.world.plan().held_up_per_mille;
+    if inner.world.faults_on() && inner.rng.chance(held_up) {
+        inner.world.coverage.held_up += 1;
         inner.rng.range(300, 4000)
     } else {
         inner.rng.range(0, 6)
     }
 }
+
+/// What is listed and watched, each on a connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Nodes,
+    Pods,
+    Budgets,
+}
+
+/// The three watches of one controller: its view is live while all of them are up.
+struct View {
+    tx: mpsc::Sender<Vec<Seen>>,
+    down: tokio::sync::Mutex<BTreeSet<Kind>>,
+}
+
+impl View {
+    /// False once nobody listens any more.
+    async fn set(&self, kind: Kind, up: bool) -> bool {
+        let mut down = self.down.lock().await;
+        let was = down.is_empty();
+        if up {
+            down.remove(&kind)
+        } else {
+            down.insert(kind)
+        };
+        let live = down.is_empty();
+        // Sent under the lock: two changes must not overtake each other.
+        was == live || self.tx.send(vec![Seen::Live(live)]).await.is_ok()
+    }
+}
+
+/// A connection without events for so long was cut, and the view counts as lost.
+const LOST_MS: u64 = 1500;
 
 impl Outside {
     /// One request. `dies` says that it does not arrive if the controller has died in the meantime.
@@ -83,77 +122,131 @@ impl Outside {
         self.api(Call::Write, false, patch, |_, ()| ()).await.map_err(|f| to_fault(what, f))
     }
 
-    async fn follow(self, tx: mpsc::Sender<Vec<Seen>>) {
-        let mut moved = self.0.moved.subscribe();
-        loop {
-            let listed = self.api(Call::Read, false, |world| Ok(snapshot(world)), |_, _| ()).await;
-            let Ok((mut rv, all)) = listed else {
-                sleep_ms(200).await;
-                if tx.is_closed() {
+    /// Lists one kind and watches it, until nobody listens any more.
+    async fn follow(self, kind: Kind, view: Arc<View>) {
+        let tx = view.tx.clone();
+        while !tx.is_closed() {
+            let list = move |world: &mut World| Ok((world.resource_version(), listed(world, kind)));
+            let Ok((rv, list)) = self.api(Call::Read, false, list, |_, _| ()).await else {
+                if !view.set(kind, false).await {
                     return;
                 }
+                sleep_ms(200).await;
                 continue;
             };
-            if tx.send(all).await.is_err() {
+            let (rv, list, behind_ms) = self.0.with(|inner| replica(inner, kind, rv, list));
+            if tx.send(vec![Seen::Relisted(list)]).await.is_err() || !view.set(kind, true).await {
                 return;
             }
-            let mut opened = self.0.now();
-            loop {
-                tokio::select! {
-                    biased;
-                    () = tx.closed() => return,
-                    _ = moved.changed() => {}
+            sleep_ms(behind_ms).await;
+            if !self.stream(kind, &view, rv).await {
+                return;
+            }
+        }
+    }
+
+    /// Watches one kind from a version on. True: a new list is needed.
+    async fn stream(&self, kind: Kind, view: &View, mut rv: u64) -> bool {
+        let mut opened = self.0.now();
+        loop {
+            let moved = self.0.moved(kind).notified();
+            let (pause, chunk, cut) = self.0.with(|inner| {
+                let cut = inner.world.watch_dropped(opened);
+                let pause = if cut { inner.rng.range(50, 3000) } else { inner.rng.range(0, 12) };
+                (pause, inner.rng.range(1, 12) as usize, cut)
+            });
+            let lost = cut && pause > LOST_MS;
+            if lost && !view.set(kind, false).await {
+                return false;
+            }
+            sleep_ms(pause).await;
+            let Ok((events, upto)) = self.0.with(|inner| inner.news(kind, rv)) else {
+                return view.set(kind, false).await;
+            };
+            if cut {
+                opened = self.0.now();
+            }
+            if lost && !view.set(kind, true).await {
+                return false;
+            }
+            for part in events.chunks(chunk) {
+                if view.tx.send(part.to_vec()).await.is_err() {
+                    return false;
                 }
-                let (pause, chunk, cut) = self.0.with(|inner| {
-                    let cut = inner.world.watch_dropped(opened);
-                    let pause =
-                        if cut { inner.rng.range(50, 3000) } else { inner.rng.range(0, 12) };
-                    (pause, inner.rng.range(1, 12) as usize, cut)
-                });
-                if cut && pause > 1500 && tx.send(vec![Seen::Live(false)]).await.is_err() {
-                    return;
-                }
-                sleep_ms(pause).await;
-                let events = self.0.with(|inner| {
-                    let events = inner.world.events_since(rv);
-                    inner.world.coverage.gone_410 += u64::from(events.is_err());
-                    events
-                });
-                let Ok(events) = events else {
-                    if tx.send(vec![Seen::Live(false)]).await.is_err() {
-                        return;
-                    }
-                    break;
-                };
-                if cut {
-                    opened = self.0.now();
-                    if pause > 1500 && tx.send(vec![Seen::Live(true)]).await.is_err() {
-                        return;
-                    }
-                }
-                for part in events.chunks(chunk) {
-                    rv = part.last().map_or(rv, |e| e.rv);
-                    let batch = part.iter().map(|e| seen(e.op, &e.change)).collect();
-                    if tx.send(batch).await.is_err() {
-                        return;
-                    }
-                }
+            }
+            rv = upto;
+            tokio::select! {
+                biased;
+                () = view.tx.closed() => return false,
+                () = moved => {}
             }
         }
     }
 }
 
-fn snapshot(world: &World) -> (u64, Vec<Seen>) {
-    let nodes = world.nodes().map(|n| n.seen()).collect();
-    let pods = world.pods().filter(|p| p.node.is_some()).map(|p| p.seen()).collect();
-    let budgets = world.budgets().map(|b| b.seen()).collect();
-    let all = vec![
-        Seen::Relisted(Listed::Nodes(nodes)),
-        Seen::Relisted(Listed::Pods(pods)),
-        Seen::Relisted(Listed::Budgets(budgets)),
-        Seen::Live(true),
-    ];
-    (world.resource_version(), all)
+/// A list as this replica of the API server gives it: now and then one that is behind, and stays so for a while.
+fn replica(inner: &mut Inner, kind: Kind, rv: u64, list: Listed) -> (u64, Listed, u64) {
+    let stale = inner.world.plan().stale_list_per_mille;
+    if stale == 0 || !inner.world.faults_on() {
+        return (rv, list, 0);
+    }
+    match inner.lists.get(&kind).cloned() {
+        Some((old, older)) if old < rv && inner.rng.chance(stale) => {
+            inner.world.coverage.stale_lists += 1;
+            (old, older, inner.rng.range(0, 8000))
+        }
+        _ => {
+            inner.lists.insert(kind, (rv, list.clone()));
+            (rv, list, 0)
+        }
+    }
+}
+
+impl Inner {
+    /// What a watch of one kind brings after a version, and up to which version.
+    fn news(&mut self, kind: Kind, rv: u64) -> Result<(Vec<Seen>, u64), Gone410> {
+        let events = match self.world.events_since(rv) {
+            Ok(events) => events,
+            Err(gone) => {
+                self.world.coverage.gone_410 += 1;
+                return Err(gone);
+            }
+        };
+        let upto = events.last().map_or(rv, |event| event.rv);
+        let twice = self.world.plan().duplicate_per_mille;
+        let newest = self.delivered.iter().filter(|(k, _)| **k != kind).map(|(_, rv)| *rv).max();
+        let mut news = Vec::new();
+        for event in events.iter().filter(|event| Kind::of(&event.change) == kind) {
+            self.world.coverage.reordered += u64::from(newest.is_some_and(|rv| rv > event.rv));
+            self.delivered.insert(kind, event.rv);
+            news.push(seen(event.op, &event.change));
+            if twice > 0 && self.world.faults_on() && self.rng.chance(twice) {
+                self.world.coverage.duplicates += 1;
+                news.push(seen(event.op, &event.change));
+            }
+        }
+        Ok((news, upto))
+    }
+}
+
+impl Kind {
+    pub fn of(change: &Change) -> Self {
+        match change {
+            Change::Node(_) => Kind::Nodes,
+            Change::Pod(..) => Kind::Pods,
+            Change::Budget(_) => Kind::Budgets,
+        }
+    }
+}
+
+fn listed(world: &World, kind: Kind) -> Listed {
+    match kind {
+        Kind::Nodes => Listed::Nodes(world.nodes().map(|n| n.seen()).collect()),
+        Kind::Pods => {
+            Listed::Pods(world.pods().filter(|p| p.node.is_some()).map(|p| p.seen()).collect())
+        }
+        Kind::Budgets => Listed::Budgets(world.budgets().map(|b| b.seen()).collect()),
+    }
 }
 
 fn seen(op: Op, change: &Change) -> Seen {
@@ -182,11 +275,84 @@ fn to_fault(what: &str, failure: Failure) -> Fault {
     }
 }
 
+impl Outside {
+    async fn eviction(&self, pod: &PodRef, dry_run: bool) -> Result<EvictAnswer, Fault> {
+        let (key, uid) = (pod.key.clone(), pod.uid.clone());
+        let evict = move |world: &mut World| {
+            let precondition = Precondition { uid: Some(uid), resource_version: None };
+            let options = DeleteOptions { precondition, dry_run, ..DeleteOptions::default() };
+            world.evict(&key, &key.name, &options)
+        };
+        let refusal = match self.api(Call::Write, true, evict, |_, ()| ()).await {
+            Ok(()) => return Ok(EvictAnswer::Accepted),
+            Err(Failure::Status(refusal)) => refusal,
+            Err(lost @ Failure::Lost) => return Err(to_fault("evict", lost)),
+        };
+        let by_budget = refusal.causes.iter().any(|c| c.reason == "DisruptionBudget");
+        let message =
+            refusal.causes.first().map_or_else(|| refusal.message.clone(), |c| c.message.clone());
+        match refusal.code {
+            404 => Ok(EvictAnswer::Gone),
+            409 if refusal.message.contains("UID") => Ok(EvictAnswer::Gone),
+            429 if by_budget => {
+                Ok(EvictAnswer::Refused { message, retry_after_s: refusal.retry_after_s })
+            }
+            500 if refusal.message.contains("PodDisruptionBudget") => {
+                Ok(EvictAnswer::Impossible { message })
+            }
+            400 | 403 | 422 => Ok(EvictAnswer::Impossible { message }),
+            _ => Err(to_fault("evict", Failure::Status(refusal))),
+        }
+    }
+}
+
+/// The taints of a node that is opened: without the startup taint, and with these.
+fn taints_after(node: &NodeSeen, ours: &[records::Taint]) -> Vec<Taint> {
+    let startup = Taint::startup();
+    let there = node.taints.iter().map(|taint| Taint {
+        key: taint.key.to_string(),
+        value: taint.value.to_string(),
+        effect: taint.effect.to_string(),
+    });
+    let stays = |taint: &Taint| {
+        *taint != startup
+            && !ours.iter().any(|o| (&o.key, &o.effect) == (&taint.key, &taint.effect))
+    };
+    let new = ours.iter().map(|o| Taint {
+        key: o.key.clone(),
+        value: o.value.clone(),
+        effect: o.effect.clone(),
+    });
+    there.filter(stays).chain(new).collect()
+}
+
+/// What a release made of a node's labels and taints.
+fn dressed(before: &Node, after: &Node, dress: &Dress) -> Fact {
+    let known = |taint: &Taint| (taint.key.clone(), taint.effect.clone());
+    let taints: BTreeSet<_> = after.taints.iter().map(known).collect();
+    let changed = |(key, value): &(&String, &String)| {
+        after.labels.get(*key) != Some(*value) && !dress.labels.contains_key(*key)
+    };
+    let gone = |taint: &&Taint| **taint != Taint::startup() && !taints.contains(&known(taint));
+    let lost = before.labels.iter().filter(changed).map(|(key, _)| key.clone());
+    let lost = lost.chain(before.taints.iter().filter(gone).map(|taint| taint.key.clone()));
+    Fact::Dressed {
+        node: after.name.clone(),
+        lost: lost.collect(),
+        labels: (*after.labels).clone(),
+        taints,
+    }
+}
+
 #[async_trait]
 impl Cluster for Outside {
     async fn watch(&self) -> Result<mpsc::Receiver<Vec<Seen>>, Fault> {
         let (tx, rx) = mpsc::channel(64);
-        tokio::spawn(self.clone().follow(tx));
+        let kinds = [Kind::Nodes, Kind::Pods, Kind::Budgets];
+        let view = Arc::new(View { tx, down: tokio::sync::Mutex::new(kinds.into()) });
+        for kind in kinds {
+            tokio::spawn(self.clone().follow(kind, view.clone()));
+        }
         Ok(rx)
     }
 
@@ -200,7 +366,8 @@ impl Cluster for Outside {
     }
 
     async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault> {
-        let change = NodeChange { unschedulable: Some(value), ..NodeChange::default() };
+        let taints = (!value && node.starting()).then(|| taints_after(node, &[]));
+        let change = NodeChange { unschedulable: Some(value), taints, ..NodeChange::default() };
         self.patch(node, change, "cordon").await
     }
 
@@ -208,42 +375,46 @@ impl Cluster for Outside {
         &self,
         node: &NodeSeen,
         uncordon: bool,
-        _dress: Option<&Dress>,
+        dress: Option<&Dress>,
     ) -> Result<(), Fault> {
+        let ours = dress.map_or(&[][..], |dress| &dress.taints);
+        let opens = node.starting() && (uncordon || dress.is_some());
+        let labels =
+            dress.iter().flat_map(|d| &d.labels).map(|(k, v)| (k.clone(), Some(v.clone())));
         let change = NodeChange {
             unschedulable: uncordon.then_some(false),
             annotations: [(CLAIM_ANNOTATION.to_owned(), None)].into(),
-            ..NodeChange::default()
+            labels: labels.collect(),
+            taints: (!ours.is_empty() || opens).then(|| taints_after(node, ours)),
         };
-        self.patch(node, change, "release").await
+        let Some(dress) = dress.cloned() else {
+            return self.patch(node, change, "release").await;
+        };
+        let (name, uid) = (node.name.clone(), node.uid.clone());
+        let rv = node.resource_version.to_string();
+        let patch = move |world: &mut World| {
+            let before = world.node(&name)?;
+            let precondition = Precondition { uid: Some(uid), resource_version: Some(rv) };
+            let after = world.patch_node(Actor::Us, &name, &precondition, &change)?;
+            Ok(dressed(&before, &after, &dress))
+        };
+        let witness = |inner: &mut Inner, fact: &Fact| inner.fact(fact);
+        self.api(Call::Write, false, patch, witness)
+            .await
+            .map(drop)
+            .map_err(|f| to_fault("release", f))
     }
 
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {
-        let (key, uid) = (pod.key.clone(), pod.uid.clone());
-        let evict = move |world: &mut World| {
-            let precondition = Precondition { uid: Some(uid), resource_version: None };
-            let options = DeleteOptions { precondition, ..DeleteOptions::default() };
-            world.evict(&key, &key.name, &options)
-        };
-        let refusal = match self.api(Call::Write, true, evict, |_, ()| ()).await {
-            Ok(()) => return Ok(EvictAnswer::Accepted),
-            Err(Failure::Status(refusal)) => refusal,
-            Err(lost @ Failure::Lost) => return Err(to_fault("evict", lost)),
-        };
-        let by_budget = refusal.causes.iter().any(|c| c.reason == "DisruptionBudget");
-        let message =
-            refusal.causes.first().map_or_else(|| refusal.message.clone(), |c| c.message.clone());
-        match refusal.code {
-            404 | 409 => Ok(EvictAnswer::Gone),
-            429 if by_budget => {
-                Ok(EvictAnswer::Refused { message, retry_after_s: refusal.retry_after_s })
-            }
-            500 if refusal.message.contains("PodDisruptionBudget") => {
-                Ok(EvictAnswer::Impossible { message })
-            }
-            400 | 403 => Ok(EvictAnswer::Impossible { message }),
-            _ => Err(to_fault("evict", Failure::Status(refusal))),
-        }
+        self.eviction(pod, false).await
+    }
+
+    async fn try_evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {
+        self.eviction(pod, true).await
+    }
+
+    async fn volumes(&self) -> Result<Volumes, Fault> {
+        Ok(Volumes::new())
     }
 
     async fn delete(&self, pod: &PodRef) -> Result<(), Fault> {
@@ -325,10 +496,10 @@ impl Outside {
     }
 }
 
-fn state_of(state: &OrderState, step: Option<&str>, ended: Option<i64>) -> HostState {
+fn state_of(state: &OrderState, step: Option<&str>, ended: Option<i64>, limit: Span) -> HostState {
     match state {
         OrderState::Accepted | OrderState::Running => {
-            HostState::Running { step: step.map(str::to_owned) }
+            HostState::Running { step: step.map(str::to_owned), limit }
         }
         OrderState::Succeeded => HostState::Succeeded { ended_host_ms: ended },
         OrderState::Failed { step, reason } => {
@@ -349,6 +520,11 @@ impl Machines for Outside {
             Some(id) if *id != facts.machine_id => Err(Fault::permanent("another machine answers")),
             _ => Ok(()),
         }
+    }
+
+    async fn forget(&self, job: &JobId) -> Result<(), Fault> {
+        self.0.with(|inner| inner.forgotten.push(job.clone()));
+        Ok(())
     }
 
     async fn run(
@@ -377,12 +553,13 @@ impl Machines for Outside {
                 .map(|(name, limit_ms)| StepSpec { name: (*name).to_owned(), limit_ms: *limit_ms })
                 .collect(),
         };
+        let limit = Span(sent.steps.iter().map(|step| step.limit_ms).sum());
         let name = node.clone();
         let mut known = self.ssh(&node, move |world| world.host_accept(&name, &sent)).await?;
         let mut told = None;
         loop {
             let step = known.step_name().map(str::to_owned);
-            let state = state_of(&known.state, step.as_deref(), known.ended_ms);
+            let state = state_of(&known.state, step.as_deref(), known.ended_ms, limit);
             if known.state.is_final() {
                 return Ok(state);
             }

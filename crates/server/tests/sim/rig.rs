@@ -1,17 +1,19 @@
 //! One world, one clock, one witness. Whoever touches the world first lets its time catch up with tokio's paused
 //! clock, and hands everything that happened to the checker in the order in which it happened.
 
+use crate::ports::Kind;
 use evenkeel_engine::check::{Fact, History, Who};
-use evenkeel_engine::ids::{NodeName, Uid};
+use evenkeel_engine::ids::{JobId, NodeName, Uid};
+use evenkeel_server::sync::ports::Listed;
 use evenkeel_sim::World;
 use evenkeel_sim::history::{Actor, Happened};
 use evenkeel_sim::hosts::Stage;
 use evenkeel_sim::rng::{EventHash, Rng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A run that touches the world more often than this goes round in circles: the longest good one needs a tenth.
@@ -31,7 +33,19 @@ pub struct Inner {
     pub effects: u64,
     /// Counts the controller's lives.
     pub life: u64,
+    /// The point at which the last life crashed.
+    last_crash: Option<String>,
+    /// What each kind's last list showed, and at which version: a replica that is behind shows it again.
+    pub lists: BTreeMap<Kind, (u64, Listed)>,
+    /// The newest version that each kind's watch has delivered.
+    pub delivered: BTreeMap<Kind, u64>,
+    /// Jobs whose files were to be removed.
+    pub forgotten: Vec<JobId>,
     hash: EventHash,
+    /// The newest version that watches may see.
+    visible: u64,
+    /// When the world is to be turned next.
+    armed: Option<u64>,
     read: usize,
     touches: u64,
     base_ms: u64,
@@ -40,8 +54,8 @@ pub struct Inner {
 
 pub struct Rig {
     inner: Mutex<Inner>,
-    /// The newest version that watches may see.
-    pub moved: watch::Sender<u64>,
+    /// Watches of this kind may see something new. Not a `watch` channel: that wakes its readers in no fixed order.
+    moved: [Notify; 3],
     /// Something broke, or the controller is to die.
     pub alarm: Notify,
     poke: Notify,
@@ -58,10 +72,12 @@ impl Rig {
             broken = check.take(base_ms, &fact).err().map(|b| b.to_string());
         }
         let rig = Arc::new(Self {
-            moved: watch::Sender::new(world.visible_version()),
+            moved: std::array::from_fn(|_| Notify::new()),
             alarm: Notify::new(),
             poke: Notify::new(),
             inner: Mutex::new(Inner {
+                visible: world.visible_version(),
+                armed: None,
                 world,
                 rng: Rng::new(seed ^ 0x419),
                 check,
@@ -69,7 +85,11 @@ impl Rig {
                 trace: trace.then(Vec::new),
                 phases: BTreeMap::new(),
                 effects: 0,
+                forgotten: Vec::new(),
                 life: 0,
+                last_crash: None,
+                lists: BTreeMap::new(),
+                delivered: BTreeMap::new(),
                 hash: EventHash::default(),
                 read: 0,
                 touches: 0,
@@ -85,8 +105,9 @@ impl Rig {
     async fn turn_the_world(self: Arc<Self>) {
         loop {
             let next = {
-                let inner = self.lock();
-                inner.world.next_at().map(|at| inner.instant(at))
+                let mut inner = self.lock();
+                inner.armed = inner.world.next_to_see();
+                inner.armed.map(|at| inner.instant(at))
             };
             let far = Instant::now() + Duration::from_hours(1);
             tokio::select! {
@@ -112,13 +133,24 @@ impl Rig {
             inner.broken = Some("the run goes round in circles".to_owned());
         }
         let (visible, broken) = (inner.world.visible_version(), inner.broken.is_some());
+        let moved = inner.kinds_after(visible);
+        let rearm = inner.world.next_to_see() != inner.armed;
         drop(inner);
-        self.moved.send_if_modified(|seen| std::mem::replace(seen, visible) != visible);
+        for kind in moved {
+            self.moved(kind).notify_waiters();
+        }
         if broken {
             self.alarm.notify_one();
         }
-        self.poke.notify_one();
+        if rearm {
+            self.poke.notify_one();
+        }
         result
+    }
+
+    /// Says that a watch of this kind may see something new.
+    pub fn moved(&self, kind: Kind) -> &Notify {
+        &self.moved[kind as usize]
     }
 
     /// Milliseconds of world time.
@@ -132,8 +164,26 @@ impl Inner {
         self.base_ms + self.began.elapsed().as_millis() as u64
     }
 
+    /// World time at which the run began.
+    pub fn began_ms(&self) -> u64 {
+        self.base_ms
+    }
+
     fn instant(&self, at: u64) -> Instant {
         self.began + Duration::from_millis(at.saturating_sub(self.base_ms))
+    }
+
+    /// The kinds that show something new, now that versions up to this one may be seen.
+    fn kinds_after(&mut self, visible: u64) -> BTreeSet<Kind> {
+        let before = std::mem::replace(&mut self.visible, visible);
+        if before == visible {
+            return BTreeSet::new();
+        }
+        match self.world.events_since(before) {
+            Ok(events) => events.iter().map(|event| Kind::of(&event.change)).collect(),
+            // Compacted meanwhile: every watch has to look.
+            Err(_) => [Kind::Nodes, Kind::Pods, Kind::Budgets].into(),
+        }
     }
 
     fn catch_up(&mut self) {
@@ -158,6 +208,14 @@ impl Inner {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>9.3} {line}", now as f64 / 1000.0));
         }
+    }
+
+    /// Counts a crash at a point, and whether the life before crashed there, too.
+    pub fn crashed_at(&mut self, point: &str) {
+        let coverage = &mut self.world.coverage;
+        *coverage.crash_points.entry(point.to_owned()).or_default() += 1;
+        coverage.crash_loops += u64::from(self.last_crash.as_deref() == Some(point));
+        self.last_crash = Some(point.to_owned());
     }
 
     pub fn fact(&mut self, fact: &Fact) {
@@ -210,6 +268,9 @@ impl Inner {
             }
             Happened::ReadyChanged { node, ready } => vec![Fact::Ready { node, ready }],
             Happened::NodeAdded { node, ready, .. } => vec![Fact::Ready { node, ready }],
+            Happened::Initialized { node, condition } => {
+                vec![Fact::Initialized { node, condition }]
+            }
             Happened::NodeGone { node, .. } => vec![Fact::Left { node }],
             Happened::EvictionAccepted { uid, node } => {
                 ours(Actor::Us);
@@ -224,7 +285,8 @@ impl Inner {
                 ours(Actor::Us);
                 vec![Fact::Ordered { node, epoch }]
             }
-            Happened::ScriptStarted { run } => vec![Fact::StepStarted {
+            Happened::ScriptStarted { run, again } => vec![Fact::StepStarted {
+                again,
                 job: run.job,
                 node: run.node,
                 attempt: run.attempt,

@@ -1,41 +1,60 @@
 //! One run: a world, the real actor with its store, jobs, crashes, and the demand that it ends well.
 
 use crate::ports::Outside;
+use crate::reaper::{End, Reaper, Side};
 use crate::recorder::Recorder;
 use crate::rig::Rig;
 use evenkeel_engine::check::Fact;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeName, PoolId, TemplateRevision};
-use evenkeel_engine::sync::{Policy, Status, SyncSpec, SyncState, TargetNode};
+use evenkeel_engine::sync::{Awaited, Policy, Status, SyncSpec, SyncState, TargetNode};
 use evenkeel_engine::time::Span;
-use evenkeel_server::records::{self, JobRecord, NodeRecord, PoolRecord, Recipe, Template, keys};
+use evenkeel_server::records::{
+    self, Dress, JobRecord, NodeRecord, PoolRecord, Recipe, Taint, Template, keys,
+};
 use evenkeel_server::store::memory::MemoryStore;
 use evenkeel_server::store::{Page, Store, Txn};
 use evenkeel_server::sync::actor::{self, Setup};
 use evenkeel_server::sync::board::Board;
 use evenkeel_server::sync::points::Points;
 use evenkeel_sim::rng::Rng;
-use evenkeel_sim::{Coverage, World};
+use evenkeel_sim::{Coverage, Scenario};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
 pub const PROJECT: &str = "p";
-const CLUSTER: &str = "c";
+pub const CLUSTER: &str = "c";
 /// Longest run, in virtual time after the faults: a pool of twelve nodes, one by one, every limit used up.
 const RUN_LIMIT: Duration = Duration::from_hours(3);
 /// After the last verdict: leftovers of lost answers are cleared away within this, then nothing moves any more.
 const SETTLE: Duration = Duration::from_mins(3);
 const REST: Duration = Duration::from_mins(5);
 
-/// When the controller dies.
-#[derive(Clone, Copy, Debug)]
+/// How long a run goes on whose faults never stop.
+const SAFETY_SPAN: Duration = Duration::from_mins(20);
+/// A controller that was usurped is given so long, once it reaches its store again, to find that out.
+const ZOMBIE_MS: u64 = 20_000;
+
+/// What befalls the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// At the so-manieth point that it passes in this life.
+    /// It dies at the so-manieth point that it passes in this life.
     AtPoint(u64),
-    /// After so many milliseconds.
+    /// It dies at the first point of this name.
+    AtNamed(&'static str),
+    /// It dies before or after the so-manieth write to the store.
+    AtWrite(u64, Side),
+    /// It dies after so many milliseconds.
     After(u64),
+    /// It lives on, but loses its store for longer than its lease lasts, and another controller takes over.
+    Usurped {
+        /// When, in milliseconds.
+        after_ms: u64,
+        /// How long it is without its store.
+        cut_ms: u64,
+    },
 }
 
 /// One request for a synchronization.
@@ -50,6 +69,10 @@ pub struct Ask {
     pub resets: bool,
     pub post_install: bool,
     pub wait_post_install: bool,
+    /// Conditions that are awaited; the world's agents set them.
+    pub initialized: Vec<String>,
+    /// Whether the pool has a taint beside its label.
+    pub taint: bool,
     pub canary: bool,
 }
 
@@ -65,21 +88,49 @@ impl Ask {
             resets: true,
             post_install: true,
             wait_post_install: true,
+            initialized: Vec::new(),
+            taint: false,
             canary: true,
         }
     }
 }
 
+/// A button of a running job. The job, and where one is meant the node, are chosen when it is pressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Press {
+    /// Resumed again after so long.
+    Pause(Duration),
+    Resume,
+    Cancel,
+    Retry,
+    Skip,
+    Force,
+}
+
 /// What is played.
+#[derive(Clone, Debug)]
 pub struct Play {
     pub seed: u64,
-    pub world: World,
+    pub scenario: Scenario,
     /// Members of each pool; nodes of none stay in DefaultPool.
     pub pools: BTreeMap<PoolId, Vec<NodeName>>,
     /// Rounds of requests; a round begins when the one before has its verdicts.
     pub rounds: Vec<Vec<Ask>>,
     pub crashes: Vec<Crash>,
+    /// A planted defect, see [`Recorder::lies`].
+    pub lies: bool,
+    /// What people ask of running jobs, and when.
+    pub presses: Vec<(Duration, Press)>,
     pub trace: bool,
+    /// How long ended jobs are kept.
+    pub retention: Span,
+}
+
+impl Play {
+    /// Faults never stop: only the invariants are demanded, not an end.
+    fn for_ever(&self) -> bool {
+        self.scenario.faults.until_ms == u64::MAX
+    }
 }
 
 /// What came of it.
@@ -94,6 +145,9 @@ pub struct Ended {
     /// Most attempts that a node of any job took.
     pub attempts: u32,
     pub virtual_s: u64,
+    /// Keys of jobs at the end, and jobs whose files were removed.
+    pub job_keys: usize,
+    pub forgotten: Vec<JobId>,
 }
 
 pub fn policy(canary: bool) -> Policy {
@@ -110,29 +164,31 @@ pub fn policy(canary: bool) -> Policy {
         settle: Span::secs(3),
         stall_timeout: Span::secs(240),
         sick_after: Span::secs(20),
+        zone_max: None,
     }
 }
 
-/// Stops the controller at a point, for good.
-#[derive(Default)]
-struct Reaper {
-    dead: AtomicBool,
-    passed: AtomicU64,
-    at: AtomicU64,
-    names: Mutex<Vec<String>>,
-}
-
-struct Stage {
-    rig: Arc<Rig>,
-    store: Recorder,
-    board: Board,
+pub struct Stage {
+    pub rig: Arc<Rig>,
+    pub store: MemoryStore,
+    pub board: Board,
     wall_jump: Arc<AtomicI64>,
     reaper: Arc<Reaper>,
     life: Option<JoinHandle<()>>,
+    /// Controllers that have been usurped, and when they are stopped.
+    zombies: Vec<(JoinHandle<()>, Arc<Reaper>, tokio::time::Instant)>,
     crashes: Vec<Crash>,
+    /// The store may have other users: a lease that is found in it counts until it ends.
+    shared: bool,
+    lies: bool,
     die_at: Option<tokio::time::Instant>,
+    usurp_at: Option<(tokio::time::Instant, u64)>,
     verdicts: BTreeMap<JobId, Status>,
     jobs: u32,
+    retention: Span,
+    /// Still to come; the next one is the last.
+    pub presses: Vec<(tokio::time::Instant, Press)>,
+    pub pressed: Rng,
 }
 
 /// Plays it on a runtime of its own, with time that stands still while anybody works.
@@ -146,35 +202,56 @@ pub fn play(play: Play) -> Ended {
 }
 
 async fn perform(play: Play) -> Ended {
-    let rig = Rig::start(play.world, play.seed, play.trace);
+    let rig = Rig::start(play.scenario.build(), play.seed, play.trace);
     let began = rig.now();
-    let store = Recorder { store: MemoryStore::new(), rig: rig.clone() };
-    let mut crashes = play.crashes;
+    let mut crashes = play.crashes.clone();
     crashes.reverse();
+    let start = tokio::time::Instant::now();
     let mut stage = Stage {
         rig: rig.clone(),
-        store,
+        store: MemoryStore::new(),
         board: Board::default(),
         wall_jump: Arc::default(),
-        reaper: Arc::default(),
+        reaper: Reaper::new(rig.clone(), End::Open),
         life: None,
+        zombies: Vec::new(),
+        shared: crashes.iter().any(|crash| matches!(crash, Crash::Usurped { .. })),
         crashes,
+        lies: play.lies,
         die_at: None,
+        usurp_at: None,
         verdicts: BTreeMap::new(),
         jobs: 0,
+        retention: play.retention,
+        presses: play.presses.iter().map(|(at, press)| (start + *at, *press)).collect(),
+        pressed: Rng::new(play.seed ^ 0x9e55),
     };
+    stage.presses.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     let mut rng = Rng::new(play.seed ^ 0xc4a5);
     stage.begin_life(&mut rng);
-    let result = stage.all(&play.pools, &play.rounds, &mut rng).await;
-    if let Some(life) = stage.life.take() {
-        life.abort();
+    let result = if play.for_ever() {
+        stage.safely(&play, &mut rng).await
+    } else {
+        stage.until_the_end(&play, &mut rng).await
+    };
+    stage.life.take().inspect(JoinHandle::abort);
+    for (zombie, ..) in &stage.zombies {
+        zombie.abort();
     }
     let attempts = stage.attempts().await;
-    let points = stage.reaper.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let job_keys = stage.job_keys().await;
+    let points = stage.reaper.names();
     rig.with(|inner| {
         if let Err(why) = result {
             inner.broken.get_or_insert(why);
         }
+        let now = inner.world.now();
+        let jumps = &inner.world.plan().clock_jumps;
+        let jumped = jumps.iter().filter(|(at, _)| began + at <= now).count() as u64;
+        let coverage = &mut inner.world.coverage;
+        coverage.clock_jumps += jumped;
+        coverage.safety_runs += u64::from(play.for_ever());
+        coverage.liveness_runs += u64::from(!play.for_ever());
         Ended {
             hash: inner.hash(),
             broken: inner.broken.clone(),
@@ -183,22 +260,33 @@ async fn perform(play: Play) -> Ended {
             points,
             verdicts: stage.verdicts.clone(),
             attempts,
-            virtual_s: (inner.world.now() - began) / 1000,
+            job_keys,
+            forgotten: inner.forgotten.clone(),
+            virtual_s: (now - began) / 1000,
         }
     })
 }
 
+/// A label that differs from job to job, and perhaps a taint that bars no pod.
+fn dress_of(job: &JobId, ask: &Ask) -> Dress {
+    let taint = Taint {
+        key: "pool.example/kept".to_owned(),
+        value: job.to_string(),
+        effect: "PreferNoSchedule".to_owned(),
+    };
+    Dress {
+        labels: BTreeMap::from([("pool.example/job".to_owned(), job.to_string())]),
+        taints: ask.taint.then_some(taint).into_iter().collect(),
+    }
+}
+
 impl Stage {
-    async fn all(
-        &mut self,
-        pools: &BTreeMap<PoolId, Vec<NodeName>>,
-        rounds: &[Vec<Ask>],
-        rng: &mut Rng,
-    ) -> Result<(), String> {
-        let members = pools.values().flatten().cloned().collect::<Vec<_>>();
+    /// Liveness: once the faults stop, every job comes to its verdict, and then nothing moves any more.
+    async fn until_the_end(&mut self, play: &Play, rng: &mut Rng) -> Result<(), String> {
+        let members = play.pools.values().flatten().cloned().collect::<Vec<_>>();
         self.enrolled(&members, rng).await?;
-        self.assign(pools).await?;
-        for round in rounds {
+        self.assign(&play.pools).await?;
+        for round in &play.rounds {
             let mut jobs = Vec::new();
             for ask in round {
                 if let Some(job) = self.accept(ask).await {
@@ -218,7 +306,44 @@ impl Stage {
         if before != after {
             return Err("L1: it does not come to rest".to_owned());
         }
-        self.rig.with(|inner| inner.check.at_rest().map_err(|b| b.to_string()))
+        self.rig.with(|inner| {
+            inner.check.at_rest().map_err(|b| b.to_string())?;
+            let stays = |node: &evenkeel_sim::objects::Node| {
+                node.seen().starting()
+                    && !node.unschedulable
+                    && !inner.check.is_left_cordoned(&node.name)
+            };
+            match inner.world.nodes().find(|node| stays(node)) {
+                Some(node) => Err(format!("S4: {} keeps the startup taint", node.name)),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Safety: the faults never stop, no end is demanded, and no invariant breaks.
+    async fn safely(&mut self, play: &Play, rng: &mut Rng) -> Result<(), String> {
+        let end = tokio::time::Instant::now() + SAFETY_SPAN;
+        let members = play.pools.values().flatten().cloned().collect::<Vec<_>>();
+        while !self.all_known(&members).await && tokio::time::Instant::now() < end {
+            self.pass_time(Duration::from_secs(1), rng).await?;
+        }
+        self.assign(&play.pools).await?;
+        for round in &play.rounds {
+            let mut jobs = Vec::new();
+            for ask in round {
+                if let Some(job) = self.accept(ask).await {
+                    jobs.push(job);
+                }
+            }
+            while self.still_open(&jobs).await? > 0 && tokio::time::Instant::now() < end {
+                self.pass_time(Duration::from_secs(2), rng).await?;
+            }
+            if tokio::time::Instant::now() >= end {
+                break;
+            }
+        }
+        let rest = end.saturating_duration_since(tokio::time::Instant::now());
+        self.pass_time(rest, rng).await
     }
 
     /// A new controller on the same store.
@@ -231,56 +356,86 @@ impl Stage {
             }
         });
         let first = self.rig.with(|inner| inner.life) == 1;
-        self.reaper = Arc::default();
         self.die_at = None;
-        self.reaper.at.store(u64::MAX, Ordering::Relaxed);
+        self.usurp_at = None;
+        let after = |ms| tokio::time::Instant::now() + Duration::from_millis(ms);
+        let mut end = End::Open;
         match self.crashes.pop() {
-            Some(Crash::AtPoint(k)) => self.reaper.at.store(k, Ordering::Relaxed),
-            Some(Crash::After(ms)) => {
-                self.die_at = Some(tokio::time::Instant::now() + Duration::from_millis(ms));
+            Some(Crash::AtPoint(k)) => end = End::Point(k),
+            Some(Crash::AtNamed(name)) => end = End::Named(name),
+            Some(Crash::AtWrite(k, side)) => end = End::Write(k, side),
+            Some(Crash::After(ms)) => self.die_at = Some(after(ms)),
+            Some(Crash::Usurped { after_ms, cut_ms }) => {
+                self.usurp_at = Some((after(after_ms), cut_ms));
             }
             None => {}
         }
+        self.reaper = Reaper::new(self.rig.clone(), end);
         // Wall clocks jump while nobody watches.
         if !first && rng.chance(200) {
             let jump = rng.range(0, 7_200_000) as i64 - 3_600_000;
             self.wall_jump.fetch_add(jump, Ordering::Relaxed);
+            self.rig.with(|inner| inner.world.coverage.clock_jumps_over_restart += 1);
         }
+        self.life = Some(tokio::spawn(actor::run(self.setup())));
+    }
+
+    fn setup(&self) -> Setup {
         let (rig, jump) = (self.rig.clone(), self.wall_jump.clone());
-        let wall_base = rig.with(|inner| inner.world.wall_at(0));
-        let (reaper, alarm) = (self.reaper.clone(), self.rig.clone());
-        let hook = move |name: &str| {
-            if reaper.dead.load(Ordering::Relaxed) {
-                return true;
-            }
-            let index = reaper.passed.fetch_add(1, Ordering::Relaxed);
-            reaper.names.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
-            let dies = index == reaper.at.load(Ordering::Relaxed);
-            if dies {
-                reaper.dead.store(true, Ordering::Relaxed);
-                alarm.alarm.notify_one();
-            }
-            dies
+        let (base, wall_base, jumps) = rig.with(|inner| {
+            let jumps = inner.world.plan().clock_jumps.clone();
+            (inner.began_ms(), inner.world.wall_at(0), jumps)
+        });
+        let wall = move || {
+            let now = rig.now();
+            let jumped = jumps.iter().filter(|(at, _)| base + at <= now).map(|(_, by)| by);
+            wall_base + now as i64 + jump.load(Ordering::Relaxed) + jumped.sum::<i64>()
         };
-        let setup = Setup {
+        let reaper = self.reaper.clone();
+        let store = Recorder {
+            store: self.store.clone(),
+            rig: self.rig.clone(),
+            reaper: reaper.clone(),
+            lies: self.lies,
+        };
+        Setup {
             project: PROJECT.to_owned(),
             cluster: ClusterId::new(CLUSTER),
-            store: Arc::new(self.store.clone()),
+            store: Arc::new(store),
             kube: Arc::new(Outside(self.rig.clone())),
             machines: Arc::new(Outside(self.rig.clone())),
             board: self.board.clone(),
-            wall: Arc::new(move || wall_base + rig.now() as i64 + jump.load(Ordering::Relaxed)),
-            exclusive: true,
-            points: Points::hooked(Arc::new(hook)),
-        };
-        self.life = Some(tokio::spawn(actor::run(setup)));
+            wall: Arc::new(wall),
+            retention: self.retention,
+            exclusive: !self.shared,
+            points: Points::hooked(Arc::new(move |name: &str| reaper.passes(name))),
+        }
+    }
+
+    /// The controller loses its store and does not know it yet; another one starts beside it.
+    fn usurp(&mut self, cut_ms: u64, rng: &mut Rng) {
+        let until = self.rig.now() + cut_ms;
+        self.reaper.cut(until);
+        self.rig.with(|inner| {
+            inner.note("LIFE is cut from its store");
+            inner.world.coverage.usurped += 1;
+        });
+        let gone = tokio::time::Instant::now() + Duration::from_millis(cut_ms + ZOMBIE_MS);
+        if let Some(life) = self.life.take() {
+            self.zombies.push((life, self.reaper.clone(), gone));
+        }
+        self.begin_life(rng);
     }
 
     /// Lets time pass; kills and revives the controller as planned.
     async fn pass_time(&mut self, span: Duration, rng: &mut Rng) -> Result<(), String> {
         let until = tokio::time::Instant::now() + span;
         loop {
-            let next = self.die_at.map_or(until, |at| at.min(until));
+            let usurp_at = self.usurp_at.map(|(at, _)| at);
+            let gone = self.zombies.iter().map(|(.., gone)| *gone).min();
+            let press_at = self.presses.last().map(|(at, _)| *at);
+            let ends = [self.die_at, usurp_at, gone, press_at];
+            let next = ends.into_iter().flatten().fold(until, Ord::min);
             tokio::select! {
                 biased;
                 () = self.rig.alarm.notified() => {}
@@ -293,8 +448,18 @@ impl Stage {
                 return Err("the actor ended or panicked".to_owned());
             }
             let now = tokio::time::Instant::now();
-            if self.reaper.dead.load(Ordering::Relaxed) || self.die_at.is_some_and(|at| at <= now) {
+            for (zombie, reaper, _) in self.zombies.extract_if(.., |(.., gone)| *gone <= now) {
+                reaper.kill();
+                zombie.abort();
+            }
+            if let Some((_, cut_ms)) = self.usurp_at.take_if(|(at, _)| *at <= now) {
+                self.usurp(cut_ms, rng);
+            }
+            if self.reaper.is_dead() || self.die_at.is_some_and(|at| at <= now) {
                 self.crash(rng).await;
+            }
+            while self.presses.last().is_some_and(|(at, _)| *at <= now) {
+                self.press().await;
             }
             if now >= until {
                 return Ok(());
@@ -303,7 +468,7 @@ impl Stage {
     }
 
     async fn crash(&mut self, rng: &mut Rng) {
-        self.reaper.dead.store(true, Ordering::Relaxed);
+        self.reaper.kill();
         if let Some(life) = self.life.take() {
             life.abort();
             let _ = life.await;
@@ -326,7 +491,7 @@ impl Stage {
 
     async fn nodes(&self) -> BTreeMap<NodeName, (NodeRecord, u64)> {
         let prefix = keys::nodes(PROJECT, &ClusterId::new(CLUSTER));
-        let listing = self.store.store.list(&prefix, Page::all()).await.expect("memory");
+        let listing = self.store.list(&prefix, Page::all()).await.expect("memory");
         let entry = |kv: &evenkeel_server::store::KeyValue| {
             let record: NodeRecord = records::decode(&kv.key, &kv.value).expect("ours");
             (NodeName::new(&record.name), (record, kv.mod_revision))
@@ -334,12 +499,17 @@ impl Stage {
         listing.items.iter().map(entry).collect()
     }
 
+    /// Whether the actor has found every node that is there.
+    async fn all_known(&self, wanted: &[NodeName]) -> bool {
+        let known = self.nodes().await;
+        let there = |name: &&NodeName| self.rig.with(|i| i.world.node(name).is_ok());
+        wanted.iter().filter(there).all(|name| known.contains_key(name))
+    }
+
     /// Waits until the actor has found every node.
     async fn enrolled(&mut self, wanted: &[NodeName], rng: &mut Rng) -> Result<(), String> {
         for _ in 0..900 {
-            let known = self.nodes().await;
-            let there = |name: &&NodeName| self.rig.with(|i| i.world.node(name).is_ok());
-            if wanted.iter().filter(there).all(|name| known.contains_key(name)) {
+            if self.all_known(wanted).await {
                 return Ok(());
             }
             self.pass_time(Duration::from_secs(1), rng).await?;
@@ -355,6 +525,7 @@ impl Stage {
                 id: id.clone(),
                 name: id.to_string(),
                 spec: serde_json::Value::Null,
+                configuration: BTreeMap::new(),
                 template: Template::default(),
                 revision: TemplateRevision::new("r1"),
                 proven: None,
@@ -371,7 +542,7 @@ impl Stage {
                 let key = keys::node(PROJECT, &cluster, &record.id);
                 txn = txn.when_mod_revision(&key, *revision).put(key, records::encode(&record));
             }
-            let done = self.store.store.txn(txn).await.map_err(|e| e.to_string())?;
+            let done = self.store.txn(txn).await.map_err(|e| e.to_string())?;
             if !done.succeeded {
                 return Err("nodes changed pool under our hands".to_owned());
             }
@@ -401,7 +572,7 @@ impl Stage {
         let job = JobId::new(format!("job-{}", self.jobs));
         let revision = TemplateRevision::new(format!("r{}", self.jobs + 1));
         let pool_key = keys::pool(PROJECT, &cluster, &ask.pool);
-        let pool = self.store.store.get(&pool_key, None).await.ok()??;
+        let pool = self.store.get(&pool_key, None).await.ok()??;
         let mut pool: PoolRecord = records::decode(&pool_key, &pool.value).ok()?;
         pool.revision = revision.clone();
         let spec = SyncSpec {
@@ -417,12 +588,18 @@ impl Stage {
             resets: ask.resets,
             post_install: ask.post_install,
             wait_post_install: ask.wait_post_install,
+            initialized: ask
+                .initialized
+                .iter()
+                .map(|condition| Awaited { condition: condition.clone(), limit: None })
+                .collect(),
             proven: false,
             policy: policy(ask.canary),
         };
+        let dress = dress_of(&job, ask);
         let record = JobRecord {
             spec,
-            template: Template::default(),
+            template: Template { dress: dress.clone(), ..Template::default() },
             recipe: Recipe::None,
             fingerprint: job.to_string(),
             ignored: Vec::new(),
@@ -449,30 +626,38 @@ impl Stage {
                 max_unavailable: ask.max_unavailable,
                 force: ask.force,
                 canary: ask.canary,
+                initialized: ask.initialized.iter().filter(|_| ask.resets).cloned().collect(),
+                labels: dress.labels.clone(),
+                taints: dress.taints.iter().map(|t| (t.key.clone(), t.effect.clone())).collect(),
             });
         });
-        let done = self.store.store.txn(txn).await.expect("memory");
+        let done = self.store.txn(txn).await.expect("memory");
         assert!(done.succeeded, "the pool was still taken after its verdict");
         Some(job)
+    }
+
+    /// How many of these jobs have no verdict yet.
+    async fn still_open(&mut self, jobs: &[JobId]) -> Result<usize, String> {
+        let mut open = 0;
+        for job in jobs {
+            let key = keys::job_state(PROJECT, &ClusterId::new(CLUSTER), job);
+            let kv = self.store.get(&key, None).await.expect("memory");
+            let kv = kv.ok_or_else(|| format!("S10: {job} is gone"))?;
+            let state: SyncState = records::decode(&key, &kv.value).expect("ours");
+            if state.status == Status::Running {
+                open += 1;
+            } else {
+                self.verdicts.insert(job.clone(), state.status);
+            }
+        }
+        Ok(open)
     }
 
     async fn verdicts_of(&mut self, jobs: &[JobId], rng: &mut Rng) -> Result<(), String> {
         let cluster = ClusterId::new(CLUSTER);
         let mut calm = Duration::ZERO;
         while calm < RUN_LIMIT {
-            let mut open = 0;
-            for job in jobs {
-                let key = keys::job_state(PROJECT, &cluster, job);
-                let kv = self.store.store.get(&key, None).await.expect("memory");
-                let kv = kv.ok_or_else(|| format!("S10: {job} is gone"))?;
-                let state: SyncState = records::decode(&key, &kv.value).expect("ours");
-                if state.status == Status::Running {
-                    open += 1;
-                } else {
-                    self.verdicts.insert(job.clone(), state.status);
-                }
-            }
-            if open == 0 {
+            if self.still_open(jobs).await? == 0 {
                 return Ok(());
             }
             let step = Duration::from_secs(2);
@@ -485,9 +670,16 @@ impl Stage {
         Err(format!("L1: no verdict; reports: {}", why.unwrap_or_default()))
     }
 
+    async fn job_keys(&self) -> usize {
+        let prefix = keys::inside(PROJECT, &ClusterId::new(CLUSTER));
+        let listing = self.store.list(&prefix, Page::all()).await.expect("memory");
+        let of_job = |key: &str| key.split('/').any(|part| part.starts_with("job-"));
+        listing.items.iter().filter(|kv| of_job(&kv.key)).count()
+    }
+
     async fn attempts(&self) -> u32 {
         let prefix = format!("{}works/", keys::inside(PROJECT, &ClusterId::new(CLUSTER)));
-        let listing = self.store.store.list(&prefix, Page::all()).await.expect("memory");
+        let listing = self.store.list(&prefix, Page::all()).await.expect("memory");
         let works = listing.items.iter().map(|kv| {
             records::decode::<evenkeel_engine::sync::Work>(&kv.key, &kv.value).expect("ours")
         });

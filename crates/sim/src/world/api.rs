@@ -83,6 +83,11 @@ impl World {
         self.workloads.values()
     }
 
+    /// Every claim on a volume, with the node whose disk it is bound to.
+    pub fn volumes(&self) -> impl Iterator<Item = (&ObjectKey, &NodeName)> {
+        self.volumes.iter()
+    }
+
     /// GET of a node.
     pub fn node(&self, name: &NodeName) -> Result<Arc<Node>, Refusal> {
         self.nodes.get(name).cloned().ok_or_else(|| Refusal::not_found("nodes", "", name.as_str()))

@@ -2,9 +2,10 @@
 
 use super::{Task, World};
 use crate::history::{Actor, Happened};
-use crate::objects::{Kind, Limit, Pod, Workload, ZONE_LABEL};
+use crate::objects::{Kind, Limit, Node, Pod, Workload, ZONE_LABEL};
 use evenkeel_engine::facts::{Owner, PodPhase, Readiness};
 use evenkeel_engine::ids::{NodeName, ObjectKey, Uid};
+use evenkeel_engine::place::{Needs, Resources};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -119,6 +120,8 @@ impl World {
             start_ms: if workload.broken { u64::MAX } else { workload.start_ms },
             local_data: workload.local_data,
             protected: workload.protected,
+            needs: workload.needs.clone(),
+            claims: workload.claim(name).into_iter().collect(),
             finalizer: self.faults_on && self.fault_rng.chance(self.plan.stuck_pod_per_mille),
             evicted: false,
         };
@@ -148,7 +151,7 @@ impl World {
             let best = self
                 .nodes
                 .values()
-                .filter(|node| node.takes_pods())
+                .filter(|node| node.takes_pods() && self.suits(&pod, node))
                 .filter_map(|node| {
                     let here: Vec<_> = self.pods_on(&node.name).collect();
                     let load = here.len() + promised(&node.name);
@@ -163,6 +166,24 @@ impl World {
                 self.later_between(5, 100, Task::Bind(pod.key.clone(), pod.uid.clone(), node));
             }
         }
+    }
+
+    /// Whether the pod may run there and fits, beside the number of pods.
+    fn suits(&self, pod: &Pod, node: &Node) -> bool {
+        let at_home = pod.claims.iter().all(|claim| {
+            let key = ObjectKey { namespace: pod.key.namespace.clone(), name: claim.clone() };
+            self.volumes.get(&key).is_none_or(|home| *home == node.name)
+        });
+        if *pod.needs == Needs::nothing() {
+            return at_home;
+        }
+        let mut taken = Resources::default();
+        for other in self.pods_on(&node.name).filter(|p| p.phase != PodPhase::Finished) {
+            taken += other.needs.requests;
+        }
+        at_home
+            && pod.needs.accepts(&node.seen())
+            && pod.needs.requests.fits(&node.allocatable().minus(&taken))
     }
 
     fn binding(&self, uid: &Uid) -> bool {
@@ -184,6 +205,10 @@ impl World {
         }
         let mut pod = pod.as_ref().clone();
         pod.node = Some(node.clone());
+        for claim in &pod.claims {
+            let key = ObjectKey { namespace: pod.key.namespace.clone(), name: claim.clone() };
+            self.volumes.entry(key).or_insert_with(|| node.clone());
+        }
         if let Some(zone) = zone {
             // Admission copies the topology to bound pods (PodTopologyLabels, Kubernetes 1.35).
             Arc::make_mut(&mut pod.labels).insert(ZONE_LABEL.to_owned(), zone);

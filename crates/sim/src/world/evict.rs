@@ -25,7 +25,9 @@ impl World {
         options: &DeleteOptions,
     ) -> Result<(), Refusal> {
         let answer = self.try_evict(key, body_name, options);
-        if let Err(refusal) = &answer {
+        if let Err(refusal) = &answer
+            && !options.dry_run
+        {
             if refusal.code == 429 {
                 self.coverage.budget_429 += 1;
             }

@@ -3,7 +3,7 @@
 
 use super::{Task, World};
 use crate::history::Actor;
-use crate::objects::{Lease, Node};
+use crate::objects::{Lease, Node, Taint};
 use evenkeel_engine::facts::{PodPhase, Readiness};
 use evenkeel_engine::ids::{NodeName, ObjectKey, Uid};
 use std::sync::Arc;
@@ -55,6 +55,16 @@ impl World {
         } else if let Some(node) = self.fresh_node(name) {
             self.put_node(node, Actor::System);
         }
+        if let Some(host) = self.hosts.get_mut(name) {
+            host.joins = false;
+        }
+        if !self.initializers.is_empty() {
+            if self.faults_on && self.fault_rng.chance(self.plan.uninitialized_per_mille) {
+                self.coverage.uninitialized += 1;
+            } else {
+                self.later_between(200, 15_000, Task::Initialize(name.clone(), life));
+            }
+        }
         self.renew(name, life);
         self.later_between(300, 3000, Task::NodeReady(name.clone(), life));
         for pod in self.pods_on(name).cloned().collect::<Vec<_>>() {
@@ -84,9 +94,10 @@ impl World {
             unschedulable: false,
             labels: Arc::new(host.labels.clone()),
             annotations: std::collections::BTreeMap::new(),
-            taints: Vec::new(),
+            taints: if host.joins { vec![Taint::startup()] } else { Vec::new() },
             ready: Readiness::NotReady,
             ready_since_ms: self.now,
+            met: std::collections::BTreeSet::new(),
             machine_id: host.machine_id.clone(),
             system_uuid: host.product_uuid.clone(),
             boot_id: host.boot_id.clone(),
@@ -128,6 +139,29 @@ impl World {
         let mut node = node.as_ref().clone();
         node.ready = Readiness::Ready;
         node.ready_since_ms = self.now;
+        self.put_node(node, Actor::System);
+    }
+
+    /// Agents on the node have done their part and say so.
+    pub(super) fn initialize(&mut self, name: &NodeName, life: u64) {
+        if !self.kubelet_lives(name, life) {
+            return;
+        }
+        let Some(node) = self.nodes.get(name) else {
+            return;
+        };
+        let mut node = node.as_ref().clone();
+        node.met.extend(self.initializers.iter().cloned());
+        self.put_node(node, Actor::System);
+    }
+
+    /// Kubernetes was taken off the host: what agents said of the node no longer holds, and the recipe says so.
+    pub(super) fn uninitialize(&mut self, name: &NodeName) {
+        let Some(node) = self.nodes.get(name).filter(|node| !node.met.is_empty()) else {
+            return;
+        };
+        let mut node = node.as_ref().clone();
+        node.met.clear();
         self.put_node(node, Actor::System);
     }
 

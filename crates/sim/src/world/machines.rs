@@ -11,6 +11,12 @@ use evenkeel_engine::ids::{JobId, NodeName};
 /// Most output that a host keeps of one order, as the host binary does: 1 MiB.
 const OUTPUT_MAX: usize = 1024 * 1024;
 
+/// Steps that a host runs again after a reboot in the middle: a recipe whose author has declared them idempotent.
+const RESUMES: [&str; 3] = ["teardown", "login", "install"];
+
+/// Most runners of one order, as the host binary has it.
+const RUNNERS_MAX: u32 = 4;
+
 fn refused<T>(kind: RefusalKind, message: impl Into<String>) -> Result<T, HostFailure> {
     Err(HostFailure::Refused { kind, message: message.into() })
 }
@@ -127,9 +133,13 @@ impl World {
             return refused(RefusalKind::Fenced, message);
         }
         if let Some(known) = host.orders.get(&order.key) {
-            let known = known.clone();
+            let (known, boots) = (known.clone(), host.boots);
             if let Some(host) = self.hosts.get_mut(node) {
                 host.epoch_seen = order.epoch;
+            }
+            if known.state == OrderState::Accepted {
+                let begin = Task::OrderBegin(node.clone(), order.key.clone(), boots);
+                self.later_between(10, 60, begin);
             }
             return Ok(known);
         }
@@ -140,7 +150,10 @@ impl World {
             return refused(RefusalKind::Fenced, message);
         }
         if let Some(running) = host.running() {
-            return refused(RefusalKind::Busy, format!("order {} runs", running.order.key));
+            if running.state == OrderState::Running {
+                return refused(RefusalKind::Busy, format!("order {} runs", running.order.key));
+            }
+            self.interrupt(node, "a later order came before it had begun");
         }
         Ok(self.journal(node, order))
     }
@@ -150,6 +163,8 @@ impl World {
             order: order.clone(),
             state: OrderState::Accepted,
             step: 0,
+            runners: 0,
+            again: false,
             done: Vec::new(),
             started_ms: None,
             ended_ms: None,
@@ -192,8 +207,12 @@ impl World {
         let Some(order) = self.order_mut(node, key, boots) else {
             return;
         };
+        if order.state != OrderState::Accepted {
+            return;
+        }
         order.state = OrderState::Running;
-        order.started_ms = Some(clock);
+        order.runners += 1;
+        order.started_ms.get_or_insert(clock);
         self.step_begin(node, key, boots);
     }
 
@@ -207,11 +226,12 @@ impl World {
             return;
         };
         order.step_began_ms = now;
+        let again = std::mem::take(&mut order.again);
         let Some(step) = order.order.steps.get(order.step).cloned() else {
             return;
         };
         let run = run_of(node, key, &step.name);
-        self.happened(Happened::ScriptStarted { run: run.clone() });
+        self.happened(Happened::ScriptStarted { run: run.clone(), again });
         self.runs.push(run);
         let (low, high) = self.tunables.steps_ms.get(&step.name).copied().unwrap_or((100, 1000));
         let mut lasts = self.rng.range(low, high);
@@ -237,6 +257,7 @@ impl World {
         self.say(node, key, &format!("== {} on {node}\n", step.name));
         if step.name == "teardown" {
             self.kubelet_stop(node);
+            self.uninitialize(node);
             if self.hosts.get(node).is_some_and(|host| host.rejoins_anew) {
                 self.remove_node(node, Actor::System);
             }
@@ -314,10 +335,36 @@ impl World {
         let run = run_of(node, key, &step.name);
         self.happened(Happened::ScriptEnded { run, ok });
         if ok && step.name == "install" {
+            if let Some(host) = self.hosts.get_mut(node) {
+                host.joins = true;
+            }
             self.kubelet_start(node);
         }
         if ok && !last {
             self.step_begin(node, key, boots);
+        }
+    }
+
+    /// The host goes down: what runs there waits to go on where its step may be run again, as the host binary has it.
+    pub(super) fn cut_off(&mut self, node: &NodeName) {
+        let running = self.hosts.get_mut(node).and_then(|host| {
+            let mut orders = host.orders.iter_mut();
+            orders.find(|(_, order)| !order.state.is_final())
+        });
+        let Some((key, order)) = running else {
+            return;
+        };
+        let step = order.step_name().unwrap_or_default().to_owned();
+        match order.state {
+            OrderState::Running if RESUMES.contains(&&*step) && order.runners < RUNNERS_MAX => {
+                order.state = OrderState::Accepted;
+                order.again = true;
+                let run = run_of(node, key, &step);
+                self.coverage.resumed += 1;
+                self.happened(Happened::ScriptEnded { run, ok: false });
+            }
+            OrderState::Running => self.interrupt(node, "the host was rebooted while it ran"),
+            _ => {}
         }
     }
 

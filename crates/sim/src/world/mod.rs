@@ -18,7 +18,8 @@ pub use api::{DeleteOptions, NodeChange, Precondition};
 pub use calls::{Call, Failure, Reply};
 pub(crate) use people::new_budget;
 
-use crate::faults::{Coverage, FaultPlan};
+use crate::coverage::Coverage;
+use crate::faults::FaultPlan;
 use crate::history::{Actor, Happened, Run};
 use crate::hosts::{Host, OrderKey};
 use crate::objects::{Budget, Lease, Node, Pod, Workload};
@@ -130,6 +131,7 @@ enum Task {
     TaintEvict(NodeName, u64),
     Register(NodeName, u64),
     NodeReady(NodeName, u64),
+    Initialize(NodeName, u64),
     OrderBegin(NodeName, OrderKey, u64),
     StepEnd(NodeName, OrderKey, u64),
     HostUp(NodeName, u64, bool),
@@ -148,6 +150,8 @@ enum Task {
 pub struct World {
     /// Times that Kubernetes fixes.
     pub tunables: Tunables,
+    /// Conditions that agents set on every node.
+    pub initializers: Vec<String>,
     /// What truly happened.
     pub history: Vec<(u64, Happened)>,
     /// Every step that was ever started on a host, in order.
@@ -167,6 +171,8 @@ pub struct World {
     leases: BTreeMap<NodeName, Lease>,
     hosts: BTreeMap<NodeName, Host>,
     workloads: BTreeMap<ObjectKey, Workload>,
+    /// Claims, and the node whose disk each is bound to.
+    volumes: BTreeMap<ObjectKey, NodeName>,
     log: VecDeque<Event>,
     compacted_rv: u64,
     last_visible: u64,
@@ -187,6 +193,7 @@ impl World {
         let fault_rng = rng.fork(1);
         Self {
             tunables: Tunables::default(),
+            initializers: Vec::new(),
             history: Vec::new(),
             runs: Vec::new(),
             coverage: Coverage::default(),
@@ -203,6 +210,7 @@ impl World {
             leases: BTreeMap::new(),
             hosts: BTreeMap::new(),
             workloads: BTreeMap::new(),
+            volumes: BTreeMap::new(),
             log: VecDeque::new(),
             compacted_rv: 1000,
             last_visible: 0,
@@ -250,6 +258,15 @@ impl World {
         [task, hidden].into_iter().flatten().min()
     }
 
+    /// As [`next_at`](Self::next_at), without the Lease renewals: nobody watches those.
+    pub fn next_to_see(&self) -> Option<u64> {
+        let shows = |task: &Task| !matches!(task, Task::Renew(..));
+        let task = self.tasks.iter().find(|(_, task)| shows(task)).map(|((at, _), _)| *at);
+        let shown = self.log.partition_point(|event| event.visible_ms <= self.now);
+        let hidden = self.log.get(shown).map(|event| event.visible_ms);
+        [task, hidden].into_iter().flatten().min()
+    }
+
     /// Lets time pass until `to_ms`. Going back is no move at all.
     pub fn advance(&mut self, to_ms: u64) {
         while let Some((&(at, seq), _)) = self.tasks.first_key_value() {
@@ -272,9 +289,9 @@ impl World {
         self.kubelet_start(&name);
     }
 
-    /// Machine id, product UUID, boot id, and how far the clock is off: up to 90 s either way.
+    /// Machine id, product UUID, boot id, and how far the clock is off: up to an hour either way.
     pub(crate) fn machine_ids(&mut self) -> (String, String, String, i64) {
-        let skew = self.rng.range(0, 180_000) as i64 - 90_000;
+        let skew = self.rng.range(0, 7_200_000) as i64 - 3_600_000;
         (self.rng.uuid(), self.rng.uuid(), self.rng.uuid(), skew)
     }
 
@@ -311,7 +328,18 @@ impl World {
             lag.from_ms += start;
             lag.to_ms += start;
         }
-        self.later(self.plan.until_ms, Task::FaultsEnd);
+        for outage in &mut self.plan.outages {
+            outage.from_ms += start;
+            outage.to_ms += start;
+        }
+        if self.plan.until_ms != u64::MAX {
+            self.later(self.plan.until_ms, Task::FaultsEnd);
+        }
+    }
+
+    /// The plan in force, for those faults that the driver plays.
+    pub fn plan(&self) -> &FaultPlan {
+        &self.plan
     }
 
     /// Whether chance faults are still being injected.
@@ -367,6 +395,7 @@ impl World {
             Task::TaintEvict(node, since) => self.taint_evict(&node, since),
             Task::Register(node, life) => self.register(&node, life),
             Task::NodeReady(node, life) => self.node_ready(&node, life),
+            Task::Initialize(node, life) => self.initialize(&node, life),
             Task::OrderBegin(node, key, life) => self.order_begin(&node, &key, life),
             Task::StepEnd(node, key, life) => self.step_end(&node, &key, life),
             Task::HostUp(node, life, kubelet) => self.host_up(&node, life, kubelet),

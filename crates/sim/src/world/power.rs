@@ -17,7 +17,7 @@ impl World {
 
     /// The host goes down. Returns whether its kubelet was alive.
     pub fn power_off(&mut self, node: &NodeName) -> bool {
-        self.interrupt(node, "the host rebooted");
+        self.cut_off(node);
         let kubelet = self.hosts.get(node).is_some_and(|host| host.kubelet_up);
         self.kubelet_stop(node);
         if let Some(host) = self.hosts.get_mut(node) {

@@ -89,6 +89,10 @@ impl World {
         if let (Some(_), None) = &marks {
             self.happened(Happened::MarkCleared { node: node.clone() });
         }
+        for condition in after.met.difference(&before.met) {
+            let (node, condition) = (node.clone(), condition.clone());
+            self.happened(Happened::Initialized { node, condition });
+        }
         let was = before.ready == Readiness::Ready;
         let ready = after.ready == Readiness::Ready;
         if was != ready {

@@ -15,7 +15,7 @@ use crate::http::clusters::show::answer;
 use crate::http::error::ApiError;
 use crate::http::ports::RegisterError;
 use crate::http::{ApiState, load, vault};
-use crate::records::{self, ClusterRecord, keys};
+use crate::records::{self, ClusterRecord, PlaceRecord, keys};
 use crate::store::Txn;
 
 /// Longest cluster name: that of a Kubernetes object's label value.
@@ -51,10 +51,12 @@ pub(in crate::http) async fn register(
         created_ms: (state.clock)(),
         id,
     };
+    let place = PlaceRecord { project: project.to_owned(), cluster: record.id.clone() };
     let txn = Txn::new()
         .when_absent(&name_key)
         .put(&name_key, records::encode(&record.id))
-        .put(keys::cluster(project, &record.id), records::encode(&record));
+        .put(keys::cluster(project, &record.id), records::encode(&record))
+        .put(keys::cluster_place(&record.id), records::encode(&place));
     if !state.store.txn(txn).await?.succeeded {
         return Err(taken(&record.name));
     }

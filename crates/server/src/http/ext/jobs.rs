@@ -67,6 +67,7 @@ fn document(found: &Found) -> Value {
         "named": spec.named,
         "recipe": convert::recipe_word(&record.recipe),
         "resets": spec.resets,
+        "control": super::control::shown(&found.sync.control, &|at| found.wall(at)),
         "targets": names(&spec.targets),
         "skippedNodes": names(&spec.skipped),
         "ignoredFields": record.ignored,

@@ -3,10 +3,14 @@
 //!
 //! ```json
 //! {"machines": {"user": "root", "port": 22, "privateKey": "-----BEGIN OPENSSH ...", "sudo": false,
-//!               "address": "internal-ip", "overrides": {"node-1": "10.0.0.1:2222"}, "hostKeys": {"node-1": "ssh-ed25519 ..."}},
-//!  "recipe": {"type": "script", "teardown": "...", "install": "...", "limitSeconds": 1800, "needs": ["kubeadm"]},
+//!               "address": "internal-ip", "overrides": {"node-1": "10.0.0.1:2222"}, "hostKeys": {"node-1": "ssh-ed25519 ..."},
+//!               "hostCAs": ["ssh-ed25519 ..."]},
+//!  "recipe": {"type": "script", "teardown": "...", "install": "...", "limitSeconds": 1800, "needs": ["kubeadm"],
+//!             "resume": false, "reimage": {"webhook": {"url": "https://...", "secret": "..."}, "limitSeconds": 3600}},
 //!  "policy": {"settle": 10000}}
 //! ```
+
+mod hook;
 
 use std::collections::BTreeMap;
 
@@ -27,7 +31,7 @@ use super::keypairs::public_key_line;
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
 use crate::http::{ApiState, convert, load, vault};
-use crate::records::{self, AddressRule, ClusterRecord, MachineSettings, Recipe};
+use crate::records::{self, AddressRule, ClusterRecord, Kubeadm, MachineSettings, Recipe};
 use crate::store::Txn;
 
 /// A step of a recipe may take a second to a day.
@@ -83,12 +87,14 @@ fn shown(record: &ClusterRecord) -> Value {
             "publicKey": machines.public_key,
             "overrides": machines.overrides,
             "hostKeys": machines.host_keys,
+            "hostCAs": machines.host_cas,
         })
     });
     json!({
         "cluster": record.id,
         "machines": machines,
         "recipe": record.recipe.as_ref().map(convert::recipe_word),
+        "reimage": record.recipe.as_ref().and_then(|recipe| Some(hook::word(&recipe.reimage()?.hook))),
         "policy": record.policy,
     })
 }
@@ -107,6 +113,7 @@ struct Access {
     address: AddressRule,
     overrides: BTreeMap<String, String>,
     host_keys: BTreeMap<String, String>,
+    host_cas: Vec<String>,
 }
 
 impl Asked {
@@ -163,6 +170,7 @@ impl Access {
             address: self.address,
             overrides: self.overrides.clone(),
             host_keys: self.host_keys.clone(),
+            host_cas: self.host_cas.clone(),
         })
     }
 }
@@ -216,7 +224,7 @@ fn overlaid(old: &Policy, given: &Map<String, Value>) -> Result<Policy, ApiError
 }
 
 /// A host name or address, with a port or without one; IPv6 with a port stands in brackets.
-fn is_place(text: &str) -> bool {
+pub(super) fn is_place(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         _ => (text, None),
@@ -255,6 +263,12 @@ fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
             found.push(Violation::new(format!("{}.hostKeys.{node}", at.path), rule));
         }
     }
+    let host_cas = strings(at, "hostCAs", found);
+    for line in host_cas.iter().filter(|line| public_key_line(line).is_none()) {
+        let rule = "holds a line that is not an OpenSSH public key";
+        let violation = Violation::new(at.child_path("hostCAs"), rule);
+        found.push(violation.with_value(&Value::from(line.as_str())));
+    }
     let private_key = at.get("privateKey").and_then(|key| read_private_key(&key, found));
     Some(Access {
         user,
@@ -264,6 +278,7 @@ fn read_access(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Access> {
         address,
         overrides,
         host_keys,
+        host_cas,
     })
 }
 
@@ -316,24 +331,19 @@ fn read_recipe(at: &At<'_>, found: &mut Vec<Violation>) -> Option<Recipe> {
                 install: install?,
                 limit_s,
                 needs: strings(at, "needs", found),
+                reimage: hook::reimage(at, found),
+                resume: at.get("resume").and_then(|at| at.boolean(found)).unwrap_or(false),
             })
         }
-        "kubeadm" => Some(Recipe::Kubeadm {
+        "kubeadm" => Some(Recipe::Kubeadm(Kubeadm {
             limit_s,
             endpoint: text(at, "endpoint", found),
             cri_socket: text(at, "criSocket", found),
             ignore_preflight: strings(at, "ignorePreflight", found),
             data_dirs: data_dirs(at, found),
-        }),
-        "command" => {
-            let argv = strings(at, "argv", found);
-            if argv.first().is_none_or(String::is_empty) {
-                let violation =
-                    Violation::new(at.child_path("argv"), "is mandatory for the recipe `command`");
-                found.push(violation.with_way_out("send the program and its fixed arguments"));
-            }
-            Some(Recipe::Command { argv, limit_s })
-        }
+            reimage: hook::reimage(at, found),
+        })),
+        "command" => Some(Recipe::Command { hook: hook::hook(at, found)?, limit_s }),
         _ => Some(Recipe::None),
     }
 }
@@ -357,12 +367,12 @@ fn text(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Option<String> {
     (!text.trim().is_empty()).then(|| text.to_owned())
 }
 
-fn strings(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Vec<String> {
+pub(super) fn strings(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> Vec<String> {
     let items = at.get(key).and_then(|at| at.items(found)).unwrap_or_default();
     items.iter().filter_map(|item| item.string(found)).map(str::to_owned).collect()
 }
 
-fn map(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> BTreeMap<String, String> {
+pub(super) fn map(at: &At<'_>, key: &str, found: &mut Vec<Violation>) -> BTreeMap<String, String> {
     let Some(at) = at.get(key).and_then(|at| at.object(found)) else {
         return BTreeMap::new();
     };

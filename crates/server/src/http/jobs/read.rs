@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use evenkeel_engine::control::Control;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeName};
 use evenkeel_engine::sync::{Sync, SyncState, Work};
 use evenkeel_engine::time::Time;
@@ -11,7 +12,7 @@ use crate::http::convert::{self, JobView, SHARED_ID_START};
 use crate::http::error::ApiError;
 use crate::http::load::{self, DEFAULT_POOL};
 use crate::records::{ClockRecord, JobIndexRecord, JobRecord, PoolRecord, keys};
-use crate::store::Page;
+use crate::store::{Page, Revision};
 use crate::sync::board::Snapshot;
 
 /// A job as it stands.
@@ -22,6 +23,10 @@ pub(in crate::http) struct Found {
     pub(in crate::http) sync: Sync,
     pub(in crate::http) snapshot: Option<Arc<Snapshot>>,
     clock: Option<ClockRecord>,
+    /// When its verdict was last written.
+    pub(in crate::http) state_revision: Revision,
+    /// When what people ask of it was last written; none if nobody has asked.
+    pub(in crate::http) control_revision: Option<Revision>,
     /// Set if the id was that of a node's sub-job.
     pub(in crate::http) node: Option<NodeName>,
 }
@@ -106,6 +111,7 @@ pub(in crate::http) async fn read(
     else {
         return Ok(None);
     };
+    let control = load::find::<Control>(store, keys::control(project, &cluster, &job)).await?;
     let works = load::list::<Work>(store, &keys::works(project, &cluster, &job)).await?;
     let record = record.record;
     let pool_name = match record.spec.pool.as_str() {
@@ -115,15 +121,17 @@ pub(in crate::http) async fn read(
             .map_or_else(|| record.spec.pool.to_string(), |pool| pool.record.name),
     };
     let clock = load::find::<ClockRecord>(store, keys::clock(project, &cluster)).await?;
+    let works = works.into_iter().map(|work| work.record);
+    let mut sync = Sync::new(record.spec.clone(), stands.record, works);
+    let control_revision = control.as_ref().map(|stored| stored.revision);
+    sync.control = control.map(|stored| stored.record).unwrap_or_default();
     Ok(Some(Found {
         snapshot: state.board.get(&cluster),
         cluster,
         pool_name,
-        sync: Sync::new(
-            record.spec.clone(),
-            stands.record,
-            works.into_iter().map(|work| work.record),
-        ),
+        sync,
+        state_revision: stands.revision,
+        control_revision,
         record,
         clock: clock.map(|clock| clock.record),
         node: None,

@@ -6,9 +6,11 @@ use evenkeel_api::Violation;
 use evenkeel_api::job::Job;
 use evenkeel_api::password::Secret;
 use evenkeel_api::upgrade::Upgrade;
-use evenkeel_engine::ids::{ClusterId, JobId, PoolId, TemplateRevision};
+use evenkeel_engine::ids::{ClusterId, JobId, NodeName, PoolId, TemplateRevision};
+use evenkeel_engine::place::Taint;
+use evenkeel_engine::preview::Ask;
+use evenkeel_engine::preview::drift::Wanted;
 use evenkeel_engine::sync::{Status, Sync, SyncSpec, SyncState};
-use evenkeel_engine::time::Time;
 
 use super::check;
 use super::fingerprint::fingerprint;
@@ -16,15 +18,12 @@ use super::template::{self, Clear};
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
 use crate::http::vault::{self, TemplateField, TemplateOwner};
-use crate::http::{ApiState, convert, load, revision};
+use crate::http::{ApiState, convert, load};
 use crate::records::{
-    self, ClockRecord, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord,
+    self, ClusterRecord, DefaultTemplateRecord, JobIndexRecord, JobRecord, NodeRecord, PlaceRecord,
     PoolRecord, Recipe, keys,
 };
 use crate::store::Txn;
-
-/// Longest time without a commit that is added to the cluster's clock: what its actor adds after a restart.
-const CLOCK_GAP_MS: i64 = 3_600_000;
 
 /// What the store said, read in one go.
 pub(super) struct Facts<'a> {
@@ -32,6 +31,8 @@ pub(super) struct Facts<'a> {
     /// Absent for `DefaultPool`.
     pub(super) pool: Option<&'a PoolRecord>,
     pub(super) nodes: &'a [NodeRecord],
+    /// Some node of the cluster is reached through an agent; the probe names those that are not.
+    pub(super) has_agents: bool,
     /// The job that holds the pool now.
     pub(super) running: Option<&'a JobRecord>,
 }
@@ -77,8 +78,8 @@ pub(super) async fn wish(
         }
         (None, Some(sent)) => {
             let known = known_hash(state, project, facts).await?;
-            let clear = Clear::of_request(state, sent, known.as_ref()).await?;
-            let revision = revision::revision_of_request(sent, &clear.hidden());
+            let mut clear = Clear::of_request(state, sent, known.as_ref()).await?;
+            let revision = clear.settle_request(sent);
             (clear, revision)
         }
         (None, None) => {
@@ -88,8 +89,68 @@ pub(super) async fn wish(
             return Err(ApiError::invalid(violation));
         }
     };
-    let fingerprint = fingerprint(upgrade, &revision, clear.wait_post_install);
+    let fingerprint = fingerprint(upgrade, &revision, clear.wait_post_install, &clear.initialized);
     Ok(Wish { clear, revision, fingerprint })
+}
+
+/// What a request comes to when it is held against the store.
+pub(super) struct Review {
+    recipe: Recipe,
+    /// What the cluster lacks before any of its nodes can be reset.
+    pub(super) lacking: Vec<Violation>,
+    /// What is wrong with the request.
+    pub(super) found: Vec<Violation>,
+    pub(super) targets: check::Targets,
+    authorized_keys: Option<Vec<String>>,
+}
+
+/// Holds a request against the store: all that a request must pass, whether it is to be carried out or only previewed.
+pub(super) async fn review(
+    state: &ApiState,
+    project: &str,
+    upgrade: &Upgrade,
+    pool: &PoolId,
+    facts: &Facts<'_>,
+    wish: &Wish,
+) -> Result<Review, ApiError> {
+    let (mut lacking, mut found) = (Vec::new(), Vec::new());
+    let recipe = check::recipe(facts.cluster, facts.has_agents, &mut lacking);
+    let authorized_keys = login_keys(state, project, &wish.clear, facts, &mut found).await?;
+    let snapshot = state.board.get(&facts.cluster.id);
+    let view = snapshot.as_deref();
+    let targets = check::targets(upgrade, pool, facts.nodes, &wish.revision, view, &mut found);
+    let image = wish.clear.image.as_ref();
+    check::image(facts.cluster, facts.nodes, &targets, image, &mut found);
+    check::configuration(facts.cluster, facts.pool, &mut found);
+    Ok(Review { recipe, lacking, found, targets, authorized_keys })
+}
+
+/// What a review that found nothing wrong is asked of the engine.
+pub(super) fn foresee(
+    upgrade: &Upgrade,
+    pool: &PoolId,
+    facts: &Facts<'_>,
+    wish: &Wish,
+    review: Review,
+    cap: u32,
+) -> (Ask, Vec<String>) {
+    let ignored = ignored(upgrade, &review.recipe);
+    let resets = facts.cluster.recipe != Some(Recipe::None);
+    let spec = spec(upgrade, pool, facts, wish, review.targets, resets);
+    let mut labels = wish.clear.dress.labels.clone();
+    if let Some(pool) = facts.pool {
+        labels.insert(POOL_LABEL.to_owned(), pool.name.clone());
+    }
+    let taint = |taint: &records::Taint| Taint {
+        key: taint.key.as_str().into(),
+        value: taint.value.as_str().into(),
+        effect: taint.effect.as_str().into(),
+    };
+    let taints = wish.clear.dress.taints.iter().map(taint).collect();
+    let carried = facts.nodes.iter().filter(|node| node.applied.is_some());
+    let carried = carried.map(|node| (NodeName::new(&node.name), node.carries.clone())).collect();
+    let wanted = Wanted { parts: wish.clear.parts.clone(), labels, taints };
+    (Ask { spec, wanted, cap, carried }, ignored)
 }
 
 /// Checks a request against the store and builds its job; every violation in one answer.
@@ -102,18 +163,13 @@ pub(super) async fn offer(
     wish: Wish,
 ) -> Result<Offer, ApiError> {
     let project = call.project();
-    let mut found = Vec::new();
-    let recipe = check::recipe(facts.cluster, &mut found);
-    let authorized_keys = login_keys(state, project, &wish.clear, facts, &mut found).await?;
-    let snapshot = state.board.get(&facts.cluster.id);
-    let view = snapshot.as_deref();
-    let targets = check::targets(upgrade, pool, facts.nodes, &wish.revision, view, &mut found);
-    let image = wish.clear.image.as_deref();
-    check::image(facts.cluster, facts.nodes, &targets, image, &mut found);
-    if !found.is_empty() {
-        return Err(ApiError::Invalid(found));
+    let Review { recipe, mut lacking, found, targets, authorized_keys } =
+        review(state, project, upgrade, pool, facts, &wish).await?;
+    lacking.extend(found);
+    if !lacking.is_empty() {
+        return Err(ApiError::Invalid(lacking));
     }
-    let accepted = cluster_time(state, project, &facts.cluster.id).await?;
+    let accepted = load::cluster_time(state, project, &facts.cluster.id).await?;
     let status =
         if targets.targets.is_empty() { Status::Success { at: accepted } } else { Status::Running };
     let default_template = default_template(state, project, facts, &wish.clear)?;
@@ -166,6 +222,7 @@ fn spec(
         resets,
         post_install: wish.clear.post_install.is_some(),
         wait_post_install: wish.clear.wait_post_install,
+        initialized: wish.clear.initialized.clone(),
         proven: proven == Some(&wish.revision),
         policy: facts.cluster.policy.clone(),
     }
@@ -246,32 +303,13 @@ fn ignored(upgrade: &Upgrade, recipe: &Recipe) -> Vec<String> {
         template.fields.iter().any(policy)
     });
     let is_listed = |fields: &[String]| fields.iter().any(|f| f.eq_ignore_ascii_case(field));
-    if is_sent && !matches!(recipe, Recipe::Kubeadm { .. }) && !is_listed(&fields) {
+    if is_sent && !matches!(recipe, Recipe::Kubeadm(_)) && !is_listed(&fields) {
         fields.push(field.to_owned());
     }
     if upgrade.validate_storage {
         fields.push("spec.validateStorage".to_owned());
     }
     fields
-}
-
-/// Now, on the cluster's clock.
-async fn cluster_time(
-    state: &ApiState,
-    project: &str,
-    cluster: &ClusterId,
-) -> Result<Time, ApiError> {
-    let (at, wall_ms) = match state.board.get(cluster) {
-        Some(snapshot) => (snapshot.now, snapshot.wall_ms),
-        None => {
-            match load::find::<ClockRecord>(&*state.store, keys::clock(project, cluster)).await? {
-                Some(clock) => (clock.record.at, clock.record.wall_ms),
-                None => return Ok(Time::default()),
-            }
-        }
-    };
-    let gap = ((state.clock)() - wall_ms).clamp(0, CLOCK_GAP_MS);
-    Ok(Time(at.0 + gap as u64))
 }
 
 /// The job as it is answered at acceptance.
@@ -291,10 +329,12 @@ pub(super) fn answer(cluster: &ClusterRecord, offer: &Offer, now_ms: i64) -> Job
 pub(super) fn writes(txn: Txn, project: &str, cluster: &ClusterId, offer: &Offer) -> Txn {
     let spec = &offer.record.spec;
     let index = JobIndexRecord { cluster: cluster.clone() };
+    let place = PlaceRecord { project: project.to_owned(), cluster: cluster.clone() };
     let mut txn = txn
         .put(keys::job(project, cluster, &spec.job), records::encode(&offer.record))
         .put(keys::job_state(project, cluster, &spec.job), records::encode(&offer.state))
-        .put(keys::job_index(project, &spec.job), records::encode(&index));
+        .put(keys::job_index(project, &spec.job), records::encode(&index))
+        .put(keys::job_place(&spec.job), records::encode(&place));
     if offer.state.status == Status::Running {
         txn = txn.put(keys::active(project, cluster, &spec.pool), records::encode(&spec.job));
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::http::convert::up_to_date;
 use crate::http::error::ApiError;
-use crate::records::{ClusterRecord, NodeRecord, Recipe};
+use crate::records::{ClusterRecord, Image, NodeRecord, PoolRecord, Recipe};
 use crate::sync::board::Snapshot;
 
 /// Bodies are JSON. The page of the operation lists two more types, which the service refuses with this code too.
@@ -30,7 +30,11 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// Whether the cluster says what a reset is and how its machines are reached.
-pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Recipe {
+pub(super) fn recipe(
+    cluster: &ClusterRecord,
+    has_agents: bool,
+    found: &mut Vec<Violation>,
+) -> Recipe {
     let way = format!("set one with `evenkeel cluster set-machines {}`", cluster.name);
     match (&cluster.recipe, &cluster.machines) {
         (None, _) => {
@@ -39,10 +43,12 @@ pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Rec
             found.push(violation.with_way_out(way));
             Recipe::None
         }
-        (Some(recipe), None) if !matches!(recipe, Recipe::Command { .. } | Recipe::None) => {
+        (Some(recipe), None)
+            if !has_agents && !matches!(recipe, Recipe::Command { .. } | Recipe::None) =>
+        {
             let violation = Violation::new(
                 "cluster",
-                "has no SSH access to its machines, which its recipe needs",
+                "has no SSH access to its machines and no agent on one, which its recipe needs",
             );
             found.push(violation.with_way_out(way));
             Recipe::None
@@ -55,36 +61,60 @@ pub(super) fn recipe(cluster: &ClusterRecord, found: &mut Vec<Violation>) -> Rec
 const NAMES_MAX: usize = 5;
 
 /// A recipe that works inside the installed system cannot bring another OS, image or runtime: nodes that are known to
-/// carry one and are to get another one are refused, not reset for nothing.
+/// carry one and are to get another one are refused, not reset for nothing. With a reimage hook it can.
 pub(super) fn image(
     cluster: &ClusterRecord,
     nodes: &[NodeRecord],
     targets: &Targets,
-    wanted: Option<&str>,
+    wanted: Option<&Image>,
     found: &mut Vec<Violation>,
 ) {
     let (Some(recipe), Some(wanted)) = (&cluster.recipe, wanted) else { return };
-    if !matches!(recipe, Recipe::Script { .. } | Recipe::Kubeadm { .. }) {
+    let inside = matches!(recipe, Recipe::Script { .. } | Recipe::Kubeadm(_));
+    if !inside || recipe.reimage().is_some() {
         return;
     }
     let ids: BTreeSet<&str> = targets.targets.iter().map(|t| t.id.as_str()).collect();
     let other: Vec<&NodeRecord> = nodes
         .iter()
         .filter(|n| ids.contains(n.id.as_str()))
-        .filter(|n| n.image.as_deref().is_some_and(|has| has != wanted))
+        .filter(|n| n.image.as_ref().is_some_and(|has| has != wanted))
         .collect();
     let Some(first) = other.first() else { return };
     let names: Vec<&str> = other.iter().take(NAMES_MAX).map(|n| n.name.as_str()).collect();
     let rule = format!(
         "names {wanted}, but {} of its nodes ({}) carry {}, and the cluster's recipe works inside the installed \
-         system",
+         system: it has no reimage hook",
         other.len(),
         names.join(", "),
-        first.image.as_deref().unwrap_or_default()
+        first.image.clone().unwrap_or_default()
     );
     let violation = Violation::new("the pool's spec.nodeTemplate", rule);
     found.push(violation.with_way_out(
-        "reinstall through the recipe `command`, or put os, image and runtime back to what the nodes carry",
+        "give the recipe a hook that reinstalls machines (`evenkeel cluster set-machines ... --reimage`), use the \
+         recipe `command`, or put os, image and runtime back to what the nodes carry",
+    ));
+}
+
+/// The recipe `script` hands its commands nothing: parameters that were set for the pool would not arrive.
+pub(super) fn configuration(
+    cluster: &ClusterRecord,
+    pool: Option<&PoolRecord>,
+    found: &mut Vec<Violation>,
+) {
+    let Some(pool) = pool.filter(|pool| !pool.configuration.is_empty()) else { return };
+    if !matches!(cluster.recipe, Some(Recipe::Script { .. })) {
+        return;
+    }
+    let names = pool.configuration.values().flat_map(|package| package.keys());
+    let names: Vec<&str> = names.take(NAMES_MAX).map(String::as_str).collect();
+    let rule = format!(
+        "sets {}, which the recipe `script` of the cluster does not bring to a host",
+        names.join(", ")
+    );
+    let violation = Violation::new("the pool's configuration", rule);
+    found.push(violation.with_way_out(
+        "use the recipe `kubeadm` or `command`, or set them in your install script and here to null",
     ));
 }
 

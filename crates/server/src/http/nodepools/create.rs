@@ -47,8 +47,9 @@ pub(in crate::http) async fn create(
     let now = (state.clock)();
     let record = PoolRecord {
         name: pool.metadata.name.clone(),
-        revision: clear.revision(&pool.spec.node_template),
+        revision: clear.settle(&pool.spec.node_template),
         template: clear.seal(&state, project, TemplateOwner::Pool(&id))?,
+        configuration: clear.configuration,
         spec: stored_spec(&pool.spec)?,
         proven: None,
         created_ms: now,

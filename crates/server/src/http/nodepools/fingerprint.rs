@@ -3,6 +3,7 @@
 
 use evenkeel_api::upgrade::{PoolRef, Upgrade, VolumeReset};
 use evenkeel_engine::ids::TemplateRevision;
+use evenkeel_engine::sync::Awaited;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -11,6 +12,7 @@ pub(super) fn fingerprint(
     upgrade: &Upgrade,
     revision: &TemplateRevision,
     wait_post_install: bool,
+    initialized: &[Awaited],
 ) -> String {
     let sorted = |ids: &[String]| {
         let mut ids: Vec<String> = ids.iter().map(|id| id.to_ascii_lowercase()).collect();
@@ -33,6 +35,7 @@ pub(super) fn fingerprint(
         upgrade.force,
         upgrade.validate_storage,
         wait_post_install,
+        initialized,
         retain,
     ]);
     hex::encode(Sha256::digest(normal.to_string().as_bytes()))

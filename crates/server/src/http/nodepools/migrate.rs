@@ -168,6 +168,7 @@ impl Move<'_> {
             record.pool = self.to.clone();
             if let Some(pool) = self.target.as_ref().filter(|_| applied.is_some()) {
                 record.image.clone_from(&pool.record.template.image);
+                record.carries.clone_from(&pool.record.template.parts);
             }
             record.applied = applied.clone().or(record.applied);
             record.updated_ms = now.max(record.updated_ms);

@@ -5,6 +5,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use evenkeel_api::Violation;
+use evenkeel_api::configuration::Settings;
 use evenkeel_api::login::LoginSpec;
 use evenkeel_api::nodepool::NodeTemplate;
 use evenkeel_api::password::{PasswordInput, Secret};
@@ -12,13 +13,15 @@ use evenkeel_api::pool_update::LoginChange;
 use evenkeel_api::upgrade::UpgradeTemplate;
 use evenkeel_api::upgrade_template::VolumeReset;
 use evenkeel_engine::ids::TemplateRevision;
+use evenkeel_engine::preview::drift::Parts;
+use evenkeel_engine::sync::Awaited;
 
-use super::kubelet;
+use super::{node_config, parts};
 use crate::http::error::ApiError;
 use crate::http::revision::{self, Hidden};
 use crate::http::vault::{self, TemplateField, TemplateOwner};
 use crate::http::{ApiState, load};
-use crate::records::{Dress, KeypairRecord, LoginRecord, Template, keys};
+use crate::records::{Dress, Image, KeypairRecord, LoginRecord, NodeConfig, Template, keys};
 
 /// A template in clear. Its secrets hide themselves in `Debug` and are wiped on drop.
 #[derive(Clone, Debug, Default)]
@@ -29,9 +32,13 @@ pub(super) struct Clear {
     pub(super) post_install: Option<Secret>,
     pub(super) wait_post_install: bool,
     pub(super) retain_volumes: bool,
-    pub(super) image: Option<String>,
+    pub(super) image: Option<Image>,
     pub(super) dress: Dress,
-    pub(super) kubelet: serde_json::Map<String, serde_json::Value>,
+    pub(super) parts: Parts,
+    pub(super) initialized: Vec<Awaited>,
+    /// What was set with `PUT .../configuration`; a pool has it beside its template.
+    pub(super) configuration: Settings,
+    pub(super) config: NodeConfig,
     pub(super) user: String,
     pub(super) ssh_key: Option<String>,
     pub(super) password_hash: Option<Secret>,
@@ -58,7 +65,10 @@ impl Clear {
             retain_volumes: stored.retain_volumes,
             image: stored.image.clone(),
             dress: stored.dress.clone(),
-            kubelet: stored.kubelet.clone(),
+            parts: stored.parts.clone(),
+            initialized: stored.initialized.clone(),
+            configuration: Settings::new(),
+            config: stored.config.clone(),
             user: stored.login.user.clone(),
             ssh_key: stored.login.ssh_key.clone(),
             password_hash: open(TemplateField::Password, &stored.login.password)?,
@@ -85,7 +95,9 @@ impl Clear {
             retain_volumes: self.retain_volumes,
             image: self.image.clone(),
             dress: self.dress.clone(),
-            kubelet: self.kubelet.clone(),
+            parts: self.parts.clone(),
+            initialized: self.initialized.clone(),
+            config: self.config.clone(),
             login: LoginRecord {
                 user: self.user.clone(),
                 ssh_key: self.ssh_key.clone(),
@@ -109,25 +121,39 @@ impl Clear {
         }
     }
 
-    /// The revision together with the open part of a pool's template.
-    pub(super) fn revision(&self, template: &NodeTemplate) -> TemplateRevision {
-        revision::revision(template, &self.hidden())
+    /// The revision together with the open part of a pool's template, whose fields are kept in words.
+    pub(super) fn settle(&mut self, template: &NodeTemplate) -> TemplateRevision {
+        self.parts = revision::parts(template, &self.configuration, &self.hidden());
+        revision::revision(template, &self.configuration, &self.hidden())
+    }
+
+    /// The same for a template that came with a request.
+    pub(super) fn settle_request(&mut self, template: &UpgradeTemplate) -> TemplateRevision {
+        self.parts = revision::parts_of_request(template, &self.hidden());
+        revision::revision_of_request(template, &self.hidden())
     }
 
     /// Moves scripts out of a pool's template, where they would be stored in clear.
     pub(super) fn take_scripts(&mut self, template: &mut NodeTemplate) {
         self.wait_post_install = template.wait_post_install_finish.unwrap_or(false);
         let plain = serde_json::to_value(&*template).unwrap_or_default();
-        self.retain_volumes = kubelet::retains_volumes(&plain);
-        self.kubelet = kubelet::configuration(&plain);
-        self.image = kubelet::image(&plain);
-        self.dress = kubelet::dress(&plain);
+        self.retain_volumes = parts::retains_volumes(&plain);
+        self.image = parts::image(&plain);
+        self.dress = parts::dress(&plain);
+        self.initialized = parts::awaited(template.initialized_conditions.iter().flatten());
+        self.set_config(template);
         let (pre, post) = match &mut template.extend_param {
             Some(extend) => (extend.pre_install.take(), extend.post_install.take()),
             None => (None, None),
         };
         self.pre_install = pre.filter(|text| !text.is_empty()).map(Secret::new);
         self.post_install = post.filter(|text| !text.is_empty()).map(Secret::new);
+    }
+
+    /// What goes to the hosts, from template and configuration.
+    pub(super) fn set_config(&mut self, template: &NodeTemplate) {
+        let plain = serde_json::to_value(template).unwrap_or_default();
+        self.config = node_config::of(&plain, &self.configuration);
     }
 
     /// Puts them back for an answer: whoever may read the pool may read its scripts, as in CCE.
@@ -209,7 +235,9 @@ impl Clear {
             pre_install: script(&template.pre_install),
             post_install: script(&template.post_install),
             wait_post_install: template.wait_post_install_finish.unwrap_or(false),
+            initialized: template.initialized.iter().map(parts::of).collect(),
             retain_volumes: template.volume_reset == VolumeReset::RetainCustomVolumes,
+            image: Image::named(&template.os, &template.image_id, &template.runtime),
             user: "root".to_owned(),
             ..Self::default()
         };

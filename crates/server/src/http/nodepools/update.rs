@@ -82,6 +82,7 @@ async fn changed(
     let record = &stored.record;
     let owner = TemplateOwner::Pool(&record.id);
     let mut clear = Clear::open(state, project, owner, &record.template)?;
+    clear.configuration.clone_from(&record.configuration);
     let spec: NodePoolSpec = serde_json::from_value(record.spec.clone())
         .map_err(|error| ApiError::internal("a stored pool cannot be read", error))?;
     let mut pool = NodePool {
@@ -105,8 +106,9 @@ async fn changed(
     Ok(PoolRecord {
         id: record.id.clone(),
         name: pool.metadata.name.clone(),
-        revision: clear.revision(&pool.spec.node_template),
+        revision: clear.settle(&pool.spec.node_template),
         template: clear.seal(state, project, owner)?,
+        configuration: clear.configuration,
         spec: stored_spec(&pool.spec)?,
         proven: record.proven.clone(),
         created_ms: record.created_ms,

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use evenkeel_api::ErrorCode;
-use evenkeel_api::upgrade::{UpgradeAnswer, UpgradeRequest};
+use evenkeel_api::upgrade::{Upgrade, UpgradeAnswer, UpgradeRequest};
 use evenkeel_engine::ids::{ClusterId, PoolId};
 
 use super::accept::{self, Offer, Wish};
@@ -19,7 +19,7 @@ use crate::http::load::{self, DEFAULT_POOL, Stored};
 use crate::http::replay::{self, Remembered};
 use crate::http::{ApiState, convert, jobs};
 use crate::records::{ClusterRecord, JobIndexRecord, NodeRecord, PoolRecord, keys};
-use crate::store::{KeyValue, LeaseId, StoreError, Txn};
+use crate::store::{KeyValue, LeaseId, Page, StoreError, Txn};
 
 /// How often acceptance starts over because something that was read changed. Each loss means that another write won.
 const TRIES: usize = 8;
@@ -32,15 +32,9 @@ pub(in crate::http) async fn upgrade(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    require_json(&headers)?;
     let project = call.project();
-    let id = load::cluster(&*state.store, project, &cluster).await?.record.id;
-    if pool != DEFAULT_POOL {
-        load::pool(&*state.store, project, &id, &pool).await?;
-    }
-    let cap = state.config.max_unavailable_cap;
-    let upgrade = UpgradeRequest::parse(&body, &pool, cap).map_err(ApiError::Invalid)?;
-    let pool_id = PoolId::new(&pool);
+    let (id, pool_id, upgrade) =
+        requested(&state, project, &cluster, &pool, &headers, &body).await?;
     for _ in 0..TRIES {
         let Some(seen) = Seen::read(&state, project, &id, &pool_id).await? else {
             continue;
@@ -62,19 +56,39 @@ pub(in crate::http) async fn upgrade(
     Err(ApiError::refused(ErrorCode::Locked, text))
 }
 
+/// What a request asks for, and of which pool of which cluster.
+pub(super) async fn requested(
+    state: &ApiState,
+    project: &str,
+    cluster: &str,
+    pool: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(ClusterId, PoolId, Upgrade), ApiError> {
+    require_json(headers)?;
+    let id = load::cluster(&*state.store, project, cluster).await?.record.id;
+    if pool != DEFAULT_POOL {
+        load::pool(&*state.store, project, &id, pool).await?;
+    }
+    let cap = state.config.max_unavailable_cap;
+    let upgrade = UpgradeRequest::parse(body, pool, cap).map_err(ApiError::Invalid)?;
+    Ok((id, PoolId::new(pool), upgrade))
+}
+
 /// What acceptance rests on, as it was read.
-struct Seen {
+pub(super) struct Seen {
     membership: Option<KeyValue>,
     cluster: Stored<ClusterRecord>,
     /// Absent for `DefaultPool`.
     pool: Option<Stored<PoolRecord>>,
     nodes: Vec<NodeRecord>,
-    running: Option<Found>,
+    has_agents: bool,
+    pub(super) running: Option<Found>,
 }
 
 impl Seen {
     /// Reads it. `None`: the running job ended while it was read.
-    async fn read(
+    pub(super) async fn read(
         state: &ApiState,
         project: &str,
         cluster: &ClusterId,
@@ -94,6 +108,7 @@ impl Seen {
             }
         };
         let nodes = load::list::<NodeRecord>(store, &keys::nodes(project, cluster)).await?;
+        let agents = store.list(&keys::agents(project, cluster), Page::first(1)).await?;
         Ok(Some(Self {
             membership,
             cluster: load::cluster(store, project, cluster.as_str()).await?,
@@ -102,15 +117,17 @@ impl Seen {
                 id => Some(load::pool(store, project, cluster, id).await?),
             },
             nodes: nodes.into_iter().map(|node| node.record).collect(),
+            has_agents: !agents.items.is_empty(),
             running,
         }))
     }
 
-    fn facts(&self) -> accept::Facts<'_> {
+    pub(super) fn facts(&self) -> accept::Facts<'_> {
         accept::Facts {
             cluster: &self.cluster.record,
             pool: self.pool.as_ref().map(|pool| &pool.record),
             nodes: &self.nodes,
+            has_agents: self.has_agents,
             running: self.running.as_ref().map(|job| &job.record),
         }
     }

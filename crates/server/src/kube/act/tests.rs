@@ -35,7 +35,13 @@ fn the_answers_of_the_eviction_api() {
     let rows = [
         (201, json!({"kind": "Status", "status": "Success"}), None, EvictAnswer::Accepted),
         (200, json!({}), None, EvictAnswer::Accepted),
-        (404, status(404, "pods \"p\" not found", "", ""), None, EvictAnswer::Gone),
+        (
+            404,
+            json!({"kind": "Status", "code": 404, "message": "pods \"p\" not found",
+                "reason": "NotFound", "details": {"name": "p", "kind": "pods"}}),
+            None,
+            EvictAnswer::Gone,
+        ),
         (409, status(409, uid, "", ""), None, EvictAnswer::Gone),
         (
             429,
@@ -88,6 +94,7 @@ fn what_says_nothing_about_the_pod_is_a_fault() {
             "transient",
         ),
         (404, json!("404 page not found"), "transient"),
+        (404, status(404, "the server could not find the requested resource", "", ""), "transient"),
         (401, status(401, "Unauthorized", "", ""), "permanent"),
         (403, status(403, rbac, "", ""), "permanent"),
         (409, status(409, "the object has been modified", "", ""), "conflict"),

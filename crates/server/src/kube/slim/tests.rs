@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
+use evenkeel_engine::place::Resources;
 use serde_json::{Value, json};
 
 fn fact<K: Slim>(object: Value) -> Option<K::Fact> {
@@ -195,4 +196,119 @@ fn a_page_without_items_is_empty() {
     .unwrap();
     assert!(page.items.is_none());
     assert_eq!(page.metadata.resource_version, "9");
+}
+
+#[test]
+fn what_a_pod_asks_of_a_node_is_added_up_as_the_scheduler_does() {
+    let asks = |cpu: &str, memory: &str| json!({"resources": {"requests": {"cpu": cpu, "memory": memory}}});
+    let sidecar = json!({"restartPolicy": "Always", "resources": {"requests": {"cpu": "50m"}}});
+    let rows = [
+        (json!({}), (0, 0)),
+        (json!({"containers": [asks("100m", "1Mi"), asks("0.2", "1Mi")]}), (300, 2 << 20)),
+        (
+            json!({"containers": [asks("100m", "4Mi")], "initContainers": [asks("1", "1Mi")]}),
+            (1000, 4 << 20),
+        ),
+        (
+            json!({"containers": [asks("100m", "0")], "initContainers": [sidecar, asks("300m", "0")],
+                   "overhead": {"cpu": "10m", "memory": "1k"}}),
+            (360, 1000),
+        ),
+        (
+            json!({"containers": [asks("100m", "1Mi")], "resources": {"requests": {"cpu": "2"}}}),
+            (2000, 1 << 20),
+        ),
+        (json!({"containers": [asks("nonsense", "1Mi")], "initContainers": null}), (0, 1 << 20)),
+    ];
+    for (spec, (cpu_m, memory)) in rows {
+        let requests = pod(json!({}), spec.clone(), json!({})).needs.requests;
+        assert_eq!((requests.cpu_m, requests.memory, requests.pods), (cpu_m, memory, 1), "{spec}");
+    }
+}
+
+#[test]
+fn where_a_pod_may_run_follows_selector_affinity_and_tolerations() {
+    let node = |labels: Value, taints: Value| {
+        let node = json!({"metadata": {"name": "n1", "uid": "u", "labels": labels},
+            "spec": {"taints": taints},
+            "status": {"allocatable": {"cpu": "7900m", "memory": "1Gi", "pods": "110"}}});
+        fact::<Node>(node).unwrap()
+    };
+    let plain = node(json!({"disk": "ssd", "gen": "4"}), json!([]));
+    assert_eq!(plain.allocatable, Resources { cpu_m: 7900, memory: 1 << 30, pods: 110 });
+    let required = |terms: Value| {
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": terms}}}})
+    };
+    let expression = |key: &str, operator: &str, values: Value| json!({"key": key, "operator": operator, "values": values});
+    let rows = [
+        (json!({}), true),
+        (json!({"nodeSelector": {"disk": "ssd"}}), true),
+        (json!({"nodeSelector": {"disk": "hdd"}}), false),
+        (required(json!([{"matchExpressions": [expression("disk", "In", json!(["ssd"]))]}])), true),
+        (required(json!([{"matchExpressions": [expression("gen", "Gt", json!(["4"]))]}])), false),
+        (required(json!([{"matchExpressions": [expression("gen", "Lt", json!(["5"]))]}])), true),
+        (
+            required(
+                json!([{}, {"matchExpressions": [expression("gpu", "DoesNotExist", json!(null))]}]),
+            ),
+            true,
+        ),
+        (required(json!([{}])), false),
+        (
+            required(json!([{"matchFields": [expression("metadata.name", "In", json!(["n2"]))]}])),
+            false,
+        ),
+        (
+            required(json!([{"matchFields": [expression("metadata.name", "In", json!(["n1"]))]}])),
+            true,
+        ),
+    ];
+    for (spec, expected) in rows {
+        let needs = pod(json!({}), spec.clone(), json!({})).needs;
+        assert_eq!(needs.accepts(&plain), expected, "{spec}");
+    }
+    let tainted =
+        |effect: &str| node(json!({}), json!([{"key": "gpu", "value": "a", "effect": effect}]));
+    let tolerating = |t: Value| json!({"tolerations": [t]});
+    let rows = [
+        (tainted("NoSchedule"), json!({}), false),
+        (tainted("PreferNoSchedule"), json!({}), true),
+        (tainted("NoExecute"), tolerating(json!({"operator": "Exists"})), true),
+        (tainted("NoSchedule"), tolerating(json!({"key": "gpu", "value": "a"})), true),
+        (tainted("NoSchedule"), tolerating(json!({"key": "gpu", "value": "b"})), false),
+        (
+            tainted("NoSchedule"),
+            tolerating(json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"})),
+            false,
+        ),
+        (
+            node(
+                json!({}),
+                json!([{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]),
+            ),
+            json!({}),
+            true,
+        ),
+    ];
+    for (node, spec, expected) in rows {
+        let needs = pod(json!({}), spec.clone(), json!({})).needs;
+        assert_eq!(needs.accepts(&node), expected, "{spec} {:?}", node.taints);
+    }
+}
+
+#[test]
+fn claims_are_known_by_name_and_pods_of_a_workload_share_their_needs() {
+    let spec = json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-db-0"}},
+        {"name": "tmp", "ephemeral": {"volumeClaimTemplate": {}}}, {"name": "s", "secret": {}}]});
+    let names: Vec<_> =
+        pod(json!({}), spec, json!({})).claims.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["data-db-0", "p-tmp"]);
+    let interner = Interner::default();
+    let one = |name: &str| {
+        let object = json!({"metadata": {"name": name, "uid": name, "namespace": "d"},
+            "spec": {"containers": [{"resources": {"requests": {"cpu": "1"}}}]}});
+        serde_json::from_value::<Pod>(object).unwrap().fact(&interner).unwrap()
+    };
+    assert!(std::sync::Arc::ptr_eq(&one("a").needs, &one("b").needs));
 }

@@ -26,6 +26,11 @@ fn statuses_become_faults() {
     let uid = json!({"kind": "Status", "code": 422, "message": "invalid",
         "details": {"causes": [{"field": "metadata.uid", "message": "field is immutable"}]}})
     .to_string();
+    let gone = |name: &str, kind: &str| {
+        json!({"kind": "Status", "code": 404, "message": "why so", "reason": "NotFound",
+            "details": {"name": name, "kind": kind}})
+        .to_string()
+    };
     let rows = [
         (400, status(400), "permanent", "why so"),
         (401, status(401), "permanent", "credential"),
@@ -35,7 +40,11 @@ fn statuses_become_faults() {
             "permanent",
             "patch nodes (403); apply deploy/rbac.yaml to the cluster: why so",
         ),
-        (404, status(404), "gone", "patch nodes n1: not found: why so"),
+        (404, gone("n1", "nodes"), "gone", "patch nodes n1: not found: why so"),
+        (404, status(404), "transient", "about this object: why so"),
+        (404, gone("", ""), "transient", "about this object: why so"),
+        (404, gone("n2", "nodes"), "transient", "about this object"),
+        (404, gone("n1", "namespaces"), "transient", "about this object"),
         (404, "<html>no such page</html>".to_owned(), "transient", "not from a Kubernetes"),
         (409, status(409), "conflict", "why so"),
         (410, status(410), "transient", "410"),

@@ -3,7 +3,6 @@
 //! Entry point: [`Files`]. Each step is durable before the next begins; none is ever taken back.
 
 use crate::machines::output::absent_ok;
-use evenkeel_engine::ids::JobId;
 use evenkeel_node::protocol::OrderId;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -190,18 +189,4 @@ pub(super) fn survives(id: &OrderId) -> bool {
             && fs::read(dir.join("environ"))
                 .is_ok_and(|pairs| pairs.split(|b| *b == 0).any(|pair| pair == mark.as_bytes()))
     })
-}
-
-/// Removes the files of a job.
-pub(super) async fn forget(dir: &Path, job: &JobId) -> io::Result<()> {
-    let Some(mut entries) = absent_ok(tokio::fs::read_dir(dir).await)? else {
-        return Ok(());
-    };
-    let prefix = format!("{job}.");
-    while let Some(entry) = entries.next_entry().await? {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            absent_ok(tokio::fs::remove_file(entry.path()).await)?;
-        }
-    }
-    Ok(())
 }

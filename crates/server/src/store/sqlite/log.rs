@@ -154,6 +154,33 @@ pub(super) fn head(conn: &Connection) -> rusqlite::Result<Head> {
     )
 }
 
+/// Writes a key at the first revision above `floor`, or above the end of the log if that is higher: revisions go on
+/// from there.
+pub(super) fn raise(conn: &Connection, key: &str, floor: Revision) -> rusqlite::Result<()> {
+    let head = head(conn)?;
+    let revision = head.revision.max(floor) + 1;
+    let sql =
+        "SELECT create_revision, version FROM current c JOIN log l ON l.id = c.id WHERE c.key = ?1";
+    let before =
+        conn.query_row(sql, [key], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?))).optional()?;
+    let (create_revision, version) = before.unwrap_or((revision, 0));
+    let entry = Entry {
+        id: head.id + 1,
+        revision,
+        key: key.to_owned(),
+        value: Vec::new(),
+        create_revision,
+        version: version + 1,
+        lease: None,
+    };
+    entry.insert(conn)?;
+    conn.execute(
+        "INSERT OR REPLACE INTO current (key, id) VALUES (?1, ?2)",
+        params![key, entry.id as i64],
+    )?;
+    Ok(())
+}
+
 /// Reads the last compaction.
 pub(super) fn compacted(conn: &Connection) -> Result<Revision, StoreError> {
     let (revision, sum): (u64, i64) = conn

@@ -134,9 +134,10 @@ impl SqliteStore {
     }
 
     /// Creates the store at `path` from a backup, after checking it. Blocks. Refuses to replace
-    /// a store: move the old one away first.
-    pub fn restore(backup: &Path, path: &Path) -> Result<(), StoreError> {
-        open::restore(backup, path)
+    /// a store: move the old one away first. The next revision is above `floor`, so that epochs
+    /// which the backed up store gave out after the backup do not come back.
+    pub fn restore(backup: &Path, path: &Path, floor: Revision) -> Result<(), StoreError> {
+        open::restore(backup, path, floor)
     }
 
     async fn change(&self, change: Change) -> Result<Done, StoreError> {

@@ -12,12 +12,14 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::fault::{corrupt, fault};
 use super::log::{self, SCHEMA};
 use super::wal;
-use crate::store::StoreError;
+use crate::store::{Revision, StoreError};
 
 /// "EVKL": tells our files from other SQLite databases.
 const APPLICATION_ID: i64 = 0x4556_4b4c;
 /// Raised with every change of [`SCHEMA`].
 const SCHEMA_VERSION: i64 = 1;
+/// The key whose change carries a restored store to its new revision.
+const RESTORED: &str = "restored";
 /// How long one connection waits for the other: far above a commit, so that it means a fault.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -228,14 +230,20 @@ fn check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
 }
 
 /// Copies the database of `from` into a new file, checks the copy and moves it to `to`.
-fn copy(from: &Connection, to: &Path) -> Result<(), StoreError> {
+/// `then` completes the copy first.
+fn copy(
+    from: &Connection,
+    to: &Path,
+    then: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<(), StoreError> {
     if to.exists() {
         return Err(refused(to, "it exists already; move it away or name another file"));
     }
     install(to, |conn| {
         // All pages in one step: one consistent snapshot, whatever is written meanwhile.
-        match Backup::new(from, conn)?.step(-1)? {
-            StepResult::Done => Ok(()),
+        let copied = Backup::new(from, conn)?.step(-1)?;
+        match copied {
+            StepResult::Done => then(conn),
             _ => Err(rusqlite::Error::SqliteFailure(
                 rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
                 None,
@@ -246,13 +254,13 @@ fn copy(from: &Connection, to: &Path) -> Result<(), StoreError> {
 
 /// Writes a checked copy of the store at `path`, which may be in use, to the new file `to`.
 pub(super) fn backup(path: &Path, to: &Path) -> Result<(), StoreError> {
-    copy(&connect(path, None)?, to)?;
+    copy(&connect(path, None)?, to, |_| Ok(()))?;
     let copied = Connection::open_with_flags(to, flags()).map_err(fault("checking the backup"))?;
     check(&copied, to)
 }
 
-/// Creates the store at `path` from a backup. The store must not exist.
-pub(super) fn restore(backup: &Path, path: &Path) -> Result<(), StoreError> {
+/// Creates the store at `path` from a backup. The store must not exist. Its next revision is above `floor`.
+pub(super) fn restore(backup: &Path, path: &Path, floor: Revision) -> Result<(), StoreError> {
     let _lock = lock(path)?;
     if beside(path, "-wal").exists() {
         return Err(refused(path, "its write-ahead log is still there; move that away as well"));
@@ -261,7 +269,8 @@ pub(super) fn restore(backup: &Path, path: &Path) -> Result<(), StoreError> {
     let from =
         Connection::open_with_flags(backup, read_only).map_err(fault("opening the backup"))?;
     check(&from, backup)?;
-    copy(&from, path)
+    // Complete before it has its name: a crash leaves no store that goes on with old revisions.
+    copy(&from, path, |conn| log::raise(conn, RESTORED, floor))
 }
 
 #[cfg(test)]
