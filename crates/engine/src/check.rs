@@ -30,7 +30,7 @@ pub(crate) fn broken<T>(id: &'static str, what: impl Into<String>) -> Result<T, 
     Err(Broken { id, what: what.into() })
 }
 
-/// Checks a decision before it is stored: S1 (work limit), S2, S13, S15 and S21.
+/// Checks a decision before it is stored: S1 (work limit), S2, S13, S15 and S23.
 pub fn plan<'a>(syncs: impl Iterator<Item = &'a Sync>, plan: &Plan) -> Result<(), Broken> {
     let mut owner: BTreeMap<NodeName, JobId> = BTreeMap::new();
     for sync in syncs {
@@ -55,7 +55,7 @@ pub fn plan<'a>(syncs: impl Iterator<Item = &'a Sync>, plan: &Plan) -> Result<()
         if sync.control.stops()
             && let Some((_, work)) = plan.works.iter().find(|(j, w)| j == job && takes(w))
         {
-            return broken("S21", format!("{} was taken while {job} is stopped", work.name));
+            return broken("S23", format!("{} was taken while {job} is stopped", work.name));
         }
         let holding = after.values().filter(|p| p.holds_slot()).count();
         if holding > sync.spec.max_unavailable as usize {

@@ -194,7 +194,7 @@ impl History {
         self.jobs.insert(job.clone(), accepted);
     }
 
-    /// S1 (work), S2, S13, S14, S15, S21 over the records.
+    /// S1 (work), S2, S13, S14, S15, S22, S23 over the records.
     fn stored(&mut self, job: &JobId, work: &Work) -> Result<(), Broken> {
         let node = &work.name;
         let Some(facts) = self.jobs.get(job).filter(|j| j.targets.contains(node)) else {
@@ -213,7 +213,7 @@ impl History {
         }
         let begins = active && entry.holder.is_none();
         if begins && control.stops() && matches!(work.phase, Phase::Claiming { .. }) {
-            return broken("S21", format!("{node} was taken while {job} was stopped"));
+            return broken("S23", format!("{node} was taken while {job} was stopped"));
         }
         if active {
             entry.holder = Some(job.clone());
@@ -231,7 +231,10 @@ impl History {
             return broken("S22", format!("{node} is Done without the labels and taints of {job}"));
         }
         entry.works.insert(job.clone(), work.clone());
-        entry.latest = Some(job.clone());
+        // A job that leaves a node as it is says nothing of what an earlier one left there.
+        if begins || before.as_ref().is_some_and(Phase::is_active) {
+            entry.latest = Some(job.clone());
+        }
         if begins {
             self.may_begin(job, work)?;
         }

@@ -82,8 +82,11 @@ fn wait_for(
     stay(WaitingOn::Readiness { missing })
 }
 
-/// The awaited conditions that are not True, all of them by name.
+/// The awaited conditions that are not True, all of them by name. Only a reset takes them away.
 fn uninitialized(ctx: &Ctx<'_>, sync: &Sync, work: &Work) -> Option<Owed> {
+    if !sync.spec.resets {
+        return None;
+    }
     let entry = ctx.index.node(&work.name);
     let is_met = |condition: &str| entry.is_some_and(|e| e.seen.met.contains(condition));
     let open = || sync.spec.initialized.iter().filter(|a| !is_met(&a.condition));
@@ -190,7 +193,7 @@ pub(super) fn post_install(
     }
     if !lifted {
         keep_out(ctx, sync, work, plan);
-    } else if let Some(step) = put_in_service(ctx, work, since, plan) {
+    } else if let Some(step) = put_in_service(ctx, sync, work, since, plan) {
         return step;
     }
     if ended.is_none() {
@@ -212,9 +215,19 @@ pub(super) fn post_install(
 }
 
 /// Opens a node whose script still runs. One that is closed again after that was cordoned by somebody else.
-fn put_in_service(ctx: &Ctx<'_>, work: &Work, since: Time, plan: &mut Plan) -> Option<Step> {
+fn put_in_service(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    work: &Work,
+    since: Time,
+    plan: &mut Plan,
+) -> Option<Step> {
     let seen = &ctx.index.node(&work.name)?.seen;
     if work.was_unschedulable || !(seen.unschedulable || seen.starting()) {
+        return None;
+    }
+    // The view that said so may have been behind: the write is refused then, and this one knows better.
+    if uninitialized(ctx, sync, work).is_some() {
         return None;
     }
     let lift = Action::Lift { node: work.name.clone() };
@@ -272,9 +285,10 @@ pub(super) fn releasing(
     if released && dressed && (!seen.unschedulable || !uncordon || acknowledged) {
         return end(after);
     }
-    // A Node that was made anew meanwhile is not initialized; its taint keeps pods off until it is.
+    // A Node that was made anew meanwhile is not initialized, and the view that said so may have been behind.
+    let opens = seen.starting() || (uncordon && seen.unschedulable);
     if *then == Outcome::Done
-        && seen.starting()
+        && opens
         && let Some(owed) = uninitialized(ctx, sync, work)
     {
         return wait_for(ctx, sync, work, owed, since, plan);
