@@ -76,7 +76,8 @@ class Machine:
         wait_for("sshd to listen", lambda: proc(self.init, "comm").strip() == "sshd", 20, every=0.05)
 
 
-@pytest.fixture(scope="module")
+# To the end of the session: a host that was switched on again belongs to this process, and later tests use it as well.
+@pytest.fixture(scope="session")
 def machines(bed):
     made = {node: Machine(bed, node) for node in sorted(bed.hosts)}
     yield made

@@ -226,6 +226,8 @@ pub struct FaultSeen {
     pub permanent: bool,
     /// The object had changed: try again on the next observation, without a pause.
     pub conflict: bool,
+    /// The API server asked for fewer requests.
+    pub busy: bool,
     /// What was tried and what went wrong; no secrets.
     pub message: String,
 }

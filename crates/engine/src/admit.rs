@@ -24,6 +24,8 @@ const NAMES_MAX: usize = 10;
 pub struct Limits {
     /// Nodes that may be in hand at once.
     pub work: u32,
+    /// The same for now: fewer while the API server is under pressure or the pool's health falls.
+    pub eased: Eased,
     /// Of these, nodes that were in service when they were taken (canary and ramp).
     pub ramp: u32,
     /// Nodes that hold a slot now.
@@ -32,6 +34,33 @@ pub struct Limits {
     pub holding_available: u32,
     /// Nodes out or in hand: what the availability limit counts. O(in hand).
     pub out: u32,
+}
+
+/// How many nodes may be in hand for now, and why not all that the job allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eased {
+    /// Nodes, at least one.
+    pub to: u32,
+    /// The API server is slow or refuses requests.
+    pub pressed: bool,
+}
+
+impl Eased {
+    fn read(ctx: &Ctx<'_>, sync: &Sync) -> Self {
+        let max = sync.spec.max_unavailable;
+        let to = ctx.ledger.pressure().divides(max, ctx.now);
+        let pressed = to < max;
+        Self { to: if falls_ill(ctx, sync) { (to / 2).max(1) } else { to }, pressed }
+    }
+}
+
+/// Whether a node that is not in hand stopped being Ready during the run.
+fn falls_ill(ctx: &Ctx<'_>, sync: &Sync) -> bool {
+    let in_hand = |name: &NodeName| sync.work(name).is_some_and(|w| w.phase.holds_slot());
+    ctx.index.out(&sync.spec.pool).filter(|name| !in_hand(name)).any(|name| {
+        let since = ctx.index.node(name).and_then(|e| e.not_ready_since);
+        since.is_some_and(|since| since > sync.state.accepted)
+    })
 }
 
 /// Reads the limits. A node in hand counts as out whatever the cache shows.
@@ -49,6 +78,7 @@ pub fn limits(ctx: &Ctx<'_>, sync: &Sync) -> Limits {
         .count();
     Limits {
         work: spec.max_unavailable,
+        eased: Eased::read(ctx, sync),
         ramp: ramp.min(spec.max_unavailable),
         holding: sync.holding_count(),
         holding_available: sync.holding().filter(|w| w.was_available).count() as u32,
@@ -59,12 +89,12 @@ pub fn limits(ctx: &Ctx<'_>, sync: &Sync) -> Limits {
 impl Limits {
     /// Whether a node that is in service may be taken. The claim is counted again once it is seen.
     pub fn admit_available(&self) -> bool {
-        self.holding < self.work && self.holding_available < self.ramp && self.out < self.work
+        self.holding < self.eased.to && self.holding_available < self.ramp && self.out < self.work
     }
 
     /// Whether a node that is out already may be taken: it costs work but no availability.
     pub fn admit_out(&self) -> bool {
-        self.holding < self.work
+        self.holding < self.eased.to
     }
 }
 
@@ -93,8 +123,7 @@ pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
     };
     let mut limits = limits(ctx, sync);
     if !limits.admit_out() {
-        let on = WaitingOn::Slot { in_hand: limits.holding, limit: limits.work };
-        return Admission::Nobody(Some(on), None);
+        return Admission::Nobody(Some(no_slot(&limits)), ctx.ledger.pressure().eases_at(ctx.now));
     }
     let mut taken: Vec<Work> =
         line.asides().take(ASIDES_MAX).map(|name| aside(ctx, sync, name)).collect();
@@ -253,6 +282,15 @@ pub fn after_try(ctx: &Ctx<'_>, sync: &Sync, work: &Work, cause: Cause) -> Outco
     }
     let doubled = policy.requeue_pause.0 << work.tries.saturating_sub(1).min(8);
     Outcome::Waiting { until: ctx.now + Span(doubled), cause }
+}
+
+fn no_slot(limits: &Limits) -> WaitingOn {
+    let Limits { work, holding, eased, .. } = *limits;
+    if holding >= work {
+        WaitingOn::Slot { in_hand: holding, limit: work }
+    } else {
+        WaitingOn::Calm { in_hand: holding, limit: eased.to, of: work, pressed: eased.pressed }
+    }
 }
 
 /// Why no waiting node is taken now.

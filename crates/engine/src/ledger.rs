@@ -6,6 +6,7 @@ use crate::action::{Action, ActionKey, Answer, EvictAnswer, FaultSeen, HostState
 use crate::changes::Changes;
 use crate::facts::{NodeSeen, PodSeen};
 use crate::ids::{NodeName, ObjectKey, Uid};
+use crate::pressure::Pressure;
 use crate::time::{Span, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -78,6 +79,7 @@ pub struct Ledger {
     confirmed: BTreeMap<NodeName, Confirmed>,
     hosts: BTreeMap<(NodeName, u32, Stage), HostState>,
     renewed: BTreeMap<NodeName, (Time, Option<i64>)>,
+    pressure: Pressure,
     changes: Changes,
 }
 
@@ -168,6 +170,11 @@ impl Ledger {
         self.renewed.get(node).copied().filter(|(asked, _)| *asked >= since)
     }
 
+    /// How the API server bears our work.
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+
     /// What has changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
@@ -209,6 +216,7 @@ impl Ledger {
     ) {
         let key = action.key();
         let asked = self.running.remove(&key).unwrap_or(now);
+        self.pressure.felt(action, result.as_ref().err(), now - asked, now);
         if let Action::Evict { budget: Some(budget), .. } = action {
             self.lanes.remove(budget);
         }

@@ -19,6 +19,7 @@ pub mod pace;
 pub mod phase;
 pub mod place;
 pub mod plan;
+pub mod pressure;
 pub mod preview;
 pub mod report;
 pub mod selector;

@@ -65,6 +65,17 @@ pub enum WaitingOn {
         /// The limit.
         limit: u32,
     },
+    /// The API server or the pool to recover: fewer nodes are in hand than allowed.
+    Calm {
+        /// Nodes in hand.
+        in_hand: u32,
+        /// The limit for now.
+        limit: u32,
+        /// What the job allows.
+        of: u32,
+        /// The API server is slow or refuses requests; else nodes stopped being Ready.
+        pressed: bool,
+    },
     /// A node of this zone to come back: no more of it may be in hand.
     Zone {
         /// The zone.
@@ -132,6 +143,14 @@ impl fmt::Display for WaitingOn {
             WaitingOn::Availability { out, limit } => {
                 let names: Vec<&str> = out.iter().map(NodeName::as_str).collect();
                 write!(f, "no room: {} are out already, at most {limit} may be", names.join(", "))
+            }
+            WaitingOn::Calm { in_hand, limit, of, pressed } => {
+                let why = if *pressed {
+                    "the API server is slow or refuses requests"
+                } else {
+                    "nodes that are not in hand stopped being Ready"
+                };
+                write!(f, "waiting for calm: {why}; {in_hand} in hand, {limit} for now, of {of}")
             }
             WaitingOn::Zone { zone } => {
                 write!(f, "zone {zone} has as many nodes in hand as it may have")

@@ -394,6 +394,7 @@ async fn nothing_is_sent_twice_whatever_the_answer() {
         let fault = client.claim(&node(), &mark()).await.unwrap_err();
         let kind = match &fault {
             Fault::Transient { .. } => "transient",
+            Fault::Busy { .. } => "busy",
             Fault::Permanent { .. } => "permanent",
             Fault::Conflict { .. } => "conflict",
             Fault::Gone { .. } => "gone",

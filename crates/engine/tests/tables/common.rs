@@ -1,6 +1,7 @@
 //! One pool, one job, and everything that a decision may look at, set up by hand.
 
 use evenkeel_engine::action::{Action, Answer, FaultSeen};
+use evenkeel_engine::admit::{self, Limits};
 use evenkeel_engine::changes::Changes;
 use evenkeel_engine::check;
 use evenkeel_engine::facts::*;
@@ -216,6 +217,13 @@ impl Case {
         plan(&ctx, std::iter::once(&self.sync))
     }
 
+    /// The limits as they stand.
+    pub fn limits(&self) -> Limits {
+        let (index, ledger, learned, now) = (&self.index, &self.ledger, &self.learned, self.now);
+        let order = &Order::default();
+        admit::limits(&Ctx { index, ledger, order, learned, now }, &self.sync)
+    }
+
     /// Decides and stores until nothing moves, as a turn of the actor does.
     pub fn turn(&mut self) -> Plan {
         for _ in 0..50 {
@@ -268,5 +276,5 @@ pub fn verbs(plan: &Plan) -> Vec<String> {
 }
 
 pub fn fault(permanent: bool) -> FaultSeen {
-    FaultSeen { permanent, conflict: false, message: "no answer".to_owned() }
+    FaultSeen { permanent, conflict: false, busy: false, message: "no answer".to_owned() }
 }

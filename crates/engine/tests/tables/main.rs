@@ -7,5 +7,6 @@ mod control;
 mod drain;
 mod node;
 mod order;
+mod pressure;
 mod preview;
 mod startup;

@@ -151,7 +151,8 @@ impl Answer {
             422 if names_uid(status.as_ref()) => {
                 Fault::Conflict { what: format!("{call}: another object has this name now{said}") }
             }
-            408 | 410 | 429 | 500..=599 => {
+            429 => Fault::Busy { what: format!("{call}: the API server answered {code}{said}") },
+            408 | 410 | 500..=599 => {
                 Fault::transient(format!("{call}: the API server answered {code}{said}"))
             }
             _ => Fault::permanent(format!("{call}: the API server answered {code}{said}")),

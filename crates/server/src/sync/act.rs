@@ -66,6 +66,7 @@ fn to_seen(fault: Fault) -> FaultSeen {
     FaultSeen {
         permanent: matches!(fault, Fault::Permanent { .. }),
         conflict: matches!(fault, Fault::Conflict { .. }),
+        busy: matches!(fault, Fault::Busy { .. }),
         message,
     }
 }

@@ -24,6 +24,12 @@ pub enum Fault {
         #[source]
         source: Option<Box<dyn StdError + Send + Sync>>,
     },
+    /// The API server's flow control refused the request: nothing was applied, and fewer requests are wanted.
+    #[error("{what}")]
+    Busy {
+        /// What was tried and what the server said.
+        what: String,
+    },
     /// Trying again will not help until a person changes something.
     #[error("{what}")]
     Permanent {

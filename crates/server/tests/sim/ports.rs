@@ -270,7 +270,8 @@ fn to_fault(what: &str, failure: Failure) -> Fault {
     match refusal.code {
         404 => Fault::Gone { what: said },
         409 => Fault::Conflict { what: said },
-        408 | 410 | 429 | 500..=599 => Fault::transient(said),
+        429 => Fault::Busy { what: said },
+        408 | 410 | 500..=599 => Fault::transient(said),
         _ => Fault::permanent(said),
     }
 }

@@ -102,6 +102,7 @@ fn what_says_nothing_about_the_pod_is_a_fault() {
     for (code, body, expected) in rows {
         let kind = match judged(code, &body, Some(1)).unwrap_err() {
             Fault::Transient { .. } => "transient",
+            Fault::Busy { .. } => "busy",
             Fault::Permanent { .. } => "permanent",
             Fault::Conflict { .. } => "conflict",
             Fault::Gone { .. } => "gone",

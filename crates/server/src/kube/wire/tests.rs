@@ -19,6 +19,7 @@ fn statuses_become_faults() {
         |code: u16| json!({"kind": "Status", "code": code, "message": "why so"}).to_string();
     let kind = |f: &Fault| match f {
         Fault::Transient { .. } => "transient",
+        Fault::Busy { .. } => "busy",
         Fault::Permanent { .. } => "permanent",
         Fault::Conflict { .. } => "conflict",
         Fault::Gone { .. } => "gone",
