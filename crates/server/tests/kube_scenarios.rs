@@ -378,7 +378,7 @@ async fn nothing_is_sent_twice_whatever_the_answer() {
                 headers: vec![("Retry-After", "1".to_owned())],
                 body: "busy".to_owned(),
             },
-            "transient",
+            "busy",
         ),
         (Reply::Stream(vec![Piece::Text("{\"kind\":".to_owned()), Piece::Cut]), "transient"),
         (status(409, "modified"), "conflict"),

@@ -86,7 +86,7 @@ fn the_answers_of_the_eviction_api() {
 fn what_says_nothing_about_the_pod_is_a_fault() {
     let rbac = "pods \"p\" is forbidden: User \"x\" cannot create resource \"pods/eviction\" in API group \"\"";
     let rows = [
-        (429, json!("Too many requests, please try again later."), "transient"),
+        (429, json!("Too many requests, please try again later."), "busy"),
         (500, status(500, "etcdserver: request timed out", "", ""), "transient"),
         (
             504,

@@ -51,7 +51,7 @@ fn statuses_become_faults() {
         (410, status(410), "transient", "410"),
         (422, status(422), "permanent", "why so"),
         (422, uid, "conflict", "another object has this name now"),
-        (429, "slow down".to_owned(), "transient", "429"),
+        (429, "slow down".to_owned(), "busy", "429"),
         (500, status(500), "transient", "why so"),
         (503, String::new(), "transient", "503"),
         (504, status(504), "transient", "why so"),
