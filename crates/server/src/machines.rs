@@ -23,6 +23,7 @@ mod probe;
 mod push;
 mod reimage;
 pub mod ssh;
+mod tickets;
 mod trust;
 mod webhook;
 
@@ -44,11 +45,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tickets::Tickets;
 use tokio::sync::mpsc;
 use webhook::Webhooks;
-
-/// A bootstrap token outlives the join's own limit by the time that login and pre-install may take (15 min).
-const TOKEN_MARGIN: Duration = Duration::from_mins(20);
 
 /// Reaches machines and gives them orders.
 pub struct Fleet {
@@ -59,6 +58,7 @@ pub struct Fleet {
     webhooks: Webhooks,
     reimages: Reimages,
     given: Given,
+    tickets: Tickets,
     allow_loopback: bool,
 }
 
@@ -71,8 +71,8 @@ pub struct HookOptions {
 
 impl Fleet {
     /// `data_dir` holds the journals of the recipe `command` (`commands/`, `webhooks/`), of reinstallations (`reimages/`),
-    /// and which orders hosts have (`orders/`); it must survive a restart of the controller and must not be shared
-    /// between two of them.
+    /// which orders hosts have (`orders/`) and the tokens of joins (`tickets/`); it must survive a restart of the
+    /// controller and must not be shared between two of them.
     pub fn new(
         book: Arc<dyn Book>,
         output: Arc<dyn OutputSink>,
@@ -90,6 +90,7 @@ impl Fleet {
             reimages: Reimages::new(data_dir, allow_loopback),
             allow_loopback,
             given: Given::new(data_dir.join("orders")),
+            tickets: Tickets::new(data_dir.join("tickets")),
         }
     }
 
@@ -167,17 +168,21 @@ impl Fleet {
             return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
         };
         let node = &order.target.node;
-        joiner.kubelet_stopped(node, &brief.template.initialized).await?;
-        let life = Duration::from_secs(limit_s) + TOKEN_MARGIN;
-        let ticket = joiner.ticket(node, life).await?;
+        // Once a token is out the host may be joining: its kubelet is not to be called stopped again.
+        if !self.tickets.any(id).await? {
+            self.tickets.begun(id, joiner.as_ref()).await;
+            joiner.kubelet_stopped(node, &brief.template.initialized).await?;
+        }
+        let limit = Duration::from_secs(limit_s);
+        let ticket = self.tickets.of(id, joiner.as_ref(), node, limit).await?;
         let version = joiner.version().await?;
         let join = kubeadm::join(recipe, node, &ticket, &version, &brief.template.config);
         let mut steps = order::steps(brief, Stage::Reset)?;
         steps.push(Step::install(join.expose_secret(), limit_s));
         let ended = self.run_steps(order, id, brief, steps, progress).await;
-        if let Err(fault) = joiner.withdraw(&ticket.token_id).await {
-            let reason = crate::sync::chain(&fault);
-            tracing::warn!(node = %node, reason, "a bootstrap token was left to expire by itself");
+        // Anything but an end leaves the host joining.
+        if ended.is_ok() {
+            self.tickets.ended(id, joiner.as_ref()).await;
         }
         ended
     }
@@ -369,6 +374,7 @@ impl Machines for Fleet {
         let forget = async {
             self.output.forget(job).await?;
             self.given.forget(job).await?;
+            self.tickets.forget(job).await?;
             self.webhooks.forget(job).await?;
             self.reimages.forget(job).await?;
             self.commands.forget(job).await

@@ -4,6 +4,7 @@
 
 mod agent;
 mod faults;
+mod join;
 mod reimage;
 mod service;
 mod support;
