@@ -1,4 +1,4 @@
-//! Who is taken next: tables after the Machine Config Operator, the maintenance operator and Cluster API.
+//! Who is taken next, how a job ends, and what is found before the first cordon.
 
 use crate::common::{Case, NOW, budget, name, pod, verbs};
 use evenkeel_engine::facts::{Owner, Readiness};
@@ -11,11 +11,8 @@ fn cause() -> Cause {
     Cause::Step { step: "install".to_owned(), message: "exit status 1".to_owned() }
 }
 
-/// One letter per node: `r` in service and outdated, `u` in service and not asked for, `S` outdated and sick for
-/// long, `s` sick for a moment, `x` sick and not asked for, `C` cordoned by somebody else, `c` the same and not
-/// asked for, `h` held, `i` in hand, `I` in hand and taken when sick, `d` done, `D` done and taken when sick, `f`
-/// failed and left cordoned, `F` failed in service, `w` waits for its next try, `g` gone.
-fn scene(max: u32, nodes: &str, canary: bool, named: bool) -> Case {
+/// One letter per node: see `upstream/candidates.txt`.
+pub fn scene(max: u32, nodes: &str, canary: bool, named: bool) -> Case {
     let letters: Vec<char> = nodes.chars().collect();
     let mut case = Case::new(letters.len(), max).spec(|spec| {
         spec.proven = !canary;
@@ -54,75 +51,10 @@ fn scene(max: u32, nodes: &str, canary: bool, named: bool) -> Case {
     case
 }
 
-fn taken(case: &Case) -> String {
+pub fn taken(case: &Case) -> String {
     let plan = case.once();
     let names = plan.works.iter().filter(|(_, w)| w.phase.word() == "Claiming");
     names.map(|(_, w)| w.name.to_string()).collect::<Vec<_>>().join(" ")
-}
-
-/// Rows C1..C16 of the Machine Config Operator, mapped, and ours.
-#[test]
-fn candidates() {
-    let rows = [
-        // max, nodes, canary, named, taken, upstream
-        (1, "uuu", false, false, "", "C1: nothing is outdated"),
-        (1, "uux", false, false, "", "C2"),
-        (1, "uxr", false, false, "", "C3: one is out already"),
-        (
-            2,
-            "Srr",
-            false,
-            false,
-            "n1 n2",
-            "C4 takes n2: a sick one costs us work, and counts as out once",
-        ),
-        (1, "Srr", false, false, "n1", "no room for another one"),
-        (3, "Srr", false, false, "n1 n2 n3", "ours: work for three"),
-        (2, "xrr", false, false, "n2", "C5"),
-        (1, "ufr", false, false, "", "C7 may retarget: ours keeps its slot till a new sync"),
-        (1, "uiu", false, false, "", "C10: admitted and not started yet"),
-        (1, "irr", false, false, "", "C13..C16: one is in hand"),
-        (2, "irr", false, false, "n2", "the window slides"),
-        (2, "iir", false, false, "", "the window is full"),
-        (3, "idr", false, false, "n3", "a finished node frees its slot"),
-        (20, "rrr", false, false, "n1 n2 n3", "fewer nodes than the limit"),
-        // Two limits (maintenance operator).
-        (2, "iirrr", false, false, "", "no slot"),
-        (3, "iirrr", false, false, "n3", "one slot"),
-        (4, "iirrr", false, false, "n3 n4", "two slots"),
-        (3, "icrrr", false, false, "n3", "one may become unavailable"),
-        (2, "icrrr", false, false, "", "none may become unavailable"),
-        (3, "iiSrr", false, false, "n3", "no room, but a sick one needs none"),
-        (2, "icSrr", false, false, "n3", "ours: room 0, the sick one is still picked"),
-        (2, "icCrr", false, true, "n3", "ours: a named cordoned one needs no room either"),
-        // People.
-        (2, "Crr", false, false, "n2", "cordoned by somebody: counts, and is not ours to reset"),
-        (1, "Crr", false, false, "", "and uses up the only place"),
-        (2, "Crr", false, true, "n2 n1", "named: reset, never first"),
-        (2, "hrr", false, false, "n2 n3", "held: left alone, in service"),
-        (2, "hrr", false, true, "n2 n3", "held, though named"),
-        (1, "srr", false, false, "", "sick for a moment: counts, is not touched yet"),
-        (1, "wrr", false, false, "n2", "given back: pauses"),
-        // Canary and ramp.
-        (3, "rrrr", true, false, "n1", "canary: one first"),
-        (3, "irrr", true, false, "", "canary under way"),
-        (3, "drrr", true, false, "n2 n3", "then two"),
-        (3, "ddrrr", true, false, "n3 n4", "still two"),
-        (3, "dddrrrr", true, false, "n4 n5 n6", "then the window"),
-        (3, "iSrr", true, false, "n2", "a sick node may go beside the canary"),
-        (3, "Drrr", true, false, "n2", "a node that was sick proves nothing"),
-        (3, "Irrr", true, false, "n2", "nor does it stand in the canary's way"),
-        (3, "frrr", true, false, "", "the canary failed: nobody else"),
-        (3, "Frrr", true, false, "n2", "a canary that could not be drained disproves nothing"),
-        // Failed nodes keep their slots.
-        (2, "frr", false, false, "n2", "one slot is used up"),
-        (2, "ffr", false, false, "", "a bad configuration stops itself"),
-        (2, "Frr", false, false, "n2 n3", "given back in service: out of the account"),
-    ];
-    for (max, nodes, canary, named, expected, why) in rows {
-        let case = scene(max, nodes, canary, named);
-        assert_eq!(taken(&case), expected, "{nodes} max {max} canary {canary}: {why}");
-    }
 }
 
 /// How a job ends when nothing can be taken any more.

@@ -10,3 +10,4 @@ mod order;
 mod pressure;
 mod preview;
 mod startup;
+mod upstream;

@@ -246,6 +246,42 @@ mod tests {
         parts(&template, &Settings::new(), &Hidden { user: "root", ..Hidden::default() })
     }
 
+    /// How the difference between two templates reaches a node that is there.
+    fn reaches(before: &Value, after: &Value) -> &'static str {
+        let read = |value: &Value| {
+            let key = value.pointer("/login/sshKey").and_then(Value::as_str).map(str::to_owned);
+            let template: NodeTemplate = serde_json::from_value(value.clone()).expect("a template");
+            let hidden = Hidden { user: "root", ssh_key: key.as_deref(), ..Hidden::default() };
+            let parts = parts(&template, &Settings::new(), &hidden);
+            (parts, revision(&template, &Settings::new(), &hidden))
+        };
+        let ((old, old_revision), (new, new_revision)) = (read(before), read(after));
+        assert_eq!(old.reset == new.reset, old_revision == new_revision, "{after}");
+        match (old.reset == new.reset, old.new_nodes == new.new_nodes) {
+            (false, _) => "reset",
+            (true, false) => "new nodes",
+            (true, true) => "in place",
+        }
+    }
+
+    #[test]
+    fn changes_against_upstream() {
+        let base = json!({ "os": "a", "runtime": { "name": "containerd" } });
+        let lines =
+            include_str!("revision/changes.txt").lines().filter(|line| !line.starts_with('#'));
+        for line in lines.skip(1) {
+            let cells: Vec<&str> =
+                line.split(" | ").map(|cell| cell.trim_end_matches(" |")).collect();
+            let (case, upstream, ours) = (cells[0], cells[1], cells[2]);
+            let mut after = base.clone();
+            let more: Map<String, Value> = serde_json::from_str(case).expect("a template");
+            after.as_object_mut().expect("a template").extend(more);
+            assert_eq!(reaches(&base, &after), ours, "{case}");
+            let agree = matches!((upstream, ours), ("none", "in place") | ("reboot", "reset"));
+            assert_eq!(agree, cells.len() == 3, "{case}: say why, or nothing");
+        }
+    }
+
     #[test]
     fn what_needs_a_reset_changes_the_revision_and_nothing_else_does() {
         let base = json!({ "os": "a", "runtime": { "name": "containerd" } });
