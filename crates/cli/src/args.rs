@@ -5,9 +5,11 @@
 
 mod agent;
 mod job;
+mod policy;
 
 pub use agent::{AgentCommand, AgentList, AgentOne};
 pub use job::JobCommand;
+pub use policy::PoolPolicy;
 
 use std::path::PathBuf;
 
@@ -280,6 +282,8 @@ pub enum PoolCommand {
     Create(PoolCreate),
     /// Change a node pool by a JSON body as CCE takes it
     Update(PoolUpdate),
+    /// Show or set when nodes of a pool may be taken: maintenance windows and soak time
+    Policy(PoolPolicy),
 }
 
 /// `pool list`.

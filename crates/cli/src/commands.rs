@@ -11,6 +11,7 @@ mod login;
 mod machines;
 mod node;
 mod plan;
+mod policy;
 mod pool;
 mod sync;
 
@@ -52,6 +53,7 @@ pub(crate) async fn dispatch(command: Command, io: &mut Io<'_>) -> Result<Exit, 
         Command::Pool(PoolCommand::List(args)) => pool::list(args, client, io).await,
         Command::Pool(PoolCommand::Show(args)) => pool::show(args, client, io).await,
         Command::Pool(PoolCommand::Create(args)) => pool::create(args, client, io).await,
+        Command::Pool(PoolCommand::Policy(args)) => policy::policy(args, client, io).await,
         Command::Pool(PoolCommand::Update(args)) => pool::update(args, client, io).await,
         Command::Node(NodeCommand::List(args)) => node::list(args, client, io).await,
         Command::Node(NodeCommand::Migrate(args)) => node::migrate(args, client, io).await,

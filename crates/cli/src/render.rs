@@ -259,6 +259,40 @@ pub(crate) fn job(job: &Job) -> String {
     out
 }
 
+/// When nodes of a pool may be taken.
+pub(crate) fn policy(pool: &str, answer: &Value) -> String {
+    let windows = answer.get("windows").and_then(Value::as_array);
+    let window = |window: &Value| {
+        let zone = text(window, "/timeZone");
+        let cron = text(window, "/cron");
+        if cron.is_empty() {
+            let days = window.get("days").and_then(Value::as_array).into_iter().flatten();
+            let days: Vec<&str> = days.filter_map(Value::as_str).collect();
+            let (from, to) = (text(window, "/from"), text(window, "/to"));
+            return format!("{} {from}-{to} {zone}", days.join(","));
+        }
+        match text(window, "/durationSeconds") {
+            lasts if lasts.is_empty() => format!("{cron} {zone}"),
+            lasts => format!("{cron} for {lasts} s {zone}"),
+        }
+    };
+    let windows: Vec<String> = windows.into_iter().flatten().map(window).collect();
+    let is_open = answer.get("open") == Some(&Value::Bool(true));
+    let mut pairs = vec![("Pool", pool.to_owned())];
+    if windows.is_empty() {
+        pairs.push(("Window", "always".to_owned()));
+    }
+    pairs.extend(windows.into_iter().map(|words| ("Window", words)));
+    pairs.extend([
+        ("Now", if is_open { "open".to_owned() } else { "closed".to_owned() }),
+        ("Because", text(answer, "/closedBecause")),
+        ("Soak", format!("{} s", text(answer, "/soakSeconds"))),
+        ("Set by", text(answer, "/updatedBy")),
+        ("Set at", text(answer, "/updatedAt")),
+    ]);
+    facts(&pairs)
+}
+
 /// What people asked of a job, from the answer to a button or the long form of a job.
 pub(crate) fn control(answer: &Value) -> String {
     let person = |pointer: &str| {

@@ -153,6 +153,8 @@ enum Operation {
     ListKeypairs,
     PreviewUpgrade,
     DescribeJob,
+    ShowPolicy,
+    SetPolicy,
     PauseJob,
     ResumeJob,
     CancelJob,
@@ -209,6 +211,8 @@ routes! {
     "GET" "/evenkeel/v1/projects/{project}/keypairs" Principal ListKeypairs;
     "POST" "/evenkeel/v1/projects/{project}/clusters/{cluster}/nodepools/{pool}/operation/upgrade/preview" Principal PreviewUpgrade;
     "GET" "/evenkeel/v1/projects/{project}/jobs/{job}" Principal DescribeJob;
+    "GET" "/evenkeel/v1/projects/{project}/clusters/{cluster}/nodepools/{pool}/policy" Principal ShowPolicy;
+    "PUT" "/evenkeel/v1/projects/{project}/clusters/{cluster}/nodepools/{pool}/policy" Principal SetPolicy;
     "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/pause" Principal PauseJob;
     "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/resume" Principal ResumeJob;
     "POST" "/evenkeel/v1/projects/{project}/jobs/{job}/cancel" Principal CancelJob;
@@ -255,6 +259,8 @@ impl Operation {
             Self::ListKeypairs => on(method, ext::keypairs::list),
             Self::PreviewUpgrade => on(method, nodepools::preview::preview),
             Self::DescribeJob => on(method, ext::jobs::describe),
+            Self::ShowPolicy => on(method, ext::pace::show),
+            Self::SetPolicy => on(method, ext::pace::set),
             Self::PauseJob => on(method, ext::control::pause),
             Self::ResumeJob => on(method, ext::control::resume),
             Self::CancelJob => on(method, ext::control::cancel),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    CLUSTER, Files, JOB, POOL, Server, cce, cluster, in_cluster, node, nodes, refusal,
+    CLUSTER, Files, JOB, POOL, Server, cce, cluster, in_cluster, node, nodes, own, refusal,
 };
 
 #[test]
@@ -169,4 +169,34 @@ fn nodes_of_a_pool_and_nodes_that_move() {
     let server = Server::start();
     server.on(&call, 403, refusal("CCE.01403006", "The node pool has busy nodes"));
     assert_eq!(server.run("node migrate --pool blue node-1").exit, 1);
+}
+
+#[test]
+fn a_policy_is_set_and_shown() {
+    let server = Server::start();
+    let path = format!("clusters/{CLUSTER}/nodepools/{POOL}/policy");
+    let answer = json!({
+        "pool": POOL, "open": false, "closedBecause": "the next one opens tonight", "soakSeconds": 600,
+        "windows": [
+            { "timeZone": "Europe/Berlin", "days": ["Mon", "Tue"], "from": "21:00:00", "to": "05:00:00" },
+            { "timeZone": "UTC", "cron": "0 22 * * Sat", "durationSeconds": 14400 },
+        ],
+        "updatedBy": "ann/AK1", "updatedAt": "12:00",
+    });
+    server.on(&own("PUT", &path), 200, answer.clone());
+    server.on(&own("GET", &path), 200, answer);
+    let shown = "Pool     blue\n\
+                 Window   Mon,Tue 21:00:00-05:00:00 Europe/Berlin\n\
+                 Window   0 22 * * Sat for 14400 s UTC\n\
+                 Now      closed\nBecause  the next one opens tonight\nSoak     600 s\n\
+                 Set by   ann/AK1\nSet at   12:00\n";
+    server.run("pool policy blue").is(0, shown, "");
+    server
+        .run("pool policy blue --window Mon-Tue~21:00-05:00 --time-zone Europe/Berlin --soak 600")
+        .is(0, shown, "");
+    let sent = server.changes()[0].body.clone();
+    assert_eq!(sent["windows"][0]["days"], json!(["Mon-Tue"]));
+    assert_eq!((&sent["windows"][0]["from"], &sent["soakSeconds"]), (&json!("21:00"), &json!(600)));
+    assert_eq!(server.run("pool policy blue --window nonsense").exit, 2);
+    assert_eq!(server.run("pool policy blue --always --window 1:00-2:00").exit, 2);
 }

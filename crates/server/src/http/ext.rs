@@ -7,4 +7,5 @@ pub(super) mod jobs;
 pub(super) mod keypairs;
 pub(super) mod machines;
 pub(super) mod output;
+pub(super) mod pace;
 pub(super) mod scan;

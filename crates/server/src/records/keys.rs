@@ -85,6 +85,14 @@ pub fn works(project: &str, cluster: &ClusterId, job: &JobId) -> String {
 pub fn work(project: &str, cluster: &ClusterId, job: &JobId, node: &NodeName) -> String {
     format!("p/{project}/in/{cluster}/works/{job}/{node}")
 }
+/// When nodes of a cluster's pools may be taken (prefix).
+pub fn paces(project: &str, cluster: &ClusterId) -> String {
+    format!("p/{project}/in/{cluster}/paces/")
+}
+/// When nodes of a pool may be taken; absent until somebody sets it.
+pub fn pace(project: &str, cluster: &ClusterId, pool: &PoolId) -> String {
+    format!("p/{project}/in/{cluster}/paces/{pool}")
+}
 /// What people ask of a cluster's jobs (prefix).
 pub fn controls(project: &str, cluster: &ClusterId) -> String {
     format!("p/{project}/in/{cluster}/controls/")

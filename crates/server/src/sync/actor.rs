@@ -239,6 +239,7 @@ impl Actor<'_> {
         let decided = loop {
             let now = self.clock.now();
             self.state.follow(now);
+            self.state.keep_pace(now, (self.setup.wall)());
             let decided = plan(&self.state.ctx(now), self.state.syncs.values());
             if let Err(broken) = check::plan(self.state.syncs.values(), &decided) {
                 return Err(ActorError::Broken(broken.to_string()));

@@ -2,9 +2,11 @@
 
 use super::act::About;
 use crate::records::{
-    self, ClockRecord, Dress, Image, JobRecord, NodeRecord, PoolRecord, RecordError, Template, keys,
+    self, ClockRecord, Dress, Image, JobRecord, NodeRecord, PaceRecord, PoolRecord, RecordError,
+    Template, keys,
 };
 use crate::store::{Event, KeyValue, Page, Revision, Store, StoreError};
+use crate::windows::{self, Stand};
 use evenkeel_engine::changes::Changes;
 use evenkeel_engine::control::Control;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, ObjectKey, PoolId};
@@ -12,11 +14,13 @@ use evenkeel_engine::index::Index;
 use evenkeel_engine::learn::{Learned, Samples, Times};
 use evenkeel_engine::ledger::Ledger;
 use evenkeel_engine::order::{Order, Sight};
+use evenkeel_engine::pace::{Pace, Window};
 use evenkeel_engine::phase::{Outcome, Phase};
 use evenkeel_engine::plan::Ctx;
 use evenkeel_engine::preview::drift::Parts;
 use evenkeel_engine::sync::{Sync, SyncState, Work};
 use evenkeel_engine::time::{Span, Time};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// The id of the pool that holds every worker node of no other pool.
@@ -25,6 +29,21 @@ pub const DEFAULT_POOL: &str = "DefaultPool";
 /// An ended job is kept for so long: a mark that a late request of ours writes is taken away again. Requests are
 /// given up after half a minute, and whatever still arrives later finds the node changed.
 const LINGER: Span = Span::mins(2);
+
+/// Windows are looked at again after this where none opens any more: somebody may set the clock right.
+const NO_WINDOW_AHEAD: Span = Span::mins(60);
+
+fn pace(record: &PaceRecord, now: Time, wall: Timestamp) -> Pace {
+    let window = match windows::stand(&record.windows, wall) {
+        Stand::Open => Window::Open,
+        Stand::Closed { opens, words } => {
+            let ahead = opens.map(|at| at.as_millisecond() - wall.as_millisecond());
+            let ahead = ahead.map_or(NO_WINDOW_AHEAD, |ms| Span(ms.max(0) as u64));
+            Window::Closed { opens: now + ahead, words }
+        }
+    };
+    Pace { window, soak: Span::secs(record.soak_s.into()) }
+}
 
 /// Whether a job still needs somebody.
 pub(super) fn keeps(sync: &Sync, now: Time) -> bool {
@@ -64,6 +83,8 @@ pub struct State {
     pub(super) brings: BTreeMap<JobId, Brings>,
     /// What people ask of jobs, as stored.
     controls: BTreeMap<JobId, Kept<Control>>,
+    /// When nodes of pools may be taken.
+    paces: BTreeMap<PoolId, PaceRecord>,
 }
 
 /// What a job brings to its nodes beside what the engine decides on.
@@ -130,6 +151,7 @@ impl State {
             clock: None,
             brings: BTreeMap::new(),
             controls: BTreeMap::new(),
+            paces: BTreeMap::new(),
         };
         let by_key: BTreeMap<&str, &KeyValue> =
             listing.items.iter().map(|kv| (kv.key.as_str(), kv)).collect();
@@ -217,6 +239,8 @@ impl State {
         } else if key.starts_with(&keys::jobs(project, cluster)) {
             let record: JobRecord = records::decode(key, &kv.value)?;
             return Ok(Some(record.spec.job));
+        } else if let Some(pool) = key.strip_prefix(&keys::paces(project, cluster)) {
+            self.paces.insert(PoolId::new(pool), records::decode(key, &kv.value)?);
         } else if let Some(job) = key.strip_prefix(&keys::controls(project, cluster)) {
             let record: Control = records::decode(key, &kv.value)?;
             self.take_control(JobId::new(job), Kept { record, revision: kv.mod_revision });
@@ -224,6 +248,17 @@ impl State {
             self.clock = Some(records::decode(key, &kv.value)?);
         }
         Ok(None)
+    }
+
+    /// Works out how the windows of pools with a running job stand at this moment, by both clocks.
+    pub(super) fn keep_pace(&mut self, now: Time, wall_ms: i64) {
+        let wall = Timestamp::from_millisecond(wall_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        for sync in self.syncs.values_mut().filter(|sync| sync.running()) {
+            sync.pace = match self.paces.get(&sync.spec.pool) {
+                None => Pace::default(),
+                Some(record) => pace(record, now, wall),
+            };
+        }
     }
 
     /// Old news of the watch never undoes what was read since.

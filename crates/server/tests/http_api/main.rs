@@ -8,6 +8,7 @@ mod clients;
 mod configuration;
 mod control;
 mod faults;
+mod policy;
 mod pools;
 mod preview;
 mod recorded;

@@ -246,6 +246,7 @@ fn small(crashes: Vec<Crash>, trace: bool) -> Play {
         rounds: vec![vec![Ask::whole("a", 2)]],
         crashes,
         lies: false,
+        pace: None,
         presses: Vec::new(),
         trace,
         retention: RETENTION,

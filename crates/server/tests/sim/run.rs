@@ -9,7 +9,7 @@ use evenkeel_engine::ids::{ClusterId, JobId, NodeName, PoolId, TemplateRevision}
 use evenkeel_engine::sync::{Awaited, Policy, Status, SyncSpec, SyncState, TargetNode};
 use evenkeel_engine::time::Span;
 use evenkeel_server::records::{
-    self, Dress, JobRecord, NodeRecord, PoolRecord, Recipe, Taint, Template, keys,
+    self, Dress, JobRecord, NodeRecord, PaceRecord, PoolRecord, Recipe, Taint, Template, keys,
 };
 use evenkeel_server::store::memory::MemoryStore;
 use evenkeel_server::store::{Page, Store, Txn};
@@ -119,6 +119,8 @@ pub struct Play {
     pub crashes: Vec<Crash>,
     /// A planted defect, see [`Recorder::lies`].
     pub lies: bool,
+    /// Windows and soak time of the pools.
+    pub pace: Option<PaceRecord>,
     /// What people ask of running jobs, and when.
     pub presses: Vec<(Duration, Press)>,
     pub trace: bool,
@@ -186,6 +188,7 @@ pub struct Stage {
     verdicts: BTreeMap<JobId, Status>,
     jobs: u32,
     retention: Span,
+    pace: Option<PaceRecord>,
     /// Still to come; the next one is the last.
     pub presses: Vec<(tokio::time::Instant, Press)>,
     pub pressed: Rng,
@@ -223,6 +226,7 @@ async fn perform(play: Play) -> Ended {
         verdicts: BTreeMap::new(),
         jobs: 0,
         retention: play.retention,
+        pace: play.pace.clone(),
         presses: play.presses.iter().map(|(at, press)| (start + *at, *press)).collect(),
         pressed: Rng::new(play.seed ^ 0x9e55),
     };
@@ -534,6 +538,10 @@ impl Stage {
             };
             let key = keys::pool(PROJECT, &cluster, id);
             let mut txn = Txn::new().put(key, records::encode(&record));
+            if let Some(pace) = &self.pace {
+                let key = keys::pace(PROJECT, &cluster, id);
+                txn = txn.put(key, records::encode(pace));
+            }
             for name in members {
                 let Some((record, revision)) = known.get(name) else {
                     continue;

@@ -4,6 +4,8 @@ use crate::RETENTION;
 use crate::reaper::Side;
 use crate::run::{Ask, Crash, Play, Press};
 use evenkeel_engine::ids::{NodeName, PoolId};
+use evenkeel_server::records::PaceRecord;
+use evenkeel_server::windows::{Rule, Window};
 use evenkeel_sim::Scenario;
 use evenkeel_sim::rng::Rng;
 use std::collections::BTreeMap;
@@ -89,6 +91,19 @@ fn crashes(rng: &mut Rng) -> Vec<Crash> {
     (0..count).map(|_| one(rng)).collect()
 }
 
+/// In every fifth run the pools have a window of two minutes in four, and some time to soak.
+fn pace(rng: &mut Rng) -> Option<PaceRecord> {
+    rng.chance(200).then(|| {
+        let cron = "*/4 * * * *".to_owned();
+        let rule = Rule::Cron { cron, duration_seconds: Some(120) };
+        PaceRecord {
+            windows: vec![Window { time_zone: "Europe/Berlin".to_owned(), rule }],
+            soak_s: rng.range(0, 20) as u32,
+            ..PaceRecord::default()
+        }
+    })
+}
+
 /// In every third run somebody presses buttons.
 fn presses(rng: &mut Rng) -> Vec<(Duration, Press)> {
     if !rng.chance(350) {
@@ -126,6 +141,7 @@ pub fn of(seed: u64, trace: bool) -> Play {
         })
         .collect();
     let crashes = crashes(&mut rng);
+    let pace = pace(&mut Rng::new(seed ^ 0x50a4));
     let presses = presses(&mut Rng::new(seed ^ 0x9e55));
     if seed.is_multiple_of(FOR_EVER) {
         scenario.faults.until_ms = u64::MAX;
@@ -136,6 +152,7 @@ pub fn of(seed: u64, trace: bool) -> Play {
         pools,
         rounds,
         crashes,
+        pace,
         presses,
         lies: false,
         trace,

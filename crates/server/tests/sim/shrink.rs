@@ -116,6 +116,9 @@ fn cuts(of: &Play) -> Vec<Play> {
     for index in 0..of.crashes.len() {
         with(&|p| _ = p.crashes.remove(index));
     }
+    if of.pace.is_some() {
+        with(&|p| p.pace = None);
+    }
     for index in 0..of.presses.len() {
         with(&|p| _ = p.presses.remove(index));
     }
