@@ -451,6 +451,10 @@ pub struct GetJob {
     /// Also the steps of each node, with times (Evenkeel servers only)
     #[arg(long)]
     pub log: bool,
+    /// Also why each node waits and which rule chose it, who pressed what, and what the job cost its workloads
+    /// (Evenkeel servers only)
+    #[arg(long)]
+    pub why: bool,
     #[command(flatten)]
     pub show: Show,
 }

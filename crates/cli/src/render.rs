@@ -3,6 +3,8 @@
 //! Entry points: one function for each kind of answer. All are functions of the answer alone; a field that is absent
 //! is a dash, so that the real service's answers are shown too.
 
+pub(crate) mod why;
+
 use evenkeel_api::job::{Job, JobPhase};
 use evenkeel_api::nodepool::CONFIGURATION_SYNCHRONIZING;
 use serde_json::Value;
@@ -291,32 +293,6 @@ pub(crate) fn policy(pool: &str, answer: &Value) -> String {
         ("Set at", text(answer, "/updatedAt")),
     ]);
     facts(&pairs)
-}
-
-/// What people asked of a job, from the answer to a button or the long form of a job.
-pub(crate) fn control(answer: &Value) -> String {
-    let person = |pointer: &str| {
-        let by = text(answer, &format!("{pointer}/by"));
-        if by.is_empty() {
-            by
-        } else {
-            format!("by {by} at {}", text(answer, &format!("{pointer}/at")))
-        }
-    };
-    let mut out = facts(&[
-        ("Job", text(answer, "/job")),
-        ("State", text(answer, "/state/status")),
-        ("Paused", person("/control/paused")),
-        ("Cancelled", person("/control/cancelled")),
-    ]);
-    let lines = answer.pointer("/control/log").and_then(Value::as_array);
-    let row = |line: &Value| ["/at", "/by", "/deed", "/node"].map(|at| text(line, at)).to_vec();
-    let rows: Vec<_> = lines.into_iter().flatten().map(row).collect();
-    if !rows.is_empty() {
-        out.push('\n');
-        out.push_str(&table(&["AT", "BY", "DEED", "NODE"], &rows));
-    }
-    out
 }
 
 /// The steps of each node, from the long form of a job.

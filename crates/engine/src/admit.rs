@@ -224,11 +224,9 @@ fn aside(ctx: &Ctx<'_>, sync: &Sync, name: &NodeName) -> Work {
     set_aside(ctx, sync, name, &blocker)
 }
 
-/// Unschedulable without a mark of ours: somebody else's doing. A mark that an ended job left says that it was us.
+/// Whether somebody else keeps pods off a node.
 pub fn cordoned_by_others(index: &Index, name: &NodeName) -> bool {
-    index.node(name).is_some_and(|e| {
-        e.seen.unschedulable && e.seen.mark.as_ref().is_none_or(|m| m.was_unschedulable)
-    })
+    index.node(name).is_some_and(|e| e.seen.cordoned_by_others())
 }
 
 fn claim(ctx: &Ctx<'_>, sync: &Sync, choice: &Choice, available: bool) -> Work {

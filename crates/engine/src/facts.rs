@@ -84,6 +84,11 @@ pub struct NodeSeen {
 }
 
 impl NodeSeen {
+    /// Unschedulable without a mark of ours: somebody else's doing. A mark that an ended job left says that it was us.
+    pub fn cordoned_by_others(&self) -> bool {
+        self.unschedulable && self.mark.as_ref().is_none_or(|mark| mark.was_unschedulable)
+    }
+
     /// Whether pods can be placed on it and run there.
     pub fn available(&self) -> bool {
         self.ready == Readiness::Ready && !self.unschedulable && !self.starting()

@@ -3,6 +3,7 @@
 //! The entry point is [`plan`](plan::plan). Everything here is synchronous and a function of its arguments:
 //! nothing waits, nothing reads a clock, the environment or a random number.
 
+pub mod account;
 pub mod action;
 pub mod admit;
 pub mod changes;

@@ -96,7 +96,12 @@ fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
             continue;
         }
         active += 1;
+        let others = plan.wake_at.take();
         let stepped = step::step(ctx, sync, work, plan);
+        if let Some(at) = plan.wake_at {
+            report.again.insert(work.name.clone(), at);
+        }
+        plan.wake_at = plan.wake_at.into_iter().chain(others).min();
         report.nodes.insert(work.name.clone(), stepped.waiting);
         if let Some(next) = stepped.next {
             changed = true;
@@ -117,7 +122,7 @@ fn one(ctx: &Ctx<'_>, sync: &Sync, plan: &mut Plan) {
                 if let Some(at) = wake {
                     plan.wake(at);
                 }
-                report.next = why;
+                (report.next, report.next_again) = (why, wake);
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Why not yet, as data. The API's conditions, the command line, Events and logs all print these values.
 
+use crate::admit;
+use crate::facts::NodeSeen;
 use crate::ids::{NodeName, ObjectKey};
-use crate::phase::{Blocker, Cause};
-use crate::sync::Counts;
+use crate::phase::{Blocker, Cause, Phase};
+use crate::sync::{Counts, Sync};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -204,6 +206,57 @@ pub struct JobReport {
     pub counts: Counts,
     /// Nodes in hand, and at most one entry that speaks for all that wait for their turn.
     pub nodes: BTreeMap<NodeName, WaitingOn>,
+    /// When a node in hand is tried, or looked at, again if nothing happens before.
+    #[serde(default)]
+    pub again: BTreeMap<NodeName, Time>,
     /// Why the next node is not started, where one is waiting for its turn.
     pub next: Option<WaitingOn>,
+    /// When that is looked at again if nothing happens before.
+    #[serde(default)]
+    pub next_again: Option<Time>,
+}
+
+impl WaitingOn {
+    /// What it is about, for whoever tells only what is new: two sentences about the same differ in numbers alone.
+    /// `None` for waits that are over in a moment.
+    pub fn subject(&self) -> Option<String> {
+        match self {
+            WaitingOn::Ourselves { .. } | WaitingOn::Settling { .. } | WaitingOn::View => None,
+            WaitingOn::PodEnding { .. } => Some("pods to end".to_owned()),
+            WaitingOn::Budget { blocker } => Some(match &blocker.budget {
+                Some(budget) => format!("budget {budget}"),
+                None => format!("pod {}", blocker.pod),
+            }),
+            other => Some(other.to_string()),
+        }
+    }
+}
+
+/// What a node waits for that is not in hand and has no end yet, and when it is looked at again.
+pub fn in_line(
+    sync: &Sync,
+    report: Option<&JobReport>,
+    name: &NodeName,
+    seen: Option<&NodeSeen>,
+    now: Time,
+) -> (WaitingOn, Option<Time>) {
+    if let Some(work) = sync.work(name)
+        && let Phase::Waiting { until, cause, .. } = &work.phase
+        && admit::pauses(sync, work, now)
+    {
+        return (WaitingOn::Pause { until: *until, cause: cause.clone() }, Some(*until));
+    }
+    let person = |what: &str| (WaitingOn::Person { what: what.to_owned() }, None);
+    if let Some(seen) = seen {
+        if seen.hold {
+            return person("held: take the annotation evenkeel.io/hold away");
+        }
+        if seen.cordoned_by_others() && !sync.spec.named {
+            return person("cordoned by somebody else: uncordon it, or name it in nodeIDs");
+        }
+    }
+    match report {
+        Some(JobReport { next: Some(next), next_again, .. }) => (next.clone(), *next_again),
+        _ => (WaitingOn::View, None),
+    }
 }

@@ -6,13 +6,13 @@
 mod agents;
 mod hook;
 pub mod keys;
-
-pub use hook::{Hook, Image, Reimage, Reinstalled, Webhook};
+mod pace;
 
 pub use agents::{AgentPlace, AgentRecord, EnrolToken, EnrolledAgent};
+pub use hook::{Hook, Image, Reimage, Reinstalled, Webhook};
+pub use pace::PaceRecord;
 
 use crate::secrets::Sealed;
-use crate::windows::Window;
 use evenkeel_api::configuration::Settings;
 use evenkeel_engine::ids::{ClusterId, JobId, NodeId, PoolId, TemplateRevision};
 use evenkeel_engine::preview::drift::Parts;
@@ -310,19 +310,6 @@ pub struct PoolRecord {
     pub proven: Option<TemplateRevision>,
     /// Wall clock, ms since the epoch.
     pub created_ms: i64,
-    /// Wall clock, ms since the epoch.
-    pub updated_ms: i64,
-}
-
-/// When nodes of a pool may be taken. Absent until somebody sets it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PaceRecord {
-    /// Maintenance windows; none means always.
-    pub windows: Vec<Window>,
-    /// Seconds between a node that has come back and the next one.
-    pub soak_s: u32,
-    /// Who set it: `user/AK` or `user/token`.
-    pub updated_by: String,
     /// Wall clock, ms since the epoch.
     pub updated_ms: i64,
 }

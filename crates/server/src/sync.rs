@@ -5,6 +5,7 @@ pub mod actor;
 pub mod board;
 pub mod clock;
 pub mod commit;
+mod costs;
 pub mod desk;
 pub mod enrol;
 mod lease;
@@ -12,6 +13,7 @@ pub mod points;
 pub mod ports;
 mod retire;
 pub mod state;
+mod tell;
 
 /// An error with all its causes, for a log or a reason.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {

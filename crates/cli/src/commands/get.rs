@@ -11,7 +11,7 @@ use crate::failure::{CliError, Exit};
 use crate::follow::{self, Limits};
 use crate::io::Io;
 use crate::lookup::text;
-use crate::render;
+use crate::render::{self, why};
 use crate::text::plain_lines;
 
 /// Most pieces of an output that are read; the server keeps far less of a script's words.
@@ -23,13 +23,18 @@ pub(super) async fn job(args: GetJob, client: &Client, io: &mut Io<'_>) -> Resul
     } else {
         follow::read(client, &args.job).await?
     };
-    let mut log = String::new();
-    if args.log {
+    let mut more = String::new();
+    if args.log || args.why {
         let described = client.get(Place::Evenkeel(&["jobs", &args.job]), &[]).await?;
-        log = render::job_log(&described);
+        if args.why {
+            more.push_str(&why::job(&described));
+        }
+        if args.log {
+            more.push_str(&render::job_log(&described));
+        }
         answer = json!({ "job": answer, "detail": described });
     }
-    print(io, args.show, &answer, || render::job(&model) + &log)?;
+    print(io, args.show, &answer, || render::job(&model) + &more)?;
     Ok(if args.watch { follow::exit(&model) } else { Exit::Done })
 }
 

@@ -8,7 +8,7 @@ use crate::args::{JobCommand, Show};
 use crate::client::{Client, Place};
 use crate::failure::{CliError, Exit};
 use crate::io::Io;
-use crate::render;
+use crate::render::why;
 
 /// One button: the deed in the path, the nodes in the body or in the path.
 struct Button {
@@ -49,5 +49,5 @@ pub(super) async fn press(
     if answer.get("changed") == Some(&Value::Bool(false)) {
         io.say("nothing has changed: it was so already");
     }
-    print(io, button.show, &answer, || render::control(&answer))
+    print(io, button.show, &answer, || why::control(&answer))
 }

@@ -115,3 +115,33 @@ fn buttons_say_what_was_pressed() {
     }
     assert_eq!(server.run(&format!("job skip {JOB}")).exit, 2, "a skip needs a node");
 }
+
+#[test]
+fn why_a_job_waits_and_what_it_cost() {
+    let server = Server::start();
+    server.on(&cce("GET", &format!("jobs/{JOB}")), 200, job("Running", 1, &[]));
+    let described = json!({
+        "nodes": {
+            "node-1": { "inHand": true, "phase": "Draining", "since": "12:00", "nextTry": "12:01",
+                "waitingFor": "pod a/b is held by budget a/c: why", "chosen": "the emptiest" },
+            "node-2": { "inHand": false, "phase": "Done" },
+        },
+        "queue": [{ "waitingFor": "waiting for a slot: 1 of 1 in hand", "nextTry": null, "nodes": ["node-3", "node-4"] }],
+        "control": { "log": [{ "at": "11:59", "by": "ann/AK1", "deed": "skip", "node": "node-9" }] },
+        "costs": {
+            "workloads": [{ "workload": "StatefulSet a/db", "moves": 3, "deleted": 0, "worstPod": "db-0", "worstPodMoves": 2 }],
+            "budgets": [{ "budget": "a/c", "secondsBelow": 7, "mostMissing": 1, "isBelow": false }],
+            "otherMoves": 0,
+        },
+    });
+    server.on(&own("GET", &format!("jobs/{JOB}")), 200, described);
+    let shown = server.run(&format!("get job {JOB} --why")).stdout;
+    let why = "\nIN HAND  PHASE     SINCE  WAITING FOR                         NEXT TRY  CHOSEN\n\
+         node-1   Draining  12:00  pod a/b is held by budget a/c: why  12:01     the emptiest\n\
+         \nIN LINE  WAITING FOR                         NEXT TRY  NODES\n\
+         2        waiting for a slot: 1 of 1 in hand  -         node-3 node-4\n\
+         \nAT     BY       DEED  NODE\n11:59  ann/AK1  skip  node-9\n\
+         \nWORKLOAD          MOVES  DELETED  WORST POD\nStatefulSet a/db  3      0        db-0 (2)\n\
+         \nBUDGET  BELOW FOR  MOST MISSING\na/c     7 s        1\n";
+    assert!(shown.ends_with(why), "{shown}");
+}

@@ -1,6 +1,7 @@
 //! Decision tables: one row per rule.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod account;
 mod admission;
 mod common;
 mod control;

@@ -9,3 +9,4 @@ pub(super) mod machines;
 pub(super) mod output;
 pub(super) mod pace;
 pub(super) mod scan;
+mod why;

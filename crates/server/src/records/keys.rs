@@ -85,6 +85,10 @@ pub fn works(project: &str, cluster: &ClusterId, job: &JobId) -> String {
 pub fn work(project: &str, cluster: &ClusterId, job: &JobId, node: &NodeName) -> String {
     format!("p/{project}/in/{cluster}/works/{job}/{node}")
 }
+/// What a job cost its workloads; absent until it has moved a pod.
+pub fn account(project: &str, cluster: &ClusterId, job: &JobId) -> String {
+    format!("p/{project}/in/{cluster}/accounts/{job}")
+}
 /// When nodes of a cluster's pools may be taken (prefix).
 pub fn paces(project: &str, cluster: &ClusterId) -> String {
     format!("p/{project}/in/{cluster}/paces/")

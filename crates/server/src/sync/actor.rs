@@ -13,13 +13,14 @@ use super::points::Points;
 use super::ports::{Cluster, Listed, Machines, Seen};
 use super::retire::{self, Round};
 use super::state::{self, State, StateError};
+use super::tell::Told;
 use super::{chain, enrol};
 use crate::records::keys;
 use crate::store::{LeaseId, Store, StoreError};
 use evenkeel_engine::action::Action;
 use evenkeel_engine::check;
 use evenkeel_engine::facts::NodeSeen;
-use evenkeel_engine::ids::{ClusterId, NodeName};
+use evenkeel_engine::ids::{ClusterId, JobId, NodeName};
 use evenkeel_engine::plan::{Plan, plan};
 use evenkeel_engine::sync::Sync;
 use evenkeel_engine::time::{Span, Time};
@@ -139,6 +140,7 @@ async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
         tasks: JoinSet::new(),
         enrol: enrol::Enrol::default(),
         published: None,
+        told: Told::default(),
         listed: false,
         trouble: Some("waiting for the first list".to_owned()),
     };
@@ -156,6 +158,7 @@ struct Actor<'a> {
     tasks: JoinSet<()>,
     enrol: enrol::Enrol,
     published: Option<tokio::time::Instant>,
+    told: Told,
     /// The view has been complete once: before that, a node that is not seen means nothing.
     listed: bool,
     trouble: Option<String>,
@@ -270,8 +273,14 @@ impl Actor<'_> {
             self.start(action.clone(), now);
         }
         self.state.syncs.retain(|_, sync| state::keeps(sync, now));
+        for (node, job, words) in self.told.news(&decided.reports, now) {
+            self.leave_event(&node, "Waiting", &job, &words, false);
+        }
+        let due = self.state.keep_costs(&*store, self.hands.epoch, now).await;
+        let due = due.map_err(ActorError::Store)?;
         self.state.forget_ended();
-        Ok((decided.wake_at, decided))
+        let wake_at = decided.wake_at.into_iter().chain(due).min();
+        Ok((wake_at, decided))
     }
 
     fn start(&mut self, action: Action, now: Time) {
@@ -315,20 +324,32 @@ impl Actor<'_> {
                 cluster.id = %self.setup.cluster, job.id = %job, node = %work.name,
                 phase = work.phase.word(), note = line.note, "node moves on"
             );
-            let Some(entry) = self.state.index.node(&work.name) else {
-                continue;
-            };
             let warning = work.phase.word() == "Failed" || work.phase.word() == "Retrying";
-            let (kube, seen) = (self.setup.kube.clone(), entry.seen.clone());
             let reason = work.phase.word();
             let note = if line.note.is_empty() { reason } else { &line.note };
-            let message = format!("node pool synchronization {job}: {note}");
-            self.tasks.spawn(async move {
-                if let Err(fault) = kube.event(&seen, reason, &message, warning).await {
-                    tracing::debug!(node = %seen.name, error = chain(&fault), "no event left");
-                }
-            });
+            self.leave_event(&work.name, reason, job, note, warning);
         }
+    }
+
+    /// An Event on a node, beside the turn. The same words again are the same Event.
+    fn leave_event(
+        &mut self,
+        node: &NodeName,
+        reason: &'static str,
+        job: &JobId,
+        note: &str,
+        warning: bool,
+    ) {
+        let Some(entry) = self.state.index.node(node) else {
+            return;
+        };
+        let (kube, seen) = (self.setup.kube.clone(), entry.seen.clone());
+        let message = format!("node pool synchronization {job}: {note}");
+        self.tasks.spawn(async move {
+            if let Err(fault) = kube.event(&seen, reason, &message, warning).await {
+                tracing::debug!(node = %seen.name, error = chain(&fault), "no event left");
+            }
+        });
     }
 
     async fn take_batch(&mut self, batch: crate::store::Batch) -> Result<(), ActorError> {
@@ -373,6 +394,7 @@ impl Actor<'_> {
                 Seen::PodGone(uid) => {
                     self.state.index.lose_pod(&uid);
                     self.state.ledger.forget_pod(&uid);
+                    self.state.costs.forget_pod(&uid);
                 }
                 Seen::Budget(budget) => self.state.index.see_budget(budget),
                 Seen::BudgetGone(key) => {
@@ -390,6 +412,7 @@ impl Actor<'_> {
                 Seen::Relisted(Listed::Pods(all)) => {
                     for uid in self.state.index.relist_pods(all, now) {
                         self.state.ledger.forget_pod(&uid);
+                        self.state.costs.forget_pod(&uid);
                     }
                 }
                 Seen::Relisted(Listed::Budgets(all)) => self.state.index.relist_budgets(all),
@@ -422,6 +445,9 @@ impl Actor<'_> {
                 let done = result.is_ok();
                 self.state.ledger.end(&action, result, version, now);
                 if done {
+                    if let Action::Delete { uid, .. } = &action {
+                        self.state.count_deleted(uid, now);
+                    }
                     self.forget(&action);
                 }
             }

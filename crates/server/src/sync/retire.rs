@@ -101,6 +101,7 @@ impl Round {
             .delete(keys::job_index(project, job))
             .delete(keys::job_place(job))
             .delete(keys::control(project, cluster, job))
+            .delete(keys::account(project, cluster, job))
             .delete(keys::job_state(project, cluster, job));
         let done = self.store.txn(txn).await?;
         Ok(if done.succeeded { Removed::Yes } else { Removed::Deposed })

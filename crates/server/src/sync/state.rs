@@ -1,6 +1,7 @@
 //! What an actor keeps in memory: the records of its cluster as stored, and what the engine needs of them.
 
 use super::act::About;
+use super::costs::Costs;
 use crate::records::{
     self, ClockRecord, Dress, Image, JobRecord, NodeRecord, PaceRecord, PoolRecord, RecordError,
     Template, keys,
@@ -9,7 +10,7 @@ use crate::store::{Event, KeyValue, Page, Revision, Store, StoreError};
 use crate::windows::{self, Stand};
 use evenkeel_engine::changes::Changes;
 use evenkeel_engine::control::Control;
-use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, ObjectKey, PoolId};
+use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, ObjectKey, PoolId, Uid};
 use evenkeel_engine::index::Index;
 use evenkeel_engine::learn::{Learned, Samples, Times};
 use evenkeel_engine::ledger::Ledger;
@@ -85,6 +86,8 @@ pub struct State {
     controls: BTreeMap<JobId, Kept<Control>>,
     /// When nodes of pools may be taken.
     paces: BTreeMap<PoolId, PaceRecord>,
+    /// What running jobs cost their workloads.
+    pub(super) costs: Costs,
 }
 
 /// What a job brings to its nodes beside what the engine decides on.
@@ -152,6 +155,7 @@ impl State {
             brings: BTreeMap::new(),
             controls: BTreeMap::new(),
             paces: BTreeMap::new(),
+            costs: Costs::default(),
         };
         let by_key: BTreeMap<&str, &KeyValue> =
             listing.items.iter().map(|kv| (kv.key.as_str(), kv)).collect();
@@ -182,6 +186,11 @@ impl State {
             let now = state.clock.as_ref().map_or(Time(0), |clock| clock.at);
             if keeps(&sync, now) {
                 state.brings.insert(id.clone(), brings);
+                let key = keys::account(project, cluster, &id);
+                if let Some(kv) = by_key.get(key.as_str()) {
+                    let account = records::decode(&key, &kv.value).map_err(bad)?;
+                    state.costs.resume(id.clone(), account);
+                }
                 state.syncs.insert(id, sync);
             }
         }
@@ -196,6 +205,23 @@ impl State {
         self.learned.follow(&self.index, &changes, now);
         let sight = Sight { index: &self.index, ledger: &self.ledger, learned: &self.learned, now };
         self.order.follow(&sight, &changes, self.syncs.values());
+        self.costs.follow(&self.index, &self.syncs, &changes, now);
+    }
+
+    /// A pod was deleted because of `force`.
+    pub(super) fn count_deleted(&mut self, uid: &Uid, now: Time) {
+        self.costs.deleted(&self.index, &self.syncs, uid, now);
+    }
+
+    /// Stores what running jobs cost, and says when to do so again.
+    pub(super) async fn keep_costs(
+        &mut self,
+        store: &dyn Store,
+        epoch: Revision,
+        now: Time,
+    ) -> Result<Option<Time>, StoreError> {
+        let place = (self.project.as_str(), &self.cluster);
+        self.costs.keep(store, place, epoch, now).await
     }
 
     /// What a decision looks at.
@@ -289,6 +315,7 @@ impl State {
         let kept = &self.syncs;
         self.brings.retain(|job, _| kept.contains_key(job));
         self.controls.retain(|job, _| kept.contains_key(job));
+        self.costs.forget(kept);
     }
 
     /// Whether a key is that of a node's record.

@@ -16,3 +16,4 @@ mod secrets;
 mod support;
 mod sweep;
 mod upgrade;
+mod why;

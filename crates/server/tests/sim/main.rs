@@ -13,6 +13,7 @@ mod rig;
 mod run;
 mod seeds;
 mod shrink;
+mod why;
 
 use evenkeel_engine::time::Span;
 use evenkeel_sim::Coverage;
@@ -256,7 +257,7 @@ fn small(crashes: Vec<Crash>, trace: bool) -> Play {
 /// A job that ended is removed by the actor when its time is over, and nothing of it is left.
 #[test]
 fn ended_jobs_are_removed() {
-    for (retention, keys, forgotten) in [(RETENTION, 5, 0), (Span::secs(90), 0, 1)] {
+    for (retention, keys, forgotten) in [(RETENTION, 6, 0), (Span::secs(90), 0, 1)] {
         let ended = play(Play { retention, ..small(Vec::new(), false) });
         assert_eq!(ended.broken, None);
         assert_eq!((ended.job_keys, ended.forgotten.len()), (keys, forgotten), "{retention}");

@@ -207,30 +207,7 @@ pub fn play(play: Play) -> Ended {
 async fn perform(play: Play) -> Ended {
     let rig = Rig::start(play.scenario.build(), play.seed, play.trace);
     let began = rig.now();
-    let mut crashes = play.crashes.clone();
-    crashes.reverse();
-    let start = tokio::time::Instant::now();
-    let mut stage = Stage {
-        rig: rig.clone(),
-        store: MemoryStore::new(),
-        board: Board::default(),
-        wall_jump: Arc::default(),
-        reaper: Reaper::new(rig.clone(), End::Open),
-        life: None,
-        zombies: Vec::new(),
-        shared: crashes.iter().any(|crash| matches!(crash, Crash::Usurped { .. })),
-        crashes,
-        lies: play.lies,
-        die_at: None,
-        usurp_at: None,
-        verdicts: BTreeMap::new(),
-        jobs: 0,
-        retention: play.retention,
-        pace: play.pace.clone(),
-        presses: play.presses.iter().map(|(at, press)| (start + *at, *press)).collect(),
-        pressed: Rng::new(play.seed ^ 0x9e55),
-    };
-    stage.presses.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    let mut stage = Stage::new(&play, &rig);
     let mut rng = Rng::new(play.seed ^ 0xc4a5);
     stage.begin_life(&mut rng);
     let result = if play.for_ever() {
@@ -285,6 +262,36 @@ fn dress_of(job: &JobId, ask: &Ask) -> Dress {
 }
 
 impl Stage {
+    /// Everything but a controller.
+    pub fn new(play: &Play, rig: &Arc<Rig>) -> Self {
+        let mut crashes = play.crashes.clone();
+        crashes.reverse();
+        let start = tokio::time::Instant::now();
+        let at = |(at, press): &(Duration, Press)| (start + *at, *press);
+        let mut presses: Vec<_> = play.presses.iter().map(at).collect();
+        presses.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        Self {
+            rig: rig.clone(),
+            store: MemoryStore::new(),
+            board: Board::default(),
+            wall_jump: Arc::default(),
+            reaper: Reaper::new(rig.clone(), End::Open),
+            life: None,
+            zombies: Vec::new(),
+            shared: crashes.iter().any(|crash| matches!(crash, Crash::Usurped { .. })),
+            crashes,
+            lies: play.lies,
+            die_at: None,
+            usurp_at: None,
+            verdicts: BTreeMap::new(),
+            jobs: 0,
+            retention: play.retention,
+            pace: play.pace.clone(),
+            presses,
+            pressed: Rng::new(play.seed ^ 0x9e55),
+        }
+    }
+
     /// Liveness: once the faults stop, every job comes to its verdict, and then nothing moves any more.
     async fn until_the_end(&mut self, play: &Play, rng: &mut Rng) -> Result<(), String> {
         let members = play.pools.values().flatten().cloned().collect::<Vec<_>>();
@@ -351,7 +358,7 @@ impl Stage {
     }
 
     /// A new controller on the same store.
-    fn begin_life(&mut self, rng: &mut Rng) {
+    pub fn begin_life(&mut self, rng: &mut Rng) {
         self.rig.with(|inner| {
             inner.life += 1;
             inner.note("LIFE begins");
@@ -432,7 +439,7 @@ impl Stage {
     }
 
     /// Lets time pass; kills and revives the controller as planned.
-    async fn pass_time(&mut self, span: Duration, rng: &mut Rng) -> Result<(), String> {
+    pub async fn pass_time(&mut self, span: Duration, rng: &mut Rng) -> Result<(), String> {
         let until = tokio::time::Instant::now() + span;
         loop {
             let usurp_at = self.usurp_at.map(|(at, _)| at);
@@ -511,7 +518,7 @@ impl Stage {
     }
 
     /// Waits until the actor has found every node.
-    async fn enrolled(&mut self, wanted: &[NodeName], rng: &mut Rng) -> Result<(), String> {
+    pub async fn enrolled(&mut self, wanted: &[NodeName], rng: &mut Rng) -> Result<(), String> {
         for _ in 0..900 {
             if self.all_known(wanted).await {
                 return Ok(());
@@ -521,7 +528,7 @@ impl Stage {
         Err("L6: nodes were not found".to_owned())
     }
 
-    async fn assign(&self, pools: &BTreeMap<PoolId, Vec<NodeName>>) -> Result<(), String> {
+    pub async fn assign(&self, pools: &BTreeMap<PoolId, Vec<NodeName>>) -> Result<(), String> {
         let cluster = ClusterId::new(CLUSTER);
         let known = self.nodes().await;
         for (id, members) in pools {
@@ -559,7 +566,7 @@ impl Stage {
     }
 
     /// Writes what the handler of the API writes when it accepts. `None`: nothing to do.
-    async fn accept(&mut self, ask: &Ask) -> Option<JobId> {
+    pub async fn accept(&mut self, ask: &Ask) -> Option<JobId> {
         let cluster = ClusterId::new(CLUSTER);
         let known = self.nodes().await;
         let members: BTreeMap<NodeName, TargetNode> = known

@@ -5,12 +5,16 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use evenkeel_api::meta::iam_time;
+use evenkeel_engine::account::Account;
+use evenkeel_engine::time::Time;
 use serde_json::{Map, Value, json};
 
+use super::why;
 use crate::http::auth::Call;
 use crate::http::error::ApiError;
 use crate::http::jobs::read::{self, Found};
 use crate::http::{ApiState, convert, load};
+use crate::records::keys;
 
 /// A job in full.
 pub(in crate::http) async fn describe(
@@ -19,10 +23,14 @@ pub(in crate::http) async fn describe(
     Path((_, job)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let found = read::find(&state, call.project(), &job).await?;
-    load::json(StatusCode::OK, &document(&found))
+    let now = load::cluster_time(&state, call.project(), &found.cluster).await?;
+    let key = keys::account(call.project(), &found.cluster, &found.sync.spec.job);
+    let account = load::find::<Account>(&*state.store, key).await?;
+    let account = account.map(|stored| stored.record).unwrap_or_default();
+    load::json(StatusCode::OK, &document(&found, &account, now))
 }
 
-fn document(found: &Found) -> Value {
+fn document(found: &Found, account: &Account, now: Time) -> Value {
     let (spec, record) = (&found.sync.spec, &found.record);
     let wall = |time| iam_time(found.wall(time));
     let report = found.snapshot.as_ref().and_then(|snapshot| snapshot.reports.get(&spec.job));
@@ -45,6 +53,8 @@ fn document(found: &Found) -> Value {
             "tries": work.tries,
             "waitingOn": on,
             "waitingFor": on.map(ToString::to_string),
+            "nextTry": report.and_then(|report| report.again.get(&work.name)).map(|at| wall(*at)),
+            "chosen": why::chosen(work),
             "lastFailure": work.last_cause.as_ref().map(ToString::to_string),
             "log": log,
         });
@@ -79,6 +89,8 @@ fn document(found: &Found) -> Value {
         "nextReason": report.and_then(|report| report.next.as_ref()).map(ToString::to_string),
         "live": found.snapshot.as_ref().is_some_and(|snapshot| snapshot.live),
         "trouble": found.snapshot.as_ref().and_then(|snapshot| snapshot.trouble.clone()),
+        "queue": why::queue(found, report.map(AsRef::as_ref), now),
+        "costs": why::costs(account, now),
         "nodes": works,
     })
 }
