@@ -280,6 +280,7 @@ pub(crate) fn policy(pool: &str, answer: &Value) -> String {
     };
     let windows: Vec<String> = windows.into_iter().flatten().map(window).collect();
     let is_open = answer.get("open") == Some(&Value::Bool(true));
+    let is_strict = answer.get("strictCapacity") == Some(&Value::Bool(true));
     let mut pairs = vec![("Pool", pool.to_owned())];
     if windows.is_empty() {
         pairs.push(("Window", "always".to_owned()));
@@ -289,6 +290,7 @@ pub(crate) fn policy(pool: &str, answer: &Value) -> String {
         ("Now", if is_open { "open".to_owned() } else { "closed".to_owned() }),
         ("Because", text(answer, "/closedBecause")),
         ("Soak", format!("{} s", text(answer, "/soakSeconds"))),
+        ("Capacity", if is_strict { "strict".to_owned() } else { "at least one node".to_owned() }),
         ("Set by", text(answer, "/updatedBy")),
         ("Set at", text(answer, "/updatedAt")),
     ]);

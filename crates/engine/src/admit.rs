@@ -1,5 +1,7 @@
 //! Who may be taken next: the two limits, canary and ramp, zones. Who of those is next is for [`order`](crate::order).
 
+mod room;
+
 use crate::drain;
 use crate::ids::{NodeName, ObjectKey};
 use crate::index::Index;
@@ -10,6 +12,7 @@ use crate::plan::{Ctx, new_work};
 use crate::report::WaitingOn;
 use crate::sync::{Sync, Work};
 use crate::time::{Span, Time};
+use room::Room;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// After this many nodes have taken a configuration well, the window is full: the canary and the pair after it.
@@ -131,6 +134,8 @@ pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
     // Until the configuration is proven, the fewest pods depend on it; after that, time counts.
     let proving = sync.spec.policy.canary && !sync.spec.proven && sync.proofs() < RAMP_END;
     let mut wish = Wish::new(proving);
+    let mut room = Room::of(ctx, sync);
+    let mut no_room = None;
     while limits.admit_out() {
         wish.service = limits.admit_available();
         wish.full = zones.full();
@@ -138,15 +143,26 @@ pub fn next(ctx: &Ctx<'_>, sync: &Sync) -> Admission {
             break;
         };
         let available = ctx.index.node(&choice.node).is_some_and(|e| e.seen.available());
+        let short = room.short(ctx, &choice.node).filter(|_| available);
+        if let Some(short) = short
+            && (limits.holding > 0 || sync.pace.strict)
+        {
+            no_room = Some(WaitingOn::Room { node: choice.node, short: short.to_owned() });
+            break;
+        }
+        room.take(ctx, &choice.node);
         limits.holding += 1;
         limits.out += u32::from(available);
         limits.holding_available += u32::from(available);
         zones.take(line, &choice.node);
         wish.take(line, &choice.node);
-        taken.push(claim(ctx, sync, &choice, available));
+        taken.push(claim(ctx, sync, &choice, available, short));
     }
     if !taken.is_empty() {
         return Admission::Take(taken);
+    }
+    if let Some(no_room) = no_room {
+        return Admission::Nobody(Some(no_room), line.next_due());
     }
     let why = line.somebody_waits().then(|| match zones.full().into_iter().next().flatten() {
         Some(zone) if limits.admit_available() => WaitingOn::Zone { zone: zone.to_string() },
@@ -229,7 +245,13 @@ pub fn cordoned_by_others(index: &Index, name: &NodeName) -> bool {
     index.node(name).is_some_and(|e| e.seen.cordoned_by_others())
 }
 
-fn claim(ctx: &Ctx<'_>, sync: &Sync, choice: &Choice, available: bool) -> Work {
+fn claim(
+    ctx: &Ctx<'_>,
+    sync: &Sync,
+    choice: &Choice,
+    available: bool,
+    short: Option<&str>,
+) -> Work {
     let mut work = base(sync, &choice.node);
     let seen = ctx.index.node(&choice.node).map(|e| &e.seen);
     work.was_available = available;
@@ -237,7 +259,9 @@ fn claim(ctx: &Ctx<'_>, sync: &Sync, choice: &Choice, available: bool) -> Work {
         seen.is_some_and(|s| s.mark.as_ref().map_or(s.unschedulable, |m| m.was_unschedulable));
     work.uncordons = 0;
     work.phase = Phase::Claiming { since: ctx.now };
-    work.note(ctx.now, "Claiming", choice.rule.to_string());
+    let warning = short.map(|s| format!("; {s} is short elsewhere: some pods wait for this node"));
+    let rule = format!("{}{}", choice.rule, warning.unwrap_or_default());
+    work.note(ctx.now, "Claiming", rule);
     work
 }
 

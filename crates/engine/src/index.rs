@@ -4,9 +4,10 @@
 //! update touches only what changed, and notes it for those who follow.
 
 mod cover;
+mod room;
 
 use crate::changes::Changes;
-use crate::facts::{BudgetSeen, NodeSeen, PodPhase, PodSeen};
+use crate::facts::{BudgetSeen, NodeSeen, Owner, PodPhase, PodSeen};
 use crate::ids::{NodeName, ObjectKey, PoolId, Uid};
 use crate::place::Resources;
 use crate::time::Time;
@@ -22,6 +23,14 @@ pub struct NodeEntry {
     pub not_ready_since: Option<Time>,
 }
 
+/// What pods ask of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    all: Resources,
+    /// Of these, what goes elsewhere when the node is drained.
+    moving: Resources,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
@@ -29,7 +38,8 @@ pub struct Index {
     // Shared, so that a copy of the index costs little; twice, so that a node's pods are read without a search.
     pods: BTreeMap<Uid, Arc<PodSeen>>,
     pods_by_node: BTreeMap<NodeName, Arc<BTreeMap<Uid, Arc<PodSeen>>>>,
-    requested: BTreeMap<NodeName, Resources>,
+    asked: BTreeMap<NodeName, Asked>,
+    room: room::Room,
     ending_since: BTreeMap<Uid, Time>,
     budgets: BTreeMap<ObjectKey, BudgetSeen>,
     cover: cover::Cover,
@@ -75,7 +85,22 @@ impl Index {
 
     /// What the pods of a node ask for together; pods that have ended ask for nothing.
     pub fn requested(&self, node: &NodeName) -> Resources {
-        self.requested.get(node).copied().unwrap_or_default()
+        self.asked.get(node).map_or_else(Resources::default, |asked| asked.all)
+    }
+
+    /// What its pods will ask of other nodes once it is drained.
+    pub fn moving(&self, node: &NodeName) -> Resources {
+        self.asked.get(node).map_or_else(Resources::default, |asked| asked.moving)
+    }
+
+    /// What workers in service have free together; `None` if none of them says what it offers. O(1).
+    pub fn free(&self) -> Option<Resources> {
+        self.room.total()
+    }
+
+    /// The part of one node in [`free`](Self::free).
+    pub fn free_on(&self, node: &NodeName) -> Option<Resources> {
+        self.room.on(node)
     }
 
     /// Since when a pod has been ending, as far as we watched.
@@ -169,6 +194,7 @@ impl Index {
         }
         self.nodes.insert(name.clone(), entry);
         self.count(&name);
+        self.weigh(&name);
     }
 
     /// A node is gone.
@@ -177,6 +203,7 @@ impl Index {
         self.marked.remove(name);
         self.changes.nodes.insert(name.clone());
         self.count(name);
+        self.weigh(name);
     }
 
     /// A pod was added or changed.
@@ -192,7 +219,10 @@ impl Index {
         if let Some(node) = &pod.node {
             let on = Arc::make_mut(self.pods_by_node.entry(node.clone()).or_default());
             if on.insert(uid.clone(), pod.clone()).is_none() {
-                *self.requested.entry(node.clone()).or_default() += asks(&pod);
+                let (asked, more) = (self.asked.entry(node.clone()).or_default(), asks(&pod));
+                asked.all += more.all;
+                asked.moving += more.moving;
+                self.weigh(node);
             }
         }
         if pod.deleting {
@@ -287,14 +317,26 @@ impl Index {
         if let Some(set) = self.pods_by_node.get_mut(&node)
             && Arc::make_mut(set).remove(uid).is_some()
         {
-            if let Some(sum) = self.requested.get_mut(&node) {
-                *sum -= asked;
+            if let Some(sum) = self.asked.get_mut(&node) {
+                sum.all -= asked.all;
+                sum.moving -= asked.moving;
             }
             if set.is_empty() {
                 self.pods_by_node.remove(&node);
-                self.requested.remove(&node);
+                self.asked.remove(&node);
             }
+            self.weigh(&node);
         }
+    }
+
+    /// A node that says of no pod that it may run there says nothing of what it offers.
+    fn weigh(&mut self, name: &NodeName) {
+        let offers =
+            self.nodes.get(name).map(|entry| &entry.seen).filter(|seen| {
+                seen.available() && !seen.control_plane && seen.allocatable.pods > 0
+            });
+        let free = offers.map(|seen| seen.allocatable.minus(&self.requested(name)));
+        self.room.set(name, free);
     }
 
     fn count(&mut self, name: &NodeName) {
@@ -312,11 +354,13 @@ impl Index {
 }
 
 /// What a pod takes of its node.
-fn asks(pod: &PodSeen) -> Resources {
-    match pod.phase {
+fn asks(pod: &PodSeen) -> Asked {
+    let all = match pod.phase {
         PodPhase::Finished => Resources::default(),
         PodPhase::Pending | PodPhase::Running | PodPhase::Unknown => pod.needs.requests,
-    }
+    };
+    let stays = matches!(pod.owner, Owner::DaemonSet | Owner::Static);
+    Asked { all, moving: if stays { Resources::default() } else { all } }
 }
 
 /// Whether two states of a node are the same but for the version: kubelets write their status all the time.

@@ -31,6 +31,8 @@ pub struct Pace {
     pub window: Window,
     /// How long the last finished node is watched before the next one is taken.
     pub soak: Span,
+    /// Not even one node is taken whose pods have no room elsewhere.
+    pub strict: bool,
 }
 
 /// Why no node may be taken now, and when to look again. Nodes in hand go on.

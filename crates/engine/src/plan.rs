@@ -188,7 +188,7 @@ fn not_started(ctx: &Ctx<'_>, work: &Work) -> Work {
 }
 
 fn stall(ctx: &Ctx<'_>, sync: &Sync, report: &JobReport, plan: &mut Plan) {
-    let Some(WaitingOn::Availability { .. }) = &report.next else {
+    let Some(WaitingOn::Availability { .. } | WaitingOn::Room { .. }) = &report.next else {
         return;
     };
     let job = sync.spec.job.clone();

@@ -78,6 +78,13 @@ pub enum WaitingOn {
         /// The API server is slow or refuses requests; else nodes stopped being Ready.
         pressed: bool,
     },
+    /// Room on other nodes for the pods of the next one.
+    Room {
+        /// The next node.
+        node: NodeName,
+        /// What is short.
+        short: String,
+    },
     /// A node of this zone to come back: no more of it may be in hand.
     Zone {
         /// The zone.
@@ -153,6 +160,12 @@ impl fmt::Display for WaitingOn {
                     "nodes that are not in hand stopped being Ready"
                 };
                 write!(f, "waiting for calm: {why}; {in_hand} in hand, {limit} for now, of {of}")
+            }
+            WaitingOn::Room { node, short } => {
+                write!(
+                    f,
+                    "waiting for room: {short} is short for the pods of {node} on other nodes"
+                )
             }
             WaitingOn::Zone { zone } => {
                 write!(f, "zone {zone} has as many nodes in hand as it may have")

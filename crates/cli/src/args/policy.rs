@@ -28,6 +28,9 @@ pub struct PoolPolicy {
     /// Seconds between a node that has come back and the next one
     #[arg(long, value_name = "S")]
     pub soak: Option<u32>,
+    /// Whether a node whose pods have no room on others waits, even if it is the only one in hand
+    #[arg(long, value_name = "BOOL")]
+    pub strict_capacity: Option<bool>,
     #[command(flatten)]
     pub place: In,
     #[command(flatten)]

@@ -48,6 +48,9 @@ fn body(args: &PoolPolicy) -> Option<Value> {
     if let Some(soak) = args.soak {
         body["soakSeconds"] = Value::from(soak);
     }
+    if let Some(strict) = args.strict_capacity {
+        body["strictCapacity"] = Value::from(strict);
+    }
     let is_empty = body.as_object().is_none_or(serde_json::Map::is_empty);
     (!is_empty).then_some(body)
 }

@@ -176,7 +176,7 @@ fn a_policy_is_set_and_shown() {
     let server = Server::start();
     let path = format!("clusters/{CLUSTER}/nodepools/{POOL}/policy");
     let answer = json!({
-        "pool": POOL, "open": false, "closedBecause": "the next one opens tonight", "soakSeconds": 600,
+        "pool": POOL, "open": false, "closedBecause": "the next one opens tonight", "soakSeconds": 600, "strictCapacity": true,
         "windows": [
             { "timeZone": "Europe/Berlin", "days": ["Mon", "Tue"], "from": "21:00:00", "to": "05:00:00" },
             { "timeZone": "UTC", "cron": "0 22 * * Sat", "durationSeconds": 14400 },
@@ -185,18 +185,19 @@ fn a_policy_is_set_and_shown() {
     });
     server.on(&own("PUT", &path), 200, answer.clone());
     server.on(&own("GET", &path), 200, answer);
-    let shown = "Pool     blue\n\
-                 Window   Mon,Tue 21:00:00-05:00:00 Europe/Berlin\n\
-                 Window   0 22 * * Sat for 14400 s UTC\n\
-                 Now      closed\nBecause  the next one opens tonight\nSoak     600 s\n\
-                 Set by   ann/AK1\nSet at   12:00\n";
+    let shown = "Pool      blue\n\
+                 Window    Mon,Tue 21:00:00-05:00:00 Europe/Berlin\n\
+                 Window    0 22 * * Sat for 14400 s UTC\n\
+                 Now       closed\nBecause   the next one opens tonight\nSoak      600 s\n\
+                 Capacity  strict\nSet by    ann/AK1\nSet at    12:00\n";
     server.run("pool policy blue").is(0, shown, "");
     server
-        .run("pool policy blue --window Mon-Tue~21:00-05:00 --time-zone Europe/Berlin --soak 600")
+        .run("pool policy blue --window Mon-Tue~21:00-05:00 --time-zone Europe/Berlin --soak 600 --strict-capacity true")
         .is(0, shown, "");
     let sent = server.changes()[0].body.clone();
     assert_eq!(sent["windows"][0]["days"], json!(["Mon-Tue"]));
     assert_eq!((&sent["windows"][0]["from"], &sent["soakSeconds"]), (&json!("21:00"), &json!(600)));
+    assert_eq!(sent["strictCapacity"], true);
     assert_eq!(server.run("pool policy blue --window nonsense").exit, 2);
     assert_eq!(server.run("pool policy blue --always --window 1:00-2:00").exit, 2);
 }

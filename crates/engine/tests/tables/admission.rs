@@ -4,8 +4,11 @@ use crate::common::{Case, NOW, budget, name, pod, verbs};
 use evenkeel_engine::facts::{Owner, Readiness};
 use evenkeel_engine::ids::ObjectKey;
 use evenkeel_engine::phase::{Blocker, Cause, Left, Phase, SkipReason};
+use evenkeel_engine::place::{Needs, Resources};
+use evenkeel_engine::report::WaitingOn;
 use evenkeel_engine::sync::Status;
 use evenkeel_engine::time::{Span, Time};
+use std::sync::Arc;
 
 fn cause() -> Cause {
     Cause::Step { step: "install".to_owned(), message: "exit status 1".to_owned() }
@@ -164,4 +167,70 @@ fn a_blocker_is_words_for_people() {
     let blocker =
         Blocker { pod: ObjectKey::new("a", "b"), budget: None, why: "because".to_owned() };
     assert_eq!(Cause::Undrainable { blocker }.to_string(), "undrainable: pod a/b: because");
+}
+
+/// How many nodes fit, by what their pods ask of the others.
+#[test]
+fn room_limits_parallelism_to_one_at_least() {
+    // CPU of a node, what its pod asks, DaemonSet pods ask, strict: taken of four with a limit of three, what is short
+    let rows = [
+        (0, 3000, 0, false, "n1 n2 n3", "", "nodes that say nothing of what they offer"),
+        (4000, 1000, 0, false, "n1 n2 n3", "", "all three fit on the fourth"),
+        (4000, 1500, 0, false, "n1 n2", "", "two fit on the other two"),
+        (4000, 3500, 0, false, "n1", "CPU", "not even one fits: one at least, with a warning"),
+        (4000, 3500, 0, true, "", "CPU", "strict: nobody"),
+        (4000, 1000, 2500, false, "n1", "", "DaemonSet pods do not move, but take room"),
+    ];
+    for (cpu, asks, daemon, strict, expected, short, why) in rows {
+        let mut case = Case::new(4, 3);
+        case.sync.pace.strict = strict;
+        for n in 1..=4 {
+            if cpu > 0 {
+                let allocatable = Resources { cpu_m: cpu, memory: 1 << 30, pods: 110 };
+                case.node(n, |node| node.allocatable = allocatable);
+            }
+            for (app, owner, cpu_m) in [
+                ("web", Owner::Controller("ReplicaSet/web".into()), asks),
+                ("agent", Owner::DaemonSet, daemon),
+            ] {
+                let mut pod = pod(app, n);
+                let mut needs = Needs::nothing();
+                needs.requests = Resources { cpu_m, memory: 0, pods: 1 };
+                (pod.owner, pod.needs) = (owner, Arc::new(needs));
+                case.pod(pod);
+            }
+        }
+        assert_eq!(taken(&case), expected, "{why}");
+        let plan = case.once();
+        let log = plan.works.first().map(|(_, w)| w.log.last().unwrap().note.clone());
+        let next = plan.reports[&case.sync.spec.job].next.as_ref().map(ToString::to_string);
+        let words = log.or(next).unwrap_or_default();
+        assert_eq!(words.contains("is short"), !short.is_empty(), "{why}: {words}");
+        assert!(words.contains(short), "{why}: {words}");
+    }
+}
+
+/// What is in hand already is promised room, whichever job holds it.
+#[test]
+fn room_is_promised_once() {
+    let mut case = Case::new(4, 3);
+    for n in 1..=4 {
+        let allocatable = Resources { cpu_m: 4000, memory: 1 << 30, pods: 110 };
+        case.node(n, |node| node.allocatable = allocatable);
+        let mut pod = pod("web", n);
+        let mut needs = Needs::nothing();
+        needs.requests = Resources { cpu_m: 2000, memory: 0, pods: 1 };
+        pod.needs = Arc::new(needs);
+        case.pod(pod);
+    }
+    case.in_hand(1, Phase::Draining { since: NOW, cordoned: true }, |_| ());
+    assert_eq!(taken(&case), "n2", "2 + 2 fit on n3 and n4");
+    case.in_hand(2, Phase::Draining { since: NOW, cordoned: true }, |_| ());
+    assert_eq!(taken(&case), "");
+    let next = case.once().reports[&case.sync.spec.job].next.clone();
+    assert!(matches!(&next, Some(WaitingOn::Room { node, .. }) if *node == name(3)), "{next:?}");
+    case.index.lose_pod(&"uid-web-1".into());
+    case.index.lose_pod(&"uid-web-2".into());
+    case.settle();
+    assert_eq!(case.phase(3), "Claiming", "their pods are gone: there is room");
 }

@@ -10,6 +10,8 @@ pub struct PaceRecord {
     pub windows: Vec<Window>,
     /// Seconds between a node that has come back and the next one.
     pub soak_s: u32,
+    /// Not even one node is taken whose pods have no room on others.
+    pub strict_capacity: bool,
     /// Who set it: `user/AK` or `user/token`.
     pub updated_by: String,
     /// Wall clock, ms since the epoch.

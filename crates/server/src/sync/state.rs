@@ -43,7 +43,8 @@ fn pace(record: &PaceRecord, now: Time, wall: Timestamp) -> Pace {
             Window::Closed { opens: now + ahead, words }
         }
     };
-    Pace { window, soak: Span::secs(record.soak_s.into()) }
+    let soak = Span::secs(record.soak_s.into());
+    Pace { window, soak, strict: record.strict_capacity }
 }
 
 /// Whether a job still needs somebody.

@@ -27,6 +27,11 @@ async fn windows_and_soak_are_set_and_a_part_left_out_stays() {
         assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
         let answer = set(&world, pool, &json!({ "soakSeconds": 60 })).await;
         assert_eq!(answer.json["soakSeconds"], 60);
+        let answer = set(&world, pool, &json!({ "strictCapacity": true })).await;
+        assert_eq!(
+            (&answer.json["strictCapacity"], &answer.json["soakSeconds"]),
+            (&json!(true), &json!(60))
+        );
         assert_eq!(answer.json["windows"][0]["days"], json!(["Mon", "Tue", "Wed", "Thu", "Fri"]));
         assert_eq!(answer.json["windows"][0]["from"], "21:00:00");
         assert_eq!(answer.json["windows"][1]["timeZone"], "UTC");
@@ -39,7 +44,7 @@ async fn windows_and_soak_are_set_and_a_part_left_out_stays() {
         assert_eq!(shown.json["windows"], answer.json["windows"]);
         let key = keys::pace(PROJECT, &ClusterId::new(CLUSTER), &PoolId::new(pool));
         let record: PaceRecord = world.record(&key).await.unwrap();
-        assert_eq!((record.windows.len(), record.soak_s), (2, 60));
+        assert_eq!((record.windows.len(), record.soak_s, record.strict_capacity), (2, 60, true));
         let none = set(&world, pool, &json!({ "windows": [] })).await;
         assert_eq!((&none.json["windows"], &none.json["open"]), (&json!([]), &json!(true)));
     }
@@ -50,9 +55,10 @@ async fn what_can_never_open_is_refused_and_names_the_field() {
     let world = World::new().await;
     let window = |window: Value| json!({ "windows": [window] });
     let rows = [
-        (json!({}), "neither windows nor soakSeconds"),
+        (json!({}), "none of windows, soakSeconds and strictCapacity"),
         (json!({ "soakSeconds": -1 }), "soakSeconds"),
         (json!({ "soakSeconds": 700_000 }), "from 0 to 604800"),
+        (json!({ "strictCapacity": "yes" }), "strictCapacity"),
         (json!({ "windows": {} }), "windows is not a list"),
         (window(json!({})), "windows[0]"),
         (window(json!({ "from": "21:00" })), "neither cron nor from and to"),

@@ -4,7 +4,7 @@
 //! ```json
 //! {"windows": [{"days": ["Mon-Fri"], "from": "21:00", "to": "05:00", "timeZone": "Europe/Berlin"},
 //!              {"cron": "0 22 * * Sat", "durationSeconds": 14400, "timeZone": "Europe/Berlin"}],
-//!  "soakSeconds": 600}
+//!  "soakSeconds": 600, "strictCapacity": false}
 //! ```
 
 use axum::Extension;
@@ -56,7 +56,7 @@ pub(in crate::http) async fn set(
     let (cluster, pool) = find(&state, &call, &cluster, &pool).await?;
     let request = parse_request(&body).map_err(ApiError::Invalid)?;
     let now = moment(&state);
-    let (windows, soak_s) = asked(&At::root(&request), now)?;
+    let asked = asked(&At::root(&request), now)?;
     for _ in 0..TRIES {
         let stored = read(&state, &call, &cluster, &pool).await?;
         let key = keys::pace(call.project(), &cluster, &pool);
@@ -66,8 +66,9 @@ pub(in crate::http) async fn set(
         };
         let old = stored.map(|stored| stored.record).unwrap_or_default();
         let record = PaceRecord {
-            windows: windows.clone().unwrap_or(old.windows),
-            soak_s: soak_s.unwrap_or(old.soak_s),
+            windows: asked.windows.clone().unwrap_or(old.windows),
+            soak_s: asked.soak_s.unwrap_or(old.soak_s),
+            strict_capacity: asked.strict_capacity.unwrap_or(old.strict_capacity),
             updated_by: call.requested_by(),
             updated_ms: now.as_millisecond(),
         };
@@ -117,6 +118,7 @@ fn shown(pool: &PoolId, record: &PaceRecord, now: Timestamp) -> Value {
         "pool": pool,
         "windows": record.windows,
         "soakSeconds": record.soak_s,
+        "strictCapacity": record.strict_capacity,
         "open": open,
         "closedBecause": words,
         "updatedBy": (record.updated_ms > 0).then_some(&record.updated_by),
@@ -124,7 +126,12 @@ fn shown(pool: &PoolId, record: &PaceRecord, now: Timestamp) -> Value {
     })
 }
 
-type Asked = (Option<Vec<Window>>, Option<u32>);
+/// What a request changes.
+struct Asked {
+    windows: Option<Vec<Window>>,
+    soak_s: Option<u32>,
+    strict_capacity: Option<bool>,
+}
 
 fn asked(root: &At<'_>, now: Timestamp) -> Result<Asked, ApiError> {
     let mut found = Vec::new();
@@ -137,13 +144,14 @@ fn asked(root: &At<'_>, now: Timestamp) -> Result<Asked, ApiError> {
         items.iter().filter_map(|at| window(at, now, &mut found)).collect()
     });
     let soak = root.get("soakSeconds").and_then(|at| at.integer(0, SOAK_MAX_S, &mut found));
-    if windows.is_none() && root.get("soakSeconds").is_none() {
-        found.push(Violation::new("body", "has neither windows nor soakSeconds"));
+    let strict_capacity = root.get("strictCapacity").and_then(|at| at.boolean(&mut found));
+    if ["windows", "soakSeconds", "strictCapacity"].iter().all(|key| root.get(key).is_none()) {
+        found.push(Violation::new("body", "has none of windows, soakSeconds and strictCapacity"));
     }
     if !found.is_empty() {
         return Err(ApiError::Invalid(found));
     }
-    Ok((windows, soak.and_then(|s| u32::try_from(s).ok())))
+    Ok(Asked { windows, soak_s: soak.and_then(|s| u32::try_from(s).ok()), strict_capacity })
 }
 
 fn window(at: &At<'_>, now: Timestamp, found: &mut Vec<Violation>) -> Option<Window> {
