@@ -135,7 +135,7 @@ fn drained(case_words: &str) -> String {
     match case_words {
         "back and to be opened" => {
             case.in_hand(1, Phase::Releasing { since: NOW, then: Outcome::Done }, |w| {
-                w.attempt = 1
+                w.attempt = 1;
             });
         }
         "in service and to be drained" => {}
