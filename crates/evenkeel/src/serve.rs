@@ -22,6 +22,9 @@ pub struct ServeArgs {
     /// The key that seals secrets; outside the data directory
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// UID of the pod that the server runs in, from the downward API: its node is taken last
+    #[arg(long, env = "EVENKEEL_POD_UID", value_name = "UID")]
+    pod_uid: Option<String>,
     /// What is logged, as in RUST_LOG
     #[arg(long, env = "RUST_LOG", value_name = "FILTER")]
     log_filter: Option<String>,
@@ -38,6 +41,9 @@ impl ServeArgs {
         }
         if let Some(key_file) = &self.key_file {
             config.key_file.clone_from(key_file);
+        }
+        if self.pod_uid.is_some() {
+            config.pod_uid.clone_from(&self.pod_uid);
         }
         config.check()?;
         Ok(config)
@@ -76,7 +82,8 @@ mod tests {
             args.extend(more);
             Cli::try_parse_from(args).unwrap().args.resolve()
         };
-        let config = resolve(&["--data-dir", "from-argument"]).unwrap();
+        let config = resolve(&["--data-dir", "from-argument", "--pod-uid", "u1"]).unwrap();
+        assert_eq!(config.pod_uid.as_deref(), Some("u1"));
         assert_eq!(config.listen.to_string(), "127.0.0.1:9");
         assert_eq!(config.data_dir, PathBuf::from("from-argument"));
         assert!(resolve(&["--listen", "0.0.0.0:9"]).unwrap_err().to_string().contains("[tls]"));

@@ -23,6 +23,7 @@ use crate::sync::board::Board;
 use crate::sync::clock::{WallClock, system_wall_clock};
 use crate::sync::points::Points;
 use crate::sync::ports::Machines;
+use evenkeel_engine::ids::Uid;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -124,6 +125,7 @@ pub async fn start(config: Config, points: Points) -> Result<Running, StartError
         wall: wall.clone(),
         options: kube_options.clone(),
         points,
+        own_pod: config.pod_uid.as_deref().map(Uid::new),
         retention: config.retention(),
     };
     let state = ApiState {

@@ -22,6 +22,8 @@ pub struct Config {
     pub region: String,
     /// The host binary; absent: `evenkeel-node` beside the running executable.
     pub node_binary: Option<PathBuf>,
+    /// UID of the pod that the server runs in, if it runs in a cluster that it manages: its node is taken last.
+    pub pod_uid: Option<String>,
     /// Largest `maxUnavailable` that is taken; the API page says 20.
     pub max_unavailable_cap: u16,
     /// Days for which an ended job is kept, with its outputs.
@@ -140,6 +142,7 @@ impl Default for Config {
             key_file: PathBuf::from("evenkeel.key"),
             region: "evenkeel".to_owned(),
             node_binary: None,
+            pod_uid: None,
             max_unavailable_cap: 20,
             job_retention_days: 30,
             tls: None,

@@ -11,6 +11,7 @@ use crate::sync::chain;
 use crate::sync::clock::WallClock;
 use crate::sync::points::Points;
 use crate::sync::ports::Machines;
+use evenkeel_engine::ids::Uid;
 use evenkeel_engine::time::Span;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Clusters {
     pub points: Points,
     /// How long an ended job is kept.
     pub retention: Span,
+    /// The pod that this process runs in.
+    pub own_pod: Option<Uid>,
 }
 
 /// An actor at work; it ends with this.
@@ -118,6 +121,7 @@ impl Clusters {
             wall: self.wall.clone(),
             options: self.options.clone(),
             points: self.points.clone(),
+            own_pod: self.own_pod.clone(),
             retention: self.retention,
         }
     }
@@ -138,6 +142,7 @@ struct Parts {
     wall: WallClock,
     options: kube::Options,
     points: Points,
+    own_pod: Option<Uid>,
     retention: Span,
 }
 
@@ -164,6 +169,7 @@ async fn one(parts: Parts, record: ClusterRecord) {
         // SQLite's file lock keeps every other process out.
         exclusive: true,
         points: parts.points,
+        own_pod: parts.own_pod,
         retention: parts.retention,
     };
     actor::run(setup).await;

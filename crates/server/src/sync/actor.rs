@@ -20,7 +20,7 @@ use crate::store::{LeaseId, Store, StoreError};
 use evenkeel_engine::action::Action;
 use evenkeel_engine::check;
 use evenkeel_engine::facts::NodeSeen;
-use evenkeel_engine::ids::{ClusterId, JobId, NodeName};
+use evenkeel_engine::ids::{ClusterId, JobId, NodeName, Uid};
 use evenkeel_engine::plan::{Plan, plan};
 use evenkeel_engine::sync::Sync;
 use evenkeel_engine::time::{Span, Time};
@@ -60,6 +60,8 @@ pub struct Setup {
     pub board: Board,
     /// The wall clock.
     pub wall: WallClock,
+    /// The pod that this process runs in, if it runs in the cluster.
+    pub own_pod: Option<Uid>,
     /// How long an ended job is kept.
     pub retention: Span,
     /// The store belongs to this process alone, so a lease found in it is a dead one's.
@@ -115,9 +117,10 @@ pub async fn run(setup: Setup) {
 /// One life: from taking the lease to the first error.
 async fn live(setup: &Setup) -> Result<std::convert::Infallible, ActorError> {
     let (lease, epoch) = take_lease(setup).await?;
-    let state = State::load(&*setup.store, &setup.project, &setup.cluster)
+    let mut state = State::load(&*setup.store, &setup.project, &setup.cluster)
         .await
         .map_err(ActorError::State)?;
+    state.index.set_own_pod(setup.own_pod.clone());
     let seen = setup.kube.watch().await.map_err(ActorError::Watch)?;
     let prefix = keys::inside(&setup.project, &setup.cluster);
     let stored = setup.store.watch(&prefix, state.revision + 1).await.map_err(ActorError::Store)?;

@@ -417,6 +417,7 @@ impl Stage {
             machines: Arc::new(Outside(self.rig.clone())),
             board: self.board.clone(),
             wall: Arc::new(wall),
+            own_pod: None,
             retention: self.retention,
             exclusive: !self.shared,
             points: Points::hooked(Arc::new(move |name: &str| reaper.passes(name))),
