@@ -9,6 +9,9 @@ mkdir -p "$dir/upper" "$dir/scratch" "$root"
 mount -t overlay overlay -o "lowerdir=$base,upperdir=$dir/upper,workdir=$dir/scratch" "$root"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755,size=64m tmpfs "$root/run"
+# Each start is a boot of its own, as the kernel of a machine would have it.
+cat /proc/sys/kernel/random/uuid > "$root/run/boot-id"
+mount --bind "$root/run/boot-id" "$root/proc/sys/kernel/random/boot_id"
 mount -t tmpfs -o mode=755,size=1m tmpfs "$root/dev"
 for device in null zero full random urandom tty; do
   : > "$root/dev/$device"

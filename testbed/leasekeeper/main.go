@@ -2,6 +2,9 @@
 // missing, renews the Node's Lease every second and keeps its Ready condition true. When it stops,
 // the node lifecycle controller finds the Node not ready, as with a real kubelet.
 //
+// Its clock is the machine's plus the seconds in /etc/testbed-clock, if there are any: testbed/host/clock.c
+// does the same for the host's other programs.
+//
 // It runs no pods. It needs no libraries, so that it stays a small static binary.
 package main
 
@@ -18,6 +21,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -96,6 +100,19 @@ func load(path string) (*keeper, error) {
 	return k, err
 }
 
+// now is what the host takes for the time.
+func now() time.Time {
+	text, err := line("/etc/testbed-clock")
+	if err != nil {
+		return time.Now()
+	}
+	seconds, err := strconv.Atoi(text)
+	if err != nil {
+		log.Fatalf("leasekeeper: /etc/testbed-clock: %v", err)
+	}
+	return time.Now().Add(time.Duration(seconds) * time.Second)
+}
+
 func line(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	return strings.TrimSpace(string(text)), err
@@ -155,7 +172,7 @@ func (k *keeper) renew(ctx context.Context, node object) error {
 	const leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 	spec := object{
 		"holderIdentity": k.Node, "leaseDurationSeconds": 40,
-		"renewTime": time.Now().UTC().Format("2006-01-02T15:04:05.000000Z"),
+		"renewTime": now().UTC().Format("2006-01-02T15:04:05.000000Z"),
 	}
 	meta, _ := node["metadata"].(object)
 	owner := []object{{"apiVersion": "v1", "kind": "Node", "name": k.Node, "uid": meta["uid"]}}
@@ -183,21 +200,21 @@ func readiness(node object) (ready bool, since string) {
 }
 
 func (k *keeper) report(ctx context.Context, wasReady bool, since string) error {
-	now := time.Now().UTC().Format(time.RFC3339)
+	at := now().UTC().Format(time.RFC3339)
 	if !wasReady || since == "" {
-		since = now
+		since = at
 	}
 	room := object{"cpu": k.CPU, "memory": k.Memory, "pods": k.Pods}
 	conditions := []object{{
 		"type": "Ready", "status": "True", "reason": "LeasekeeperReady",
 		"message":            "leasekeeper is running",
-		"lastHeartbeatTime":  now,
+		"lastHeartbeatTime":  at,
 		"lastTransitionTime": since,
 	}}
 	for _, kind := range []string{"MemoryPressure", "DiskPressure", "PIDPressure"} {
 		conditions = append(conditions, object{
 			"type": kind, "status": "False", "reason": "LeasekeeperEnough",
-			"message": "test hosts have enough", "lastHeartbeatTime": now,
+			"message": "test hosts have enough", "lastHeartbeatTime": at,
 		})
 	}
 	_, err := k.call(ctx, "PATCH", "/api/v1/nodes/"+k.Node+"/status",

@@ -12,6 +12,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EVENKEEL = os.environ["EVENKEEL_BINARY"]
 NODE_BINARY = os.environ["EVENKEEL_NODE_BINARY"]
+# The same of another protocol, and one that uses the host's own C library; for the tests that need them.
+NODE_FOREIGN = os.environ.get("EVENKEEL_NODE_FOREIGN")
+NODE_DYNAMIC = os.environ.get("EVENKEEL_NODE_DYNAMIC")
 XTASK = os.environ["EVENKEEL_XTASK"]
 
 
@@ -87,8 +90,17 @@ class Bed:
         path.write_text("".join(lines))
         return path
 
-    def ssh(self, node, *, key=None, password=None, user="root", command="true"):
+    def ssh(self, node, **how):
         """One real login from outside; True if it worked."""
+        return self.login(node, **how).returncode == 0
+
+    def on(self, node, command, check=True):
+        """What a command on the host says, over a login of the controller's."""
+        done = self.login(node, key=self.facts["ssh"]["private_key"], command=command)
+        assert done.returncode == 0 or not check, f"{node}: {command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def login(self, node, *, key=None, password=None, user="root", command="true"):
         host = self.hosts[node]
         options = [
             "-o", f"UserKnownHostsFile={self.known_hosts()}", "-o", "StrictHostKeyChecking=yes",
@@ -103,8 +115,7 @@ class Bed:
             ask.chmod(stat.S_IRWXU)
             env |= {"SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force", "E2E_PASSWORD": password}
             options += ["-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password"]
-        done = run("ssh", *options, f"{user}@{host['address']}", command, env=env, check=False, limit=20, stdin=subprocess.DEVNULL)
-        return done.returncode == 0
+        return run("ssh", *options, f"{user}@{host['address']}", command, env=env, check=False, limit=20, stdin=subprocess.DEVNULL)
 
 
 class Server:

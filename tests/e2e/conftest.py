@@ -1,5 +1,6 @@
 import json
 import pathlib
+import shutil
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from bed import ROOT, Bed, Server, run, wait_for  # noqa: E402
 import sdk  # noqa: E402
 
 HOSTS = 8
+REAL_NODES = 3
 # What a first run looks like comes before what goes wrong, on one bed.
 FIRST = ["test_sync", "test_hosts"]
 
@@ -44,8 +46,6 @@ def keys():
 
 @pytest.fixture(scope="session")
 def server(bed, keys):
-    import shutil
-
     directory = ROOT / ".cache/e2e/server"
     shutil.rmtree(directory, ignore_errors=True)
     server = Server(directory)
@@ -91,6 +91,44 @@ def pool(api, cluster, bed):
         found if len(found := sdk.nodes(api, cluster)) == HOSTS else None), 30)
     sdk.migrate(api, cluster, created.metadata.uid, [n.metadata.uid for n in listed])
     return created.metadata.uid
+
+
+@pytest.fixture(scope="session")
+def real():
+    """Hosts with systemd that are real nodes."""
+    bed = Bed(ROOT / ".cache/e2e/real", real=REAL_NODES)
+    try:
+        wait_for("all real nodes to be Ready", bed.nodes_ready, 120)
+        yield bed
+    finally:
+        bed.down()
+
+
+@pytest.fixture(scope="session")
+def real_server(real, keys):
+    directory = ROOT / ".cache/e2e/real-server"
+    shutil.rmtree(directory, ignore_errors=True)
+    server = Server(directory)
+    server.start()
+    try:
+        real.kubectl("apply", "-f", str(ROOT / "deploy/rbac-kubeadm.yaml"))
+        # The manifest binds a service account; the test bed's controller is a user.
+        real.kubectl("-n", "kube-system", "create", "rolebinding", "e2e", "--role=evenkeel-kubeadm", "--user=evenkeel")
+        real.kubectl("create", "clusterrolebinding", "e2e", "--clusterrole=evenkeel-kubeadm", "--user=evenkeel")
+        server.cli("cluster", "add", "real", "--kubeconfig", real.facts["kubeconfigs"]["evenkeel"])
+        ssh = real.facts["ssh"]
+        hosts = [word for h in real.hosts.values() for word in ("--host", f"{h['node']}={h['address']}:{h['port']}")]
+        ignored = [word for check in real.facts["preflight_ignored"] for word in ("--ignore-preflight", check)]
+        server.cli(
+            "cluster", "set-machines", "real", "--user", ssh["user"], "--key", ssh["private_key"], *hosts,
+            "--known-hosts", real.known_hosts(), "--recipe", "kubeadm",
+            "--join-endpoint", real.facts["network"]["join_endpoint"], *ignored, "--limit", "240",
+        )
+        for name, path in keys.items():
+            server.cli("keypair", "import", name, f"{path}.pub")
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

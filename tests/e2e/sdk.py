@@ -35,11 +35,12 @@ def create_pool(api, cluster, name):
     return api.create_node_pool(cce.CreateNodePoolRequest(cluster_id=cluster, body=body))
 
 
-def update_pool(api, cluster, pool, name, *, pre=None, post=None, wait=None, key=None, password=None, max_pods=None, labels=None):
+def update_pool(api, cluster, pool, name, *, pre=None, post=None, wait=None, key=None, password=None, max_pods=None, labels=None, remove_password=None):
     login = None
     if key or password:
         login = cce.Login(
-            ssh_key=key, user_password=cce.UserPassword(username="root", password=password) if password else None
+            ssh_key=key, user_password=cce.UserPassword(username="root", password=password) if password else None,
+            remove_user_password=remove_password,
         )
     extend = cce.NodeExtendParam(
         alpha_cce_pre_install=b64(pre) if pre else None,

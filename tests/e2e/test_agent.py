@@ -8,7 +8,7 @@ import time
 import pytest
 
 import sdk
-from bed import NODE_BINARY, run, wait_for
+from bed import NODE_BINARY, NODE_FOREIGN, run, wait_for
 from test_hosts import STEPS, Machine, attempts_of, schedulable, script
 
 
@@ -30,8 +30,8 @@ class Agent:
 
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
-    def enrol(self, token, check=True):
-        self.put("/usr/local/bin/evenkeel-node", NODE_BINARY)
+    def enrol(self, token, check=True, binary=NODE_BINARY):
+        self.put("/usr/local/bin/evenkeel-node", binary)
         self.put("/root/ca.pem", f"{self.server.tls}/ca.pem")
         command = f"evenkeel-node agent enrol {self.server.endpoint} /root/ca.pem"
         return run(*self.argv(f"PATH=/usr/local/bin:$PATH; {command}"), input=token + "\n", limit=60, env=self.env, check=check)
@@ -137,6 +137,42 @@ def test_a_node_out_of_reach_is_synchronized_through_its_agent(bed, server, tls,
         assert len((bed.file(far, STEPS) or "").splitlines()) == before
     finally:
         agent.kill()
+        set_ssh(server, bed)
+
+
+def test_an_agent_of_another_version_is_named_and_replaced(bed, server, tls):
+    """Its protocol is not the server's: it gets no call, the job says why before the cordon, and a new binary is all it takes."""
+    far = sorted(bed.hosts)[1]
+    set_ssh(server, bed, "--host", f"{far}=127.9.0.250:9")
+    machine = Machine(bed, far)
+    agent = Agent(machine, server)
+    machine.enter("touch /run/go-on")
+    before = len((bed.file(far, STEPS) or "").splitlines())
+
+    def sync():
+        return server.cli("sync", "workers", "--node", far, "--max-unavailable", "1", "--retry-times", "0", "--wait", "--timeout", "120",
+                          check=False, limit=150)
+
+    try:
+        agent.enrol(server.cli("agent", "enrol", far).stdout.strip(), binary=NODE_FOREIGN)
+        agent.start()
+        words = "speaks protocol 99, this server"
+        wait_for("the agent to be told", lambda: words in agent.log(), 20)
+        assert "refused: another version" in server.cli("agent", "list").stdout
+        failed = sync()
+        said = failed.stdout + failed.stderr
+        assert failed.returncode != 0 and words in said and "restart its agent" in said, said
+        assert len((bed.file(far, STEPS) or "").splitlines()) == before and schedulable(bed, far)
+        agent.kill()
+        agent.put("/usr/local/bin/evenkeel-node", NODE_BINARY)
+        agent.start()
+        wait_for("the agent to be connected", lambda: "connected" in server.cli("agent", "list").stdout, 20)
+        done = sync()
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len((bed.file(far, STEPS) or "").splitlines()) > before
+    finally:
+        agent.kill()
+        server.cli("agent", "revoke", far, check=False)
         set_ssh(server, bed)
 
 

@@ -1,6 +1,8 @@
 """Faults on real hosts. Everywhere: a script runs at most once per job, node and attempt, the job tells the truth, and
 the node is back in service or reported with the reason. Runs after test_sync.py (see conftest.py)."""
 
+import datetime
+import hashlib
 import json
 import os
 import pathlib
@@ -215,6 +217,83 @@ def test_the_connection_is_cut_all_the_time(bed, server, api, cluster, pool, mac
     assert schedulable(bed, "node-2")
 
 
+SLOW = """#!/bin/sh
+echo "begin {step} $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-order
+touch /run/at-{step}; sleep 1.5; rm /run/at-{step}
+{then}
+"""
+
+
+@pytest.fixture
+def recipe(server, bed):
+    """Sets other commands for one test."""
+    ssh = bed.facts["ssh"]
+
+    def set_to(teardown, install, *more):
+        server.cli("cluster", "set-machines", "bed", "--user", ssh["user"], "--key", ssh["private_key"], "--known-hosts",
+                   bed.known_hosts(), "--recipe", "script", "--teardown", teardown, "--install", install, *more)
+
+    yield set_to
+    set_to(server.dir / "teardown.sh", server.dir / "install.sh")
+
+
+def test_the_connection_is_cut_in_every_step(bed, server, api, cluster, pool, machines, recipe):
+    """Once in each script, while it runs; the login and its proof are cut in the server's own tests, command by command."""
+    files = {}
+    for step, then in (("teardown", "/opt/testbed/teardown.sh"), ("install", "/opt/testbed/install.sh")):
+        files[step] = server.dir / f"slow-{step}.sh"
+        files[step].write_text(SLOW.format(step=step, then=then))
+    recipe(files["teardown"], files["install"])
+    pre, post = SLOW.format(step="pre", then=""), SLOW.format(step="post", then="")
+    sdk.update_pool(api, cluster, pool, "workers", pre=pre, post=post, key="first", wait=True)
+    job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids(api, cluster)["node-5"]])
+    machine = machines["node-5"]
+    for step in ("teardown", "pre", "install", "post"):
+        flag = pathlib.Path(f"/proc/{machine.init}/root/run/at-{step}")
+        wait_for(f"the step {step}", flag.exists, 60, every=0.02)
+        wait_for("a connection to cut", machine.sessions, 10, every=0.02)
+        machine.cut()
+        assert flag.exists(), f"{step} was over before its connection was cut"
+    ended = sdk.job_end(api, job, 90)
+    assert ended.status.phase == "Success", ended.status.reason
+    ran = [line for line in (bed.file("node-5", "/var/log/e2e-order") or "").splitlines() if job in line]
+    assert ran == [f"begin {step} {job} 1" for step in ("teardown", "pre", "install", "post")]
+    assert schedulable(bed, "node-5")
+
+
+def test_a_reboot_goes_on_where_the_recipe_says_so(bed, server, api, cluster, pool, machines, recipe):
+    """The power fails in the install step: declared idempotent, it runs again in the same attempt; otherwise the attempt fails."""
+    install = server.dir / "install-once-cut.sh"
+    install.write_text(
+        "#!/bin/sh\nset -e\necho \"install $EVENKEEL_JOB $EVENKEEL_ATTEMPT\" >> /var/log/e2e-order\n"
+        "if mkdir /root/cut-$EVENKEEL_JOB 2>/dev/null; then sync; touch /run/in-install; sleep 300; fi\n"
+        "/opt/testbed/install.sh\n"
+    )
+    for more in (["--resume"], []):
+        recipe(server.dir / "teardown.sh", install, *more)
+        sdk.update_pool(api, cluster, pool, "workers", pre=script(f"# {more}"), post="", key="first", wait=True)
+        only = {"node_i_ds": [ids(api, cluster)["node-6"]], "retry_times": 0}
+        job = sdk.upgrade(api, cluster, pool, 1, **only)
+        machine = machines["node-6"]
+        wait_for("the install step", lambda: pathlib.Path(f"/proc/{machine.init}/root/run/in-install").exists(), 60)
+        machine.off()
+        time.sleep(1)
+        machine.on()
+        ended = sdk.job_end(api, job, 120)
+        ran = [line for line in (bed.file("node-6", "/var/log/e2e-order") or "").splitlines() if job in line]
+        assert attempts_of(bed, "node-6", job) == ([1], [1]), more
+        if more:
+            assert ended.status.phase == "Success", ended.status.reason
+            assert ran == [f"install {job} 1"] * 2
+        else:
+            assert ended.status.phase == "Failed" and ran == [f"install {job} 1"], ended.status.reason
+            assert "the host was rebooted while it ran" in ended.status.reason, ended.status.reason
+            recipe(server.dir / "teardown.sh", server.dir / "install.sh")
+            ended = sdk.job_end(api, sdk.upgrade(api, cluster, pool, 1, **only), 120)
+            assert ended.status.phase == "Success", ended.status.reason
+        assert schedulable(bed, "node-6")
+
+
 def test_the_controller_is_killed_thirty_times(bed, server, api, cluster, pool, figures):
     """Random moments, at most three runs; every second start brings another build of the host binary."""
     other = server.dir / "evenkeel-node-other"
@@ -299,6 +378,89 @@ def test_what_is_found_before_the_cordon(bed, server, api, cluster, pool, machin
     assert ended.status.phase == "Success", f"with the fault mended: {ended.status.reason}"
 
 
+@pytest.fixture
+def host_binary(server):
+    """Another host binary for the server."""
+    own = beds.NODE_BINARY
+
+    def set_to(path):
+        beds.NODE_BINARY = str(path)
+        server.stop()
+        server.start()
+
+    yield set_to
+    set_to(own)
+
+
+def test_another_evenkeel_node(bed, server, api, cluster, pool, machines, host_binary):
+    """One that does not fit is named before the cordon, one in the place of the server's own is replaced."""
+    sdk.update_pool(api, cluster, pool, "workers", pre=script("# builds"), post="", key="first", wait=True)
+    own = beds.NODE_BINARY
+    host_binary(beds.NODE_FOREIGN)
+    reason = refused(bed, api, cluster, pool, "node-1")
+    assert "speaks protocol 99" in reason and "protocol 1;" in reason and "`node_binary`" in reason, reason
+    host_binary(own)
+
+    # What a newer one has left: an older one cannot know what it says.
+    fence = "/var/lib/evenkeel/fence.json"
+    machines["node-2"].enter(f"cp -p {fence} /root/fence && sed -i 's/\"format\":1,/\"format\":2,/' {fence}")
+    reason = refused(bed, api, cluster, pool, "node-2")
+    assert "a newer evenkeel-node has written it (format 2, this one knows 1)" in reason, reason
+    machines["node-2"].enter(f"mv /root/fence {fence}")
+
+    # An older build under the name of this one: whole files count, not names.
+    name = hashlib.sha256(pathlib.Path(beds.NODE_BINARY).read_bytes()).hexdigest()
+    path = f"/var/lib/evenkeel/bin/evenkeel-node-{name}"
+    machines["node-2"].enter(f"[ -x {path} ] && head -c 4096 {path} > /root/cut && cat /root/cut > {path}")
+    job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids(api, cluster)["node-2"]], retry_times=0)
+    ended = sdk.job_end(api, job, 90)
+    assert ended.status.phase == "Success", ended.status.reason
+    assert attempts_of(bed, "node-2", job) == ([1], [1])
+    assert machines["node-2"].enter(f"sha256sum {path}").split()[0] == name
+
+
+def renewed(bed, node):
+    """How far the Node's Lease is from our own clock, in s."""
+    at = bed.get("lease", node, "-n", "kube-node-lease")["spec"]["renewTime"]
+    return datetime.datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp() - time.time()
+
+
+CLOCKS = [("ahead", 3600, "# ahead"), ("behind", -3600, "# behind"), ("set right in the middle", 3600, "echo 0 > /etc/testbed-clock")]
+
+
+@pytest.mark.parametrize("what,offset,body", CLOCKS, ids=[row[0] for row in CLOCKS])
+def test_the_clock_of_a_host_is_an_hour_off(bed, server, api, cluster, pool, machines, host_binary, what, offset, body):
+    """For all its programs, evenkeel-node and what renews its Lease among them."""
+    node, machine = "node-3", machines["node-3"]
+    library = server.dir / "clock.so"
+    run("cc", "-shared", "-fPIC", "-O1", "-o", library, ROOT / "testbed/host/clock.c")
+    shutil.copy(library, pathlib.Path(f"/proc/{machine.init}/root/usr/lib/testbed-clock.so"))
+    machine.enter(f"echo {offset} > /etc/testbed-clock && echo /usr/lib/testbed-clock.so > /etc/ld.so.preload")
+    host_binary(beds.NODE_DYNAMIC)
+    try:
+        assert abs(int(machine.enter("date +%s")) - time.time() - offset) < 60
+        wait_for("the Lease to be renewed by that clock", lambda: abs(renewed(bed, node) - offset) < 60, 20)
+        sdk.update_pool(api, cluster, pool, "workers", pre=script(body), post="", key="first", wait=True)
+        begun = time.time()
+        job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids(api, cluster)[node]], retry_times=0)
+        ended = sdk.job_end(api, job, 90)
+        assert ended.status.phase == "Success", ended.status.reason
+        assert attempts_of(bed, node, job) == ([1], [1])
+        assert time.time() - begun < 60, "nothing waits for a clock"
+        journal = next(line for name in pathlib.Path(bed.hosts[node]["files"]).glob(f"var/lib/evenkeel/orders/{job}.*/journal")
+                       for line in name.read_text().splitlines() if "at_ms" in line)
+        assert abs(json.loads(journal)["at_ms"] / 1000 - begun - offset) < 60, "the journal is kept by that clock"
+        assert schedulable(bed, node)
+        # The journal finds its order again whatever the clock says now.
+        machine.enter("rm /etc/ld.so.preload /etc/testbed-clock")
+        job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids(api, cluster)[node]], retry_times=0)
+        ended = sdk.job_end(api, job, 90)
+        assert ended.status.phase == "Success", ended.status.reason
+        assert attempts_of(bed, node, job) == ([1], [1])
+    finally:
+        machine.enter("rm -f /etc/ld.so.preload /etc/testbed-clock")
+
+
 def test_two_controllers_give_orders_for_one_node(bed, server, api, cluster, pool):
     """A second installation of the server manages the same cluster. Scripts never overlap, and each job says how it ended."""
     second = Server(server.dir.parent / "second")
@@ -340,3 +502,36 @@ def test_two_controllers_give_orders_for_one_node(bed, server, api, cluster, poo
         assert schedulable(bed, "node-4"), their_end.status.reason
     finally:
         second.stop()
+
+
+def test_a_restored_backup_is_obeyed_and_what_came_before_it_is_not(bed, server, api, cluster, pool, machines):
+    sdk.update_pool(api, cluster, pool, "workers", pre=script("# backed up"), post="", key="first", wait=True)
+    copy = server.dir / "copy.db"
+    server.stop()
+    run(beds.EVENKEEL, "backup", "--data-dir", server.dir / "data", copy, limit=60)
+    server.start()
+    only = {"node_i_ds": [ids(api, cluster)["node-8"]], "retry_times": 0}
+    job = sdk.upgrade(api, cluster, pool, 1, **only)
+    assert sdk.job_end(api, job, 90).status.phase == "Success", "a run that the backup does not know"
+    restored = Server(server.dir.parent / "restored")
+    shutil.rmtree(restored.dir)
+    restored.dir.mkdir()
+    run(beds.EVENKEEL, "restore", copy, "--data-dir", restored.dir / "data", limit=60)
+    shutil.copy(server.dir / "key", restored.dir / "key")
+    restored.credential = server.credential
+    restored.start()
+    try:
+        their_api = sdk.client(restored)
+        job = sdk.upgrade(their_api, cluster, pool, 1, **only)
+        ended = sdk.job_end(their_api, job, 90)
+        assert ended.status.phase == "Success", ended.status.reason
+        assert attempts_of(bed, "node-8", job) == ([1], [1])
+        # The old one still runs, and does not know that it is no longer wanted.
+        reason = refused(bed, api, cluster, pool, "node-8")
+        assert "has seen a newer controller" in reason, reason
+        job = sdk.upgrade(their_api, cluster, pool, 1, **only)
+        assert sdk.job_end(their_api, job, 90).status.phase == "Success", "after a refusal"
+    finally:
+        restored.stop()
+        # What the message of a refusal names as the way out.
+        machines["node-8"].enter("rm -f /var/lib/evenkeel/fence.json")

@@ -1,54 +1,14 @@
 """Real nodes: systemd, containerd and kubelet on each. The recipe `kubeadm` takes them out and joins them again."""
 
-import shutil
 import time
 
-import pytest
-
 import sdk
-from bed import ROOT, Bed, Server, budget, wait_for
+from bed import budget
+from conftest import REAL_NODES
 
-NODES = 3
 # The pod network of the test bed is a file; kubeadm's reset takes it away as it takes any CNI's.
 NETWORK = "#!/bin/sh\nset -e\nmkdir -p /etc/cni/net.d\ncp /opt/testbed/pods.conflist /etc/cni/net.d/\n"
 POST = '#!/bin/sh\necho "post $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-steps\n'
-
-
-@pytest.fixture(scope="module")
-def real():
-    bed = Bed(ROOT / ".cache/e2e/real", real=NODES)
-    try:
-        wait_for("all real nodes to be Ready", bed.nodes_ready, 120)
-        yield bed
-    finally:
-        bed.down()
-
-
-@pytest.fixture(scope="module")
-def server(real, keys):
-    directory = ROOT / ".cache/e2e/real-server"
-    shutil.rmtree(directory, ignore_errors=True)
-    server = Server(directory)
-    server.start()
-    try:
-        real.kubectl("apply", "-f", str(ROOT / "deploy/rbac-kubeadm.yaml"))
-        # The manifest binds a service account; the test bed's controller is a user.
-        real.kubectl("-n", "kube-system", "create", "rolebinding", "e2e", "--role=evenkeel-kubeadm", "--user=evenkeel")
-        real.kubectl("create", "clusterrolebinding", "e2e", "--clusterrole=evenkeel-kubeadm", "--user=evenkeel")
-        server.cli("cluster", "add", "real", "--kubeconfig", real.facts["kubeconfigs"]["evenkeel"])
-        ssh = real.facts["ssh"]
-        hosts = [word for h in real.hosts.values() for word in ("--host", f"{h['node']}={h['address']}:{h['port']}")]
-        ignored = [word for check in real.facts["preflight_ignored"] for word in ("--ignore-preflight", check)]
-        server.cli(
-            "cluster", "set-machines", "real", "--user", ssh["user"], "--key", ssh["private_key"], *hosts,
-            "--known-hosts", real.known_hosts(), "--recipe", "kubeadm",
-            "--join-endpoint", real.facts["network"]["join_endpoint"], *ignored, "--limit", "240",
-        )
-        for name, path in keys.items():
-            server.cli("keypair", "import", name, f"{path}.pub")
-        yield server
-    finally:
-        server.stop()
 
 
 def app(image):
@@ -70,14 +30,15 @@ def app(image):
     }
 
 
-def test_pool_of_real_nodes(real, server, keys, figures):
+def test_pool_of_real_nodes(real, real_server, keys, figures):
+    server = real_server
     api = sdk.client(server)
     cluster = [c for c in api.list_clusters(sdk.cce.ListClustersRequest()).items][0].metadata.uid
     real.apply(app(real.facts["images"]["app"]), budget("web", maxUnavailable=1))
     real.kubectl("rollout", "status", "deployment/web", "--timeout=120s", limit=130)
     pool = sdk.create_pool(api, cluster, "real").metadata.uid
     ids = [n.metadata.uid for n in sdk.nodes(api, cluster)]
-    assert len(ids) == NODES
+    assert len(ids) == REAL_NODES
     sdk.migrate(api, cluster, pool, ids)
     name = sorted(real.hosts)[0]
     real.kubectl("label", "node", name, "people.example/own=kept")
@@ -103,4 +64,4 @@ def test_pool_of_real_nodes(real, server, keys, figures):
     report = real.audit(sorted(real.hosts))
     assert report["max_out"] == 1 and report["bare_deletes"] == [], report
     assert all(count == 1 for count in report["accepted_evictions"].values()), report
-    figures["kubeadm_sync_s_per_node"] = round((time.time() - begun) / NODES, 1)
+    figures["kubeadm_sync_s_per_node"] = round((time.time() - begun) / REAL_NODES, 1)

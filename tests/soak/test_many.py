@@ -49,8 +49,7 @@ def test_fifty_hosts_twenty_at_a_time():
         pool = sdk.create_pool(api, cluster, "fifty").metadata.uid
         ids = [n.metadata.uid for n in sdk.nodes(api, cluster)]
         assert len(ids) == FIFTY
-        for at in range(0, FIFTY, 50):
-            sdk.migrate(api, cluster, pool, ids[at:at + 50])
+        sdk.migrate(api, cluster, pool, ids)
         sdk.update_pool(api, cluster, pool, "fifty", pre=STEP, key="first")
         peak, stop = [0.0], threading.Event()
 

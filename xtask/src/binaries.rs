@@ -18,17 +18,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds `evenkeel-node`, static and stripped; returns its path.
 pub fn node_binary() -> Result<PathBuf> {
-    let root = workspace_root();
-    let target = target_dir().join("node");
-    let mut build = Command::new("cargo");
-    build
-        .args(["build", "-p", "evenkeel-node", "--profile", "node", "--target", TARGET])
-        .arg("--target-dir")
-        .arg(&target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .current_dir(&root);
-    ensure!(passed(&mut build, BUILD_LIMIT)?, "evenkeel-node could not be built");
-    let path = target.join(TARGET).join("node/evenkeel-node");
+    let path = static_node(&[])?;
     let size = std::fs::metadata(&path).context("evenkeel-node is not there")?.len();
     ensure!(
         size <= NODE_BINARY_MAX,
@@ -37,22 +27,48 @@ pub fn node_binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Builds `evenkeel` with the points at which a test may kill it; returns its path.
-pub fn server_for_tests() -> Result<PathBuf> {
-    let root = workspace_root();
+/// Builds an `evenkeel-node` that speaks another protocol; returns its path.
+pub fn foreign_node() -> Result<PathBuf> {
+    let built = static_node(&["--features", "another-protocol"])?;
+    // The next build of the usual one takes its name.
+    let kept = built.with_file_name("evenkeel-node-foreign");
+    std::fs::copy(&built, &kept).context("copy the foreign evenkeel-node")?;
+    Ok(kept)
+}
+
+fn static_node(more: &[&str]) -> Result<PathBuf> {
+    let target = target_dir().join("node");
     let mut build = Command::new("cargo");
     build
-        .args(["build", "--workspace", "--bin", "evenkeel", "--features", "evenkeel/crash-points"])
-        .current_dir(&root);
-    ensure!(passed(&mut build, BUILD_LIMIT)?, "evenkeel could not be built");
-    Ok(target_dir().join("debug/evenkeel"))
+        .args(["build", "-p", "evenkeel-node", "--profile", "node", "--target", TARGET])
+        .args(more)
+        .arg("--target-dir")
+        .arg(&target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .current_dir(workspace_root());
+    ensure!(passed(&mut build, BUILD_LIMIT)?, "evenkeel-node could not be built");
+    Ok(target.join(TARGET).join("node/evenkeel-node"))
+}
+
+/// Builds `evenkeel` with the points at which a test may kill it; returns its path.
+pub fn server_for_tests() -> Result<PathBuf> {
+    debug("evenkeel", &["--features", "evenkeel/crash-points"])
 }
 
 /// Builds this tool; returns its path. The running program's own path is no use to a test: an
 /// earlier step may have built it anew, and then the kernel calls the old file deleted.
 pub fn xtask() -> Result<PathBuf> {
+    debug("xtask", &[])
+}
+
+/// Builds the host binary as `cargo test` does: linked dynamically, for hosts whose clock a library sets.
+pub fn dynamic_node() -> Result<PathBuf> {
+    debug("evenkeel-node", &[])
+}
+
+fn debug(name: &str, more: &[&str]) -> Result<PathBuf> {
     let mut build = Command::new("cargo");
-    build.args(["build", "--workspace", "--bin", "xtask"]).current_dir(workspace_root());
-    ensure!(passed(&mut build, BUILD_LIMIT)?, "xtask could not be built");
-    Ok(target_dir().join("debug/xtask"))
+    build.args(["build", "--workspace", "--bin", name]).args(more).current_dir(workspace_root());
+    ensure!(passed(&mut build, BUILD_LIMIT)?, "{name} could not be built");
+    Ok(target_dir().join("debug").join(name))
 }

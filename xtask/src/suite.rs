@@ -165,6 +165,8 @@ pub fn pytest(root: &Path, tests: &str) -> Result<bool> {
     let mut pytest = Command::new(python::python_venv()?);
     pytest
         .args(["-m", "pytest", "-v", "-s", "-x", "--tb=short", "-p", "no:cacheprovider", tests])
+        .env("EVENKEEL_NODE_FOREIGN", binaries::foreign_node()?)
+        .env("EVENKEEL_NODE_DYNAMIC", binaries::dynamic_node()?)
         .env("EVENKEEL_NODE_BINARY", binaries::node_binary()?)
         .env("EVENKEEL_BINARY", binaries::server_for_tests()?)
         .env("EVENKEEL_XTASK", binaries::xtask()?)

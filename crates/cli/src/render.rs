@@ -83,6 +83,7 @@ pub(crate) fn agents(agents: &[Item]) -> String {
             let (id, ago) = (agent.text("/agent"), agent.text("/lastSeenSecondsAgo"));
             let state = match (id.as_str(), agent.text("/connected").as_str(), ago.as_str()) {
                 ("", ..) => "to be enrolled".to_owned(),
+                _ if !agent.text("/refused").is_empty() => "refused: another version".to_owned(),
                 (_, "true", _) => "connected".to_owned(),
                 (_, _, "") => "not seen yet".to_owned(),
                 (.., ago) => format!("last seen {ago} s ago"),

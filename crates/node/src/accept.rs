@@ -59,6 +59,10 @@ pub fn accept(store: &Store, host: &Host, order: &Order) -> Result<Progress, Ref
         return Err(refuse(RefusalKind::NotRoot, message));
     }
     check_machine(host, order)?;
+    if host.is_stopping() {
+        // What begins now would end with the machine.
+        return Err(going_down());
+    }
     let _lock = store.lock()?;
     let fence = store.fence()?;
     let fenced = |message| refuse(RefusalKind::Fenced, message);
@@ -104,12 +108,20 @@ pub fn inspect(store: &Store, host: &Host, id: &OrderId) -> Result<Option<Progre
     {
         // Read under the lock: the runner may have ended in between.
         if let Some(folded) = unfinished(&journal.lines()) {
+            if host.is_stopping() {
+                // The shutdown has ended its runner: whether it goes on is for the next boot to say.
+                return Err(going_down());
+            }
             interrupt(store, host, id, &mut journal, folded)?;
         }
         lines = journal.lines();
     }
     let output_len = std::fs::metadata(store.output_path(id)).map_or(0, |found| found.len());
     Ok(fold(&lines).map(|folded| folded.progress(id, output_len, host.boot_id())))
+}
+
+fn going_down() -> Refusal {
+    refuse(RefusalKind::Busy, "this host is shutting down or rebooting")
 }
 
 /// Ends an order whose runner is gone. The caller holds its lock.

@@ -18,8 +18,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::Host;
-use crate::protocol::Hidden;
 use crate::protocol::agent::{EnrolRequest, Poll};
+use crate::protocol::{Hidden, PROTOCOL};
 use crate::store::{Store, StoreError};
 use crate::verbs::chain;
 use files::{Files, Identity};
@@ -145,7 +145,11 @@ pub fn run(store: &Store, host: &Host) -> Result<std::convert::Infallible, Agent
     let (identity, pem) = files.load()?;
     let wire =
         Wire::new(&identity.url, &pem).ok_or_else(|| AgentError::Damaged(files.ca_path()))?;
-    let poll = Poll { boot_id: host.boot_id(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let poll = Poll {
+        boot_id: host.boot_id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL,
+    };
     say(&format!(
         "agent {} of node {} in cluster {} asks {}",
         identity.agent, identity.node, identity.cluster, identity.url

@@ -79,6 +79,20 @@ impl Host {
         self.path("/run/systemd/system").is_dir()
     }
 
+    /// Whether systemd is shutting the machine down, or booting it anew. (`is-system-running` does not tell before the
+    /// boot has finished.)
+    pub fn is_stopping(&self) -> bool {
+        let ask = ["show", "--property=Job,ActiveState", "shutdown.target"];
+        if !self.has_systemd() {
+            return false;
+        }
+        let said = self.tools.run("systemctl", &ask, b"");
+        // At the end systemd becomes another program, which answers nothing.
+        let last =
+            || self.line("/proc/1/comm").is_some_and(|name| name.starts_with("systemd-shut"));
+        said.is_ok_and(|said| is_queued(&said.stdout)) || last()
+    }
+
     /// First line of a file, trimmed; `None` when absent, unreadable or empty.
     pub fn line(&self, absolute: &str) -> Option<String> {
         let text = fs::read_to_string(self.path(absolute)).ok()?;
@@ -148,6 +162,14 @@ pub fn finds(program: &str) -> bool {
     !program.is_empty() && PATH.split(':').any(|dir| runs(Path::new(dir).join(program)))
 }
 
+/// Whether a unit is active or about to be, as `systemctl show` says it. Without a job the number is empty.
+fn is_queued(shown: &str) -> bool {
+    shown.lines().any(|line| {
+        let job = line.strip_prefix("Job=").and_then(|number| number.parse::<u32>().ok());
+        line == "ActiveState=active" || job.is_some_and(|number| number > 0)
+    })
+}
+
 struct Real;
 
 impl Tools for Real {
@@ -200,4 +222,24 @@ fn reader(mut pipe: impl io::Read + Send + 'static) -> std::thread::JoinHandle<S
         let _ = pipe.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shutdown_is_a_job_or_a_target_that_is_reached() {
+        let cases = [
+            ("ActiveState=inactive\nJob=\n", false),
+            ("ActiveState=inactive\nJob=0\n", false),
+            ("ActiveState=inactive\n", false),
+            ("", false),
+            ("ActiveState=inactive\nJob=241\n", true),
+            ("Job=\nActiveState=active\n", true),
+        ];
+        for (shown, queued) in cases {
+            assert_eq!(is_queued(shown), queued, "{shown:?}");
+        }
+    }
 }

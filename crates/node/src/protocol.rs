@@ -24,8 +24,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 /// Version of everything in this module. A host refuses an order of another version, and the
-/// controller then pushes the binary that fits.
-pub const PROTOCOL: u32 = 1;
+/// controller then pushes the binary that fits. Another one only in a binary that tests what a controller does
+/// with it.
+pub const PROTOCOL: u32 = if cfg!(feature = "another-protocol") { 99 } else { 1 };
 
 /// Where the host keeps journal, runs and binaries. `EVENKEEL_NODE_STATE` overrides it in tests.
 pub const STATE_DIR: &str = "/var/lib/evenkeel";

@@ -25,6 +25,9 @@ use crate::store::{Store, StoreError, at};
 const WRITE_TRIES: u32 = 60;
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Longer than a service manager waits before it kills (systemd's `DefaultTimeoutStopSec` is 90 s).
+const SHUTDOWN_LIMIT: Duration = Duration::from_mins(2);
+
 /// Runs an accepted order to its end.
 pub fn run_order(store: &Store, host: &Host, id: &OrderId) -> Result<(), Refusal> {
     // Fails only when this is a session leader already, as under a service manager.
@@ -50,6 +53,9 @@ pub fn run_order(store: &Store, host: &Host, id: &OrderId) -> Result<(), Refusal
         let outcome = perform(store, host, id, &mut journal, number, step);
         let duration_ms = began.elapsed().as_millis() as u64;
         let failed = outcome != Outcome::Ok;
+        if failed {
+            wait_out_a_shutdown(host);
+        }
         if failed || number == last {
             // Before the last line: an order that is over has no secrets on this host.
             store.drop_secrets(id)?;
@@ -66,6 +72,15 @@ pub fn run_order(store: &Store, host: &Host, id: &OrderId) -> Result<(), Refusal
         }
     }
     Ok(())
+}
+
+/// A shutdown ends scripts as it ends this process, in whatever order: what it has ended did not fail, and the next
+/// boot tells. Returns if none is under way.
+fn wait_out_a_shutdown(host: &Host) {
+    let begun = Instant::now();
+    while begun.elapsed() < SHUTDOWN_LIMIT && host.is_stopping() {
+        std::thread::sleep(WRITE_PAUSE);
+    }
 }
 
 fn append_patiently(journal: &mut Journal, entry: &Entry) -> Result<(), StoreError> {

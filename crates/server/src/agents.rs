@@ -4,7 +4,8 @@
 //! ([`Exchange::poll`]) and takes the answers ([`Exchange::answer`]). Every call goes to one poll and has one answer.
 //! Absent on purpose: who may poll (the HTTP API knows), retries, and anything that a call means.
 
-use evenkeel_node::protocol::agent::{Call, CallEnd};
+use evenkeel_node::protocol::PROTOCOL;
+use evenkeel_node::protocol::agent::{Call, CallEnd, Poll};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,6 +35,7 @@ struct Desk {
     out: BTreeMap<String, Out>,
     seat: Option<Seat>,
     seen: Option<Instant>,
+    misfit: Option<Misfit>,
     polls: u64,
     bell: Arc<Notify>,
 }
@@ -58,8 +60,33 @@ struct Seat {
     since: Instant,
 }
 
+/// An agent that speaks another protocol than this server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "evenkeel-node {version} there speaks protocol {protocol}, this server ({}) protocol {PROTOCOL}; put this \
+     server's evenkeel-node on that host and restart its agent (`systemctl restart evenkeel-agent`)",
+    env!("CARGO_PKG_VERSION")
+)]
+pub struct Misfit {
+    /// Version of its binary.
+    pub version: String,
+    /// Its protocol.
+    pub protocol: u32,
+}
+
+/// Longest version of an agent that is shown to people.
+const VERSION_SHOWN: usize = 40;
+
+impl Misfit {
+    fn of(poll: &Poll) -> Option<Self> {
+        let plain = |c: &char| c.is_ascii_graphic();
+        let version = poll.version.chars().filter(plain).take(VERSION_SHOWN).collect();
+        (poll.protocol != PROTOCOL).then_some(Self { version, protocol: poll.protocol })
+    }
+}
+
 /// Why a poll brings nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PollError {
     /// The agent was revoked while it asked.
     #[error("the agent is revoked")]
@@ -67,10 +94,13 @@ pub enum PollError {
     /// Another machine asks with the same credential.
     #[error("another machine with this credential is at work")]
     Taken,
+    /// Its calls would be misunderstood.
+    #[error(transparent)]
+    Misfit(Misfit),
 }
 
 /// Why a call has no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// Nobody fetched it: it has no effect.
     #[error("its agent {}", away(.0.as_ref()))]
@@ -81,6 +111,9 @@ pub enum CallError {
     /// The agent was revoked.
     #[error("its agent was revoked")]
     Revoked,
+    /// It speaks another protocol: it was not given the call.
+    #[error(transparent)]
+    Misfit(Misfit),
 }
 
 fn away(since: Option<&Duration>) -> String {
@@ -91,12 +124,14 @@ fn away(since: Option<&Duration>) -> String {
 }
 
 /// When an agent was heard of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// A poll is open.
     pub connected: bool,
     /// Since then nothing was heard.
     pub ago: Duration,
+    /// It asks, and gets nothing.
+    pub misfit: Option<Misfit>,
 }
 
 impl Exchange {
@@ -121,6 +156,9 @@ impl Exchange {
         {
             let mut desks = self.desks();
             let desk = desks.entry(agent.to_owned()).or_default();
+            if let Some(misfit) = &desk.misfit {
+                return Err(CallError::Misfit(misfit.clone()));
+            }
             desk.waiting.push_back(Waiting { call, picked, reply });
             desk.bell.notify_waiters();
         }
@@ -142,11 +180,11 @@ impl Exchange {
     pub async fn poll(
         &self,
         agent: &str,
-        boot_id: &str,
+        poll: &Poll,
         wait: Duration,
     ) -> Result<Option<Call>, PollError> {
-        let until = Instant::now() + wait;
-        let (serial, bell) = self.sit(agent, boot_id)?;
+        let (until, boot_id) = (Instant::now() + wait, poll.boot_id.as_str());
+        let (serial, bell) = self.sit(agent, poll)?;
         let mut seated = Seated { exchange: self, agent, serial, over: false };
         loop {
             let ring = bell.notified();
@@ -168,8 +206,8 @@ impl Exchange {
         }
     }
 
-    fn sit(&self, agent: &str, boot_id: &str) -> Result<(u64, Arc<Notify>), PollError> {
-        let now = Instant::now();
+    fn sit(&self, agent: &str, poll: &Poll) -> Result<(u64, Arc<Notify>), PollError> {
+        let (now, boot_id) = (Instant::now(), poll.boot_id.as_str());
         let mut desks = self.desks();
         let desk = desks.entry(agent.to_owned()).or_default();
         desk.out.retain(|_, out| out.until > now);
@@ -181,6 +219,13 @@ impl Exchange {
         }
         desk.polls += 1;
         desk.seen = Some(now);
+        desk.misfit = Misfit::of(poll);
+        if let Some(misfit) = &desk.misfit {
+            // A poll of the one before it is open no more either: its process is gone.
+            desk.seat = None;
+            desk.bell.notify_waiters();
+            return Err(PollError::Misfit(misfit.clone()));
+        }
         let (serial, boot_id) = (desk.polls, boot_id.to_owned());
         desk.seat = Some(Seat { boot_id, open: Some(serial), since: now });
         // An older poll of the same machine belongs to a process or a connection that is gone.
@@ -234,7 +279,8 @@ impl Exchange {
         let desk = desks.get(agent)?;
         let connected = desk.seat.as_ref().is_some_and(|seat| seat.open.is_some());
         let ago = desk.seen?.elapsed();
-        Some(Seen { connected, ago: if connected { Duration::ZERO } else { ago } })
+        let ago = if connected { Duration::ZERO } else { ago };
+        Some(Seen { connected, ago, misfit: desk.misfit.clone() })
     }
 }
 

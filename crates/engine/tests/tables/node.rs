@@ -527,6 +527,45 @@ fn ready_again() {
         case.settle();
         assert_eq!(case.phase(1) == "Retrying", !back, "{what}: bounded");
     }
+    // What the Lease shows, reading after reading, for an order that ended at 10:00:00 by the host's clock.
+    let (noon, hour) = (36_000_000, 3_600_000);
+    let after = Heartbeat::After { host_ms: noon };
+    let readings: [(&str, &Heartbeat, &[i64], bool); 8] = [
+        ("a renewal after the end", &after, &[noon + 4_000], true),
+        ("only one of before", &after, &[noon - 9_000, noon - 9_000], false),
+        ("one of before, then another", &after, &[noon - 9_000, noon + 4_000], true),
+        (
+            "the clock was set back by an hour after the end",
+            &after,
+            &[noon - hour, noon - hour + 9],
+            true,
+        ),
+        (
+            "it was set back during the reset, and the kubelet is dead",
+            &after,
+            &[noon + hour, noon + hour],
+            false,
+        ),
+        ("it was set back during the reset", &after, &[noon + hour, noon + 4_000], true),
+        ("it was set forward after the end", &after, &[noon + hour, noon + hour + 9_000], true),
+        ("no clock of the host is known", &Heartbeat::Baseline, &[noon, noon], false),
+    ];
+    for (what, heartbeat, readings, alive) in readings {
+        let mut case = Case::new(1, 1);
+        let heartbeat = heartbeat.clone();
+        let phase = Phase::Rejoining { since: NOW, heartbeat, good_since: None };
+        case.in_hand(1, phase, |w| w.attempt = 1);
+        for at in readings {
+            case.settle();
+            let read = Action::Heartbeat { node: name(1) };
+            case.answered(&read, Ok(Answer::Renewed(Some(*at))));
+            case.pass(Span::secs(2));
+        }
+        case.settle();
+        case.pass(Span::secs(11));
+        case.settle();
+        assert_eq!(case.phase(1) != "Rejoining", alive, "{what}");
+    }
     // A node that flaps starts to settle anew.
     let mut case = Case::new(1, 1);
     let phase = Phase::Rejoining { since: NOW, heartbeat: Heartbeat::Seen, good_since: Some(NOW) };

@@ -32,8 +32,8 @@ pub enum Trouble {
     #[error("the server cannot be reached over TLS")]
     Unreachable(#[source] Box<ureq::Error>),
     /// It said no.
-    #[error("{0}")]
-    Denied(#[source] Denied),
+    #[error(transparent)]
+    Denied(Denied),
     /// It said something else.
     #[error("the server answered with status {0}")]
     Status(u16),
@@ -105,6 +105,7 @@ impl Wire {
             .get(format!("{}{CALLS_PATH}", self.url))
             .query("boot_id", &poll.boot_id)
             .query("version", &poll.version)
+            .query("protocol", poll.protocol.to_string())
             .header("authorization", bearer(credential))
             .config()
             .timeout_global(Some(POLL_LIMIT + CALL_LIMIT))

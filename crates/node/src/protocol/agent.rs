@@ -47,14 +47,16 @@ pub struct Enrolled {
     pub credential: Hidden,
 }
 
-/// Query of a poll, and part of every answer.
+/// Query of a poll. A server reads it from agents of every version, so nothing in it may change its meaning, and it
+/// may hold more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Poll {
     /// `/proc/sys/kernel/random/boot_id`: two machines with one credential differ in it.
     pub boot_id: String,
     /// Version of the binary, for people.
     pub version: String,
+    /// [`super::PROTOCOL`] of the binary; with another one than the server's it gets no call.
+    pub protocol: u32,
 }
 
 /// Answer to a poll.

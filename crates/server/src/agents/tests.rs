@@ -10,6 +10,10 @@ fn ended(boot: &str, stdout: &str) -> CallEnd {
     CallEnd { boot_id: boot.into(), status: 0, stdout: stdout.into(), stderr: String::new() }
 }
 
+fn of(boot: &str) -> Poll {
+    Poll { boot_id: boot.into(), version: "0.1.0".into(), protocol: PROTOCOL }
+}
+
 /// A call in the background.
 fn ask(at: &Exchange, agent: &'static str) -> tokio::task::JoinHandle<Result<CallEnd, CallError>> {
     let at = at.clone();
@@ -22,7 +26,7 @@ fn poll(
     boot: &'static str,
 ) -> tokio::task::JoinHandle<Result<Option<Call>, PollError>> {
     let at = at.clone();
-    tokio::spawn(async move { at.poll(agent, boot, POLL).await })
+    tokio::spawn(async move { at.poll(agent, &of(boot), POLL).await })
 }
 
 /// Lets every other task go on as far as it can.
@@ -52,7 +56,7 @@ async fn a_call_goes_to_one_poll_and_has_one_answer() {
     // A call that waits already is handed out at once.
     let asked = ask(&at, "a");
     settle().await;
-    let call = at.poll("a", "boot", POLL).await.unwrap().unwrap();
+    let call = at.poll("a", &of("boot"), POLL).await.unwrap().unwrap();
     assert!(at.answer("a", &call.id, ended("boot", "")));
     asked.await.unwrap().unwrap();
 }
@@ -61,7 +65,7 @@ async fn a_call_goes_to_one_poll_and_has_one_answer() {
 async fn every_wait_ends() {
     let at = Exchange::default();
     let begun = Instant::now();
-    assert_eq!(at.poll("a", "boot", POLL).await, Ok(None));
+    assert_eq!(at.poll("a", &of("boot"), POLL).await, Ok(None));
     assert_eq!(begun.elapsed(), POLL);
     advance(Duration::from_secs(100)).await;
     let begun = Instant::now();
@@ -71,13 +75,13 @@ async fn every_wait_ends() {
         (Err(CallError::Away(Some(Duration::from_secs(110)))), PICKUP_LIMIT)
     );
     assert_eq!(
-        at.poll("a", "boot", POLL).await,
+        at.poll("a", &of("boot"), POLL).await,
         Ok(None),
         "what nobody waits for is not handed out"
     );
     let asked = ask(&at, "a");
     settle().await;
-    let call = at.poll("a", "boot", POLL).await.unwrap().unwrap();
+    let call = at.poll("a", &of("boot"), POLL).await.unwrap().unwrap();
     let begun = Instant::now();
     assert_eq!(
         (asked.await.unwrap(), begun.elapsed()),
@@ -89,7 +93,7 @@ async fn every_wait_ends() {
     settle().await;
     asked.abort();
     settle().await;
-    assert_eq!(at.poll("a", "boot", POLL).await, Ok(None));
+    assert_eq!(at.poll("a", &of("boot"), POLL).await, Ok(None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +101,7 @@ async fn revoking_ends_everything_at_once() {
     let at = Exchange::default();
     let first = ask(&at, "a");
     settle().await;
-    let call = at.poll("a", "boot", POLL).await.unwrap().unwrap();
+    let call = at.poll("a", &of("boot"), POLL).await.unwrap().unwrap();
     let open = poll(&at, "a", "boot");
     let other = poll(&at, "b", "boot");
     settle().await;
@@ -119,16 +123,16 @@ async fn one_machine_at_a_time_has_the_place() {
     let at = Exchange::default();
     let open = poll(&at, "a", "one");
     settle().await;
-    assert_eq!(at.poll("a", "two", POLL).await, Err(PollError::Taken));
+    assert_eq!(at.poll("a", &of("two"), POLL).await, Err(PollError::Taken));
     let asked = ask(&at, "a");
     let call = open.await.unwrap().unwrap().unwrap();
-    assert_eq!(at.poll("a", "two", POLL).await, Err(PollError::Taken), "it owes an answer");
+    assert_eq!(at.poll("a", &of("two"), POLL).await, Err(PollError::Taken), "it owes an answer");
     assert!(!at.answer("a", &call.id, ended("two", "stolen")));
     assert!(at.answer("a", &call.id, ended("one", "")));
     asked.await.unwrap().unwrap();
-    assert_eq!(at.poll("a", "two", POLL).await, Err(PollError::Taken), "it has just answered");
+    assert_eq!(at.poll("a", &of("two"), POLL).await, Err(PollError::Taken), "it has just answered");
     sleep(SEAT_KEEP).await;
-    assert_eq!(at.poll("a", "two", POLL).await, Ok(None), "it is gone");
+    assert_eq!(at.poll("a", &of("two"), POLL).await, Ok(None), "it is gone");
 
     // A connection that breaks frees the place at once; the same machine takes it over at any time.
     let open = poll(&at, "b", "one");
@@ -152,8 +156,33 @@ async fn what_was_heard_of_an_agent() {
     let open = poll(&at, "a", "one");
     settle().await;
     advance(Duration::from_secs(5)).await;
-    assert_eq!(at.seen("a"), Some(Seen { connected: true, ago: Duration::ZERO }));
+    assert_eq!(at.seen("a"), Some(Seen { connected: true, ago: Duration::ZERO, misfit: None }));
     open.await.unwrap().unwrap();
     sleep(Duration::from_secs(7)).await;
-    assert_eq!(at.seen("a"), Some(Seen { connected: false, ago: Duration::from_secs(7) }));
+    assert_eq!(
+        at.seen("a"),
+        Some(Seen { connected: false, ago: Duration::from_secs(7), misfit: None })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_of_another_protocol_gets_nothing_until_it_fits() {
+    let at = Exchange::default();
+    let open = poll(&at, "a", "boot");
+    settle().await;
+    let other = Poll { version: "9.0 \n!".into(), protocol: PROTOCOL + 1, ..of("boot") };
+    let misfit = Misfit { version: "9.0!".into(), protocol: PROTOCOL + 1 };
+    assert_eq!(at.poll("a", &other, POLL).await, Err(PollError::Misfit(misfit.clone())));
+    assert_eq!(open.await.unwrap(), Ok(None), "the process before it is gone");
+    let begun = Instant::now();
+    assert_eq!(ask(&at, "a").await.unwrap(), Err(CallError::Misfit(misfit.clone())));
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waits for it");
+    assert_eq!(at.seen("a").unwrap().misfit, Some(misfit));
+    let open = poll(&at, "a", "boot");
+    settle().await;
+    assert_eq!(at.seen("a"), Some(Seen { connected: true, ago: Duration::ZERO, misfit: None }));
+    let asked = ask(&at, "a");
+    let call = open.await.unwrap().unwrap().unwrap();
+    assert!(at.answer("a", &call.id, ended("boot", "")));
+    asked.await.unwrap().unwrap();
 }

@@ -175,7 +175,7 @@ pub(super) async fn next(
     if !load::is_id(&poll.boot_id) {
         return Err(ApiError::refused(ErrorCode::InvalidRequest, "boot_id: is not an id"));
     }
-    let call = match state.agents.poll(&caller.id, &poll.boot_id, POLL_LIMIT).await {
+    let call = match state.agents.poll(&caller.id, &poll, POLL_LIMIT).await {
         Ok(call) => call,
         Err(PollError::Revoked) => return Err(refused()),
         Err(PollError::Taken) => {
@@ -183,6 +183,9 @@ pub(super) async fn next(
             let text = "Another machine with the credential of this agent is at work; if that is not meant to be, \
                         revoke the agent and enrol this host again";
             return Err(ApiError::refused(ErrorCode::AlreadyExists, text));
+        }
+        Err(PollError::Misfit(misfit)) => {
+            return Err(ApiError::refused(ErrorCode::InvalidRequest, misfit.to_string()));
         }
     };
     // It may have been revoked between the check of its credential and its poll.

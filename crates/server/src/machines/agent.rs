@@ -63,7 +63,11 @@ impl Link for AgentLink {
                 stderr: end.stderr.into_bytes(),
                 cut: false,
             }),
-            Err(away @ CallError::Away(_)) => {
+            // Before anything was begun. Later the order goes on there, and its end is read once both fit again.
+            Err(CallError::Misfit(misfit)) if *verb == Verb::Probe => {
+                Err(Fault::permanent(format!("host {peer}: {misfit}")))
+            }
+            Err(away @ (CallError::Away(_) | CallError::Misfit(_))) => {
                 Err(transient(format!("host {peer} cannot be reached"), away))
             }
             Err(other) => Err(transient(format!("host {peer}: no answer to a call"), other)),

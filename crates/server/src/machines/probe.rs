@@ -79,14 +79,17 @@ fn not_missing(peer: &str, asked: &ProbeRequest, facts: &Facts) -> Result<(), Fa
 
 /// Everything that the facts alone decide.
 fn judge(peer: &str, target: &Target, login: &ClearLogin, facts: &Facts) -> Result<(), Fault> {
-    same_machine(peer, target, facts)?;
+    // Facts of another protocol may mean something else.
     if facts.protocol != PROTOCOL {
         return Err(Fault::permanent(format!(
-            "host {peer}: evenkeel-node speaks protocol {}, this controller {PROTOCOL}; build both \
-             from one version (`cargo xtask node-binary`)",
-            facts.protocol
+            "host {peer}: evenkeel-node {} speaks protocol {}, this server ({}) protocol {PROTOCOL}; give the server \
+             the evenkeel-node of its own version (`node_binary` in its configuration)",
+            facts.version,
+            facts.protocol,
+            env!("CARGO_PKG_VERSION")
         )));
     }
+    same_machine(peer, target, facts)?;
     if !facts.root {
         return Err(Fault::permanent(format!(
             "host {peer}: a reset needs root; use root, or sudo \

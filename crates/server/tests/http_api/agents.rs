@@ -10,7 +10,7 @@ fn base_path() -> String {
     format!("/evenkeel/v1/projects/{PROJECT}/clusters/{CLUSTER}/agents")
 }
 
-const POLL: &str = "/evenkeel/v1/agent/calls?boot_id=boot-1&version=0.1.0";
+const POLL: &str = "/evenkeel/v1/agent/calls?boot_id=boot-1&version=0.1.0&protocol=1";
 
 async fn token(world: &World, node: &str) -> String {
     let made = world.call("POST", &format!("{}/{node}/token", base_path()), "{}").await;
@@ -197,4 +197,31 @@ async fn credentials_do_not_cross_over() {
     let twice = bearer("GET", POLL, &Value::Null, &credential)
         .with("authorization", &format!("Bearer {credential}"));
     assert_eq!(world.send(&twice).await.status.as_u16(), 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_of_another_version_is_refused_by_name() {
+    let world = World::new().await;
+    let (a, id) = agent(&world, NODE_A, "machine-node-a").await;
+    // Newer versions may send more than this one knows.
+    let newer = POLL.replace("version=0.1.0&protocol=1", "version=0.9.0&protocol=2&hint=x");
+    let refused = world.send(&bearer("GET", &newer, &Value::Null, &a)).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code()),
+        (400, "CCE.01400001"),
+        "{}",
+        refused.text
+    );
+    let ours = env!("CARGO_PKG_VERSION");
+    for words in ["0.9.0", "protocol 2", ours, "protocol 1", "restart its agent"] {
+        assert!(refused.message().contains(words), "{words}: {}", refused.text);
+    }
+    let begun = tokio::time::Instant::now();
+    let asked = world.agents.call(&id, vec!["probe".into()], "{}".into(), Duration::from_secs(20));
+    assert!(matches!(asked.await, Err(CallError::Misfit(_))));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let shown = world.call("GET", &base_path(), "").await;
+    let item = &shown.json["items"][0];
+    assert_eq!(item["connected"], json!(false));
+    assert!(item["refused"].as_str().unwrap().contains("0.9.0"), "{}", shown.text);
 }

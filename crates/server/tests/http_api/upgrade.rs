@@ -4,8 +4,8 @@ use crate::support::*;
 use evenkeel_engine::ids::{ClusterId, NodeId, PoolId};
 use evenkeel_server::http::vault;
 use evenkeel_server::records::{
-    AddressRule, Hook, Image, Kubeadm, MachineSettings, NodeRecord, PoolRecord, Recipe, Reimage,
-    keys,
+    AddressRule, AgentRecord, EnrolledAgent, Hook, Image, Kubeadm, MachineSettings, NodeRecord,
+    PoolRecord, Recipe, Reimage, keys,
 };
 use serde_json::{Value, json};
 
@@ -229,18 +229,7 @@ async fn another_image_needs_a_recipe_that_reinstalls() {
     let mut node: NodeRecord = world.record(&node_key).await.unwrap();
     node.image = Some(os("Debian 12"));
     world.put(node_key, &node).await;
-    world
-        .cluster(|c| {
-            c.recipe = Some(Recipe::Kubeadm(Kubeadm {
-                limit_s: 60,
-                endpoint: None,
-                cri_socket: None,
-                ignore_preflight: Vec::new(),
-                data_dirs: Vec::new(),
-                reimage: None,
-            }));
-        })
-        .await;
+    world.cluster(|c| c.recipe = Some(kubeadm(None))).await;
     let refused = world.upgrade(POOL, &minimal(POOL)).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (400, "CCE.01400001"));
     for part in ["os Debian 13", "node-a", "os Debian 12", "reinstall"] {
@@ -249,8 +238,16 @@ async fn another_image_needs_a_recipe_that_reinstalls() {
     assert_eq!(world.jobs().await, 0);
     assert!(refused.message().contains("--reimage"), "{}", refused.message());
     // With a hook the machines are reinstalled: it is accepted.
+    reinstalling(&world).await;
+    assert_eq!(world.upgrade(POOL, &minimal(POOL)).await.status.as_u16(), 200);
+    assert!(world.jobs().await > 0);
+}
+
+/// SSH access, and the recipe `kubeadm` with a hook that reinstalls machines.
+async fn reinstalling(world: &World) {
     let hook = Hook::Program { argv: vec!["/opt/reinstall".into()] };
     let hook = Reimage { hook, limit_s: 60, return_limit_s: 60, teardown: true };
+    let cluster = ClusterId::new(CLUSTER);
     let key = world.keys.seal(&vault::private_key(PROJECT, &cluster), b"key").unwrap();
     world
         .cluster(|c| {
@@ -265,13 +262,58 @@ async fn another_image_needs_a_recipe_that_reinstalls() {
                 host_keys: [].into(),
                 host_cas: Vec::new(),
             });
-            if let Some(Recipe::Kubeadm(Kubeadm { reimage, .. })) = &mut c.recipe {
-                *reimage = Some(hook);
-            }
+            c.recipe = Some(kubeadm(Some(hook)));
         })
         .await;
+}
+
+fn kubeadm(reimage: Option<Reimage>) -> Recipe {
+    Recipe::Kubeadm(Kubeadm {
+        limit_s: 60,
+        endpoint: None,
+        cri_socket: None,
+        ignore_preflight: Vec::new(),
+        data_dirs: Vec::new(),
+        reimage,
+    })
+}
+
+/// An agent would go with the disk: refused before a job exists, by name, with the ways out.
+#[tokio::test]
+async fn what_reinstalls_machines_is_refused_for_nodes_with_agents() {
+    let world = World::new().await;
+    reinstalling(&world).await;
+    let (cluster, node) = (ClusterId::new(CLUSTER), NodeId::new(NODE_A));
+    let key = keys::agent(PROJECT, &cluster, &node);
+    let mut record = AgentRecord { node, name: "node-a".into(), token: None, agent: None };
+    // A token that nobody has used yet is no agent.
+    world.put(key.clone(), &record).await;
     assert_eq!(world.upgrade(POOL, &minimal(POOL)).await.status.as_u16(), 200);
-    assert!(world.jobs().await > 0);
+
+    let world = World::new().await;
+    reinstalling(&world).await;
+    record.agent = Some(EnrolledAgent {
+        id: "agent-1".into(),
+        secret_sha256: "0".into(),
+        enrolled_ms: 0,
+        version: "0.1.0".into(),
+    });
+    world.put(key, &record).await;
+    let refused = world.upgrade(POOL, &minimal(POOL)).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (400, "CCE.01400001"));
+    for part in ["1 of the nodes (node-a)", "through agents", "agent revoke", "skippedNodes"] {
+        assert!(refused.message().contains(part), "{part}: {}", refused.message());
+    }
+    assert_eq!(world.jobs().await, 0);
+    // Skipped, it is in nobody's way; without the hook an agent is welcome.
+    let mut body = minimal(POOL);
+    body["spec"]["skippedNodes"] = json!([NODE_A]);
+    assert_eq!(world.upgrade(POOL, &body).await.status.as_u16(), 200);
+    let world = World::new().await;
+    reinstalling(&world).await;
+    world.put(keys::agent(PROJECT, &cluster, &NodeId::new(NODE_A)), &record).await;
+    world.cluster(|c| c.recipe = Some(kubeadm(None))).await;
+    assert_eq!(world.upgrade(POOL, &minimal(POOL)).await.status.as_u16(), 200);
 }
 
 fn os(name: &str) -> Image {

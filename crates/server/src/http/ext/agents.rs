@@ -87,8 +87,9 @@ fn shown(state: &ApiState, record: &AgentRecord) -> Value {
         "agent": record.agent.as_ref().map(|agent| agent.id.as_str()),
         "version": record.agent.as_ref().map(|agent| agent.version.as_str()),
         "enrolledAt": record.agent.as_ref().map(|agent| iam_time(agent.enrolled_ms)),
-        "connected": seen.is_some_and(|seen| seen.connected),
-        "lastSeenSecondsAgo": seen.map(|seen| seen.ago.as_secs()),
+        "connected": seen.as_ref().is_some_and(|seen| seen.connected),
+        "lastSeenSecondsAgo": seen.as_ref().map(|seen| seen.ago.as_secs()),
+        "refused": seen.and_then(|seen| seen.misfit).map(|misfit| misfit.to_string()),
         "tokenExpiresAt": waits.map(|token| iam_time(token.expires_ms)),
     })
 }

@@ -2,11 +2,13 @@
 //!
 //! Entry points: [`wish`], [`offer`] and [`writes`]. Nothing is stored before the one transaction.
 
+use std::collections::BTreeSet;
+
 use evenkeel_api::Violation;
 use evenkeel_api::job::Job;
 use evenkeel_api::password::Secret;
 use evenkeel_api::upgrade::Upgrade;
-use evenkeel_engine::ids::{ClusterId, JobId, NodeName, PoolId, TemplateRevision};
+use evenkeel_engine::ids::{ClusterId, JobId, NodeId, NodeName, PoolId, TemplateRevision};
 use evenkeel_engine::place::Taint;
 use evenkeel_engine::preview::Ask;
 use evenkeel_engine::preview::drift::Wanted;
@@ -31,8 +33,8 @@ pub(super) struct Facts<'a> {
     /// Absent for `DefaultPool`.
     pub(super) pool: Option<&'a PoolRecord>,
     pub(super) nodes: &'a [NodeRecord],
-    /// Some node of the cluster is reached through an agent; the probe names those that are not.
-    pub(super) has_agents: bool,
+    /// Nodes of the cluster that are reached through an agent; the probe names those that nothing reaches.
+    pub(super) agents: &'a BTreeSet<NodeId>,
     /// The job that holds the pool now.
     pub(super) running: Option<&'a JobRecord>,
 }
@@ -114,13 +116,14 @@ pub(super) async fn review(
     wish: &Wish,
 ) -> Result<Review, ApiError> {
     let (mut lacking, mut found) = (Vec::new(), Vec::new());
-    let recipe = check::recipe(facts.cluster, facts.has_agents, &mut lacking);
+    let recipe = check::recipe(facts.cluster, !facts.agents.is_empty(), &mut lacking);
     let authorized_keys = login_keys(state, project, &wish.clear, facts, &mut found).await?;
     let snapshot = state.board.get(&facts.cluster.id);
     let view = snapshot.as_deref();
     let targets = check::targets(upgrade, pool, facts.nodes, &wish.revision, view, &mut found);
     let image = wish.clear.image.as_ref();
     check::image(facts.cluster, facts.nodes, &targets, image, &mut found);
+    check::reimage(facts.cluster, &targets, facts.agents, &mut found);
     check::configuration(facts.cluster, facts.pool, &mut found);
     Ok(Review { recipe, lacking, found, targets, authorized_keys })
 }

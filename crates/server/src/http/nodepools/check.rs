@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::{HeaderMap, header};
 use evenkeel_api::upgrade::{Upgrade, VALIDATE_STORAGE_LIMIT};
 use evenkeel_api::{ErrorCode, Violation};
-use evenkeel_engine::ids::{NodeName, PoolId, TemplateRevision};
+use evenkeel_engine::ids::{NodeId, NodeName, PoolId, TemplateRevision};
 use evenkeel_engine::sync::TargetNode;
 use serde_json::Value;
 
@@ -93,6 +93,38 @@ pub(super) fn image(
     found.push(violation.with_way_out(
         "give the recipe a hook that reinstalls machines (`evenkeel cluster set-machines ... --reimage`), use the \
          recipe `command`, or put os, image and runtime back to what the nodes carry",
+    ));
+}
+
+/// A hook that reinstalls machines announces an SSH host key; an agent would go with the disk it is on.
+pub(super) fn reimage(
+    cluster: &ClusterRecord,
+    targets: &Targets,
+    agents: &BTreeSet<NodeId>,
+    found: &mut Vec<Violation>,
+) {
+    if cluster.recipe.as_ref().and_then(Recipe::reimage).is_none() {
+        return;
+    }
+    let theirs: Vec<&str> = targets
+        .targets
+        .iter()
+        .filter(|t| agents.contains(&t.id))
+        .map(|t| t.name.as_str())
+        .collect();
+    if theirs.is_empty() {
+        return;
+    }
+    let rule = format!(
+        "has a hook that reinstalls machines, but {} of the nodes ({}) are reached through agents, which would not \
+         survive it",
+        theirs.len(),
+        theirs.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ")
+    );
+    let violation = Violation::new("the cluster's recipe", rule);
+    found.push(violation.with_way_out(
+        "name them in skippedNodes, or revoke their agents (`evenkeel agent revoke NODE`) and let them be reached \
+         over SSH, or take the hook out of the recipe",
     ));
 }
 

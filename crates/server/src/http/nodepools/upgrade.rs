@@ -1,6 +1,8 @@
 //! `POST .../nodepools/{pool}/operation/upgrade`: the main operation. Accepting it is one transaction; what it leads to
 //! is the work of the cluster's actor.
 
+use std::collections::BTreeSet;
+
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -8,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use evenkeel_api::ErrorCode;
 use evenkeel_api::upgrade::{Upgrade, UpgradeAnswer, UpgradeRequest};
-use evenkeel_engine::ids::{ClusterId, PoolId};
+use evenkeel_engine::ids::{ClusterId, NodeId, PoolId};
 
 use super::accept::{self, Offer, Wish};
 use super::check::require_json;
@@ -18,8 +20,8 @@ use crate::http::jobs::read::Found;
 use crate::http::load::{self, DEFAULT_POOL, Stored};
 use crate::http::replay::{self, Remembered};
 use crate::http::{ApiState, convert, jobs};
-use crate::records::{ClusterRecord, JobIndexRecord, NodeRecord, PoolRecord, keys};
-use crate::store::{KeyValue, LeaseId, Page, StoreError, Txn};
+use crate::records::{AgentRecord, ClusterRecord, JobIndexRecord, NodeRecord, PoolRecord, keys};
+use crate::store::{KeyValue, LeaseId, StoreError, Txn};
 
 /// How often acceptance starts over because something that was read changed. Each loss means that another write won.
 const TRIES: usize = 8;
@@ -82,7 +84,7 @@ pub(super) struct Seen {
     /// Absent for `DefaultPool`.
     pool: Option<Stored<PoolRecord>>,
     nodes: Vec<NodeRecord>,
-    has_agents: bool,
+    agents: BTreeSet<NodeId>,
     pub(super) running: Option<Found>,
 }
 
@@ -108,7 +110,8 @@ impl Seen {
             }
         };
         let nodes = load::list::<NodeRecord>(store, &keys::nodes(project, cluster)).await?;
-        let agents = store.list(&keys::agents(project, cluster), Page::first(1)).await?;
+        let agents = load::list::<AgentRecord>(store, &keys::agents(project, cluster)).await?;
+        let agents = agents.into_iter().map(|found| found.record);
         Ok(Some(Self {
             membership,
             cluster: load::cluster(store, project, cluster.as_str()).await?,
@@ -117,7 +120,7 @@ impl Seen {
                 id => Some(load::pool(store, project, cluster, id).await?),
             },
             nodes: nodes.into_iter().map(|node| node.record).collect(),
-            has_agents: !agents.items.is_empty(),
+            agents: agents.filter(|one| one.agent.is_some()).map(|one| one.node).collect(),
             running,
         }))
     }
@@ -127,7 +130,7 @@ impl Seen {
             cluster: &self.cluster.record,
             pool: self.pool.as_ref().map(|pool| &pool.record),
             nodes: &self.nodes,
-            has_agents: self.has_agents,
+            agents: &self.agents,
             running: self.running.as_ref().map(|job| &job.record),
         }
     }
