@@ -3,7 +3,8 @@
 use crate::b64;
 use crate::support::{LIMIT, Lab, permanent, transient};
 use evenkeel_engine::ids::{ClusterId, NodeId};
-use evenkeel_server::agents::Exchange;
+use evenkeel_node::protocol::agent::Poll;
+use evenkeel_server::agents::{Exchange, PollError};
 use evenkeel_server::app::{self, Running};
 use evenkeel_server::config::{Config, Tls};
 use evenkeel_server::machines::{AgentAccess, Reach};
@@ -360,4 +361,41 @@ async fn who_is_let_in() {
     let end: Result<(), Fault> = lab.lab.probe().await;
     assert!(transient(end).contains("cannot be reached"), "a revoked agent gets nothing");
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+/// Replaced by a binary of another protocol: before an order that is said and final, in its middle it is waited out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_protocol_refuses_what_has_not_begun_and_keeps_what_has() {
+    let mut lab = AgentLab::new().await;
+    let (done, gate) = (lab.lab.host.file("done"), lab.lab.host.file("gate"));
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    lab.lab.script(format!("echo begun >>{0}; {wait}; echo ended >>{0}", done.display()), 50);
+    let order = lab.lab.order(1, Stage::Reset);
+    let mut agent = lab.agent.take().unwrap();
+    let (run, ()) = tokio::join!(lab.lab.run(&order), async {
+        lab.line("done", "begun").await;
+        agent.kill().unwrap();
+    });
+    agent.wait().unwrap();
+    transient(run.0);
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let poll = Poll { boot_id: boot_id.trim().into(), version: "0.9".into(), protocol: 7 };
+    let id = lab.record().await.unwrap().agent.unwrap().id;
+    let told = lab.exchange().poll(&id, &poll, LIMIT).await;
+    assert!(matches!(told, Err(PollError::Misfit(_))), "{told:?}");
+    for part in ["evenkeel-node 0.9", "protocol 7", "restart its agent"] {
+        let said = permanent(lab.lab.probe().await);
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(transient(lab.lab.run(&order).await.0).contains("protocol 7"));
+    std::fs::write(&gate, "").unwrap();
+    lab.start_agent();
+    let begun = Instant::now();
+    while lab.exchange().seen(&id).is_none_or(|seen| !seen.connected) {
+        assert!(begun.elapsed() < LIMIT, "waited for the agent that fits");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let end = lab.lab.run_to_end(&order).await;
+    assert!(matches!(end, HostState::Succeeded { .. }), "{end:?}");
+    assert_eq!(lab.lab.host.lines("done"), ["teardown", "begun", "ended"], "once each");
 }
