@@ -44,6 +44,13 @@ pub enum Action {
         /// Whether the cordon is ours to remove.
         uncordon: bool,
     },
+    /// Put the taint of a node that is still to do on it, or take it off.
+    Steer {
+        /// The node.
+        node: NodeName,
+        /// Whether pods are to prefer other nodes.
+        away: bool,
+    },
     /// Evict a pod.
     Evict {
         /// The pod.
@@ -119,7 +126,8 @@ impl Action {
             Action::Claim { node, .. }
             | Action::Cordon { node }
             | Action::Lift { node }
-            | Action::Release { node, .. } => Some(node),
+            | Action::Release { node, .. }
+            | Action::Steer { node, .. } => Some(node),
             _ => None,
         }
     }
@@ -131,6 +139,8 @@ impl Action {
             Action::Cordon { node } => ("cordon", node.as_str(), 0),
             Action::Lift { node } => ("lift", node.as_str(), 0),
             Action::Release { node, .. } => ("release", node.as_str(), 0),
+            Action::Steer { node, away: true } => ("steer", node.as_str(), 0),
+            Action::Steer { node, away: false } => ("unsteer", node.as_str(), 0),
             Action::Evict { uid, .. } => ("evict", uid.as_str(), 0),
             Action::Delete { uid, .. } => ("delete", uid.as_str(), 0),
             Action::Confirm { node } => ("confirm", node.as_str(), 0),

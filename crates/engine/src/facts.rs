@@ -20,6 +20,11 @@ pub const STARTUP_VALUE: &str = "evenkeel";
 /// Effect of the startup taint.
 pub const STARTUP_EFFECT: &str = "NoSchedule";
 
+/// The taint by which nodes that are still to do are avoided, softly; see [`steer`](crate::steer).
+pub const STEER_TAINT: &str = "evenkeel.io/outdated";
+/// Effect of that taint: a wish, which no pod has to tolerate.
+pub const STEER_EFFECT: &str = "PreferNoSchedule";
+
 /// A Node's Ready condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Readiness {
@@ -92,6 +97,11 @@ impl NodeSeen {
     /// Whether pods can be placed on it and run there.
     pub fn available(&self) -> bool {
         self.ready == Readiness::Ready && !self.unschedulable && !self.starting()
+    }
+
+    /// Whether it carries the taint of a node that is still to do.
+    pub fn steered(&self) -> bool {
+        self.taints.iter().any(|t| &*t.key == STEER_TAINT && &*t.effect == STEER_EFFECT)
     }
 
     /// Whether it carries our startup taint.

@@ -48,6 +48,7 @@ pub struct Index {
     pool_of: BTreeMap<NodeName, PoolId>,
     out: BTreeMap<PoolId, BTreeSet<NodeName>>,
     marked: BTreeSet<NodeName>,
+    steered: BTreeSet<NodeName>,
     live: bool,
 }
 
@@ -147,6 +148,11 @@ impl Index {
         self.marked.iter().filter_map(|name| self.nodes.get(name))
     }
 
+    /// Nodes that carry the taint of a node that is still to do.
+    pub fn steered(&self) -> impl Iterator<Item = &NodeEntry> {
+        self.steered.iter().filter_map(|name| self.nodes.get(name))
+    }
+
     /// Says which pod the controller itself runs in.
     pub fn set_own_pod(&mut self, uid: Option<Uid>) {
         self.own_pod = uid;
@@ -188,6 +194,11 @@ impl Index {
         } else {
             self.marked.remove(&name);
         }
+        if seen.steered() {
+            self.steered.insert(name.clone());
+        } else {
+            self.steered.remove(&name);
+        }
         let entry = NodeEntry { seen, not_ready_since };
         if self.nodes.get(&name).is_none_or(|old| !same(old, &entry)) {
             self.changes.nodes.insert(name.clone());
@@ -201,6 +212,7 @@ impl Index {
     pub fn lose_node(&mut self, name: &NodeName) {
         self.nodes.remove(name);
         self.marked.remove(name);
+        self.steered.remove(name);
         self.changes.nodes.insert(name.clone());
         self.count(name);
         self.weigh(name);

@@ -23,7 +23,7 @@ pub const REFUSAL_PAUSE: Span = Span::secs(10);
 /// second behind; every write to a Node fans out to every kube-proxy.
 pub const WATCH_LAG: Span = Span::secs(1);
 /// Verbs of actions that write to the API server and are proved by a watch.
-const WRITES: &[&str] = &["claim", "cordon", "lift", "release", "delete"];
+const WRITES: &[&str] = &["claim", "cordon", "lift", "release", "delete", "steer", "unsteer"];
 
 /// An action that fails again and again.
 #[derive(Clone, Debug)]
@@ -80,6 +80,7 @@ pub struct Ledger {
     hosts: BTreeMap<(NodeName, u32, Stage), HostState>,
     renewed: BTreeMap<NodeName, (Time, Option<i64>)>,
     pressure: Pressure,
+    steered_at: Option<Time>,
     changes: Changes,
 }
 
@@ -175,6 +176,18 @@ impl Ledger {
         &self.pressure
     }
 
+    /// How many writes of a steering taint are under way.
+    pub fn steering(&self) -> usize {
+        let of =
+            |verb| self.running.range(key(verb, "", 0)..).take_while(move |(k, _)| k.verb == verb);
+        STEER_VERBS.into_iter().flat_map(of).count()
+    }
+
+    /// When the last write of a steering taint began.
+    pub fn steered_at(&self) -> Option<Time> {
+        self.steered_at
+    }
+
     /// What has changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
@@ -188,6 +201,10 @@ impl Ledger {
         }
         if let Some(node) = action.writes_node() {
             self.writing.insert(node.clone());
+        }
+        if let Action::Steer { .. } = action {
+            self.steered_at = Some(now);
+            self.forget_steers(now);
         }
     }
 
@@ -370,6 +387,13 @@ impl Ledger {
         }
     }
 
+    /// Nobody has steered nodes in hand: what their watch must have shown by now is dropped with the next write.
+    fn forget_steers(&mut self, now: Time) {
+        let old = |k: &ActionKey, at: Time| STEER_VERBS.contains(&k.verb) && at + WATCH_LAG <= now;
+        self.done.retain(|k, at| !old(k, *at));
+        self.trouble.retain(|k, t| !old(k, t.again_at));
+    }
+
     fn forget(&mut self, key: &ActionKey) {
         self.trouble.remove(key);
         self.done.remove(key);
@@ -399,8 +423,10 @@ impl Ledger {
 /// Verbs whose subject is a pod's UID.
 const POD_VERBS: [&str; 2] = ["evict", "delete"];
 /// Verbs whose subject is a node, without an attempt.
-const NODE_VERBS: [&str; 7] =
-    ["claim", "cordon", "lift", "release", "confirm", "probe", "heartbeat"];
+const NODE_VERBS: [&str; 9] =
+    ["claim", "cordon", "lift", "release", "confirm", "probe", "heartbeat", "steer", "unsteer"];
+/// Verbs of the steering taint.
+const STEER_VERBS: [&str; 2] = ["steer", "unsteer"];
 /// Verbs of orders: they name an attempt.
 const ORDER_VERBS: [&str; 2] = ["reset", "post"];
 

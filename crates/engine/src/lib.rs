@@ -24,6 +24,7 @@ pub mod pressure;
 pub mod preview;
 pub mod report;
 pub mod selector;
+pub mod steer;
 pub mod step;
 pub mod sync;
 pub mod time;

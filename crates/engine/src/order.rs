@@ -21,6 +21,7 @@ use crate::ids::JobId;
 use crate::index::Index;
 use crate::learn::Learned;
 use crate::ledger::Ledger;
+use crate::steer::Steering;
 use crate::sync::Sync;
 use crate::time::Time;
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ pub struct Sight<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Order {
     lines: BTreeMap<JobId, Line>,
+    steering: Steering,
 }
 
 impl Order {
@@ -52,8 +54,10 @@ impl Order {
         changes: &Changes,
         syncs: impl Iterator<Item = &'a Sync>,
     ) {
+        let running: Vec<&Sync> = syncs.filter(|s| s.running()).collect();
+        self.steering.follow(sight.index, changes, &running);
         let mut kept = BTreeMap::new();
-        for sync in syncs.filter(|s| s.running()) {
+        for sync in running {
             let job = &sync.spec.job;
             let line = match self.lines.remove(job) {
                 Some(mut line) if !changes.everything => {
@@ -71,6 +75,11 @@ impl Order {
     /// The line of a job.
     pub fn line(&self, job: &JobId) -> Option<&Line> {
         self.lines.get(job)
+    }
+
+    /// Who is to be avoided by pods, and is not yet, or no longer.
+    pub fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     /// How many nodes have been looked at since the beginning: what a decision costs.

@@ -10,6 +10,7 @@ use crate::ledger::{Gate, Ledger};
 use crate::order::Order;
 use crate::phase::{Left, Phase, SkipReason};
 use crate::report::{JobReport, WaitingOn};
+use crate::steer;
 use crate::step;
 use crate::sync::{Status, Sync, SyncState, Work};
 use crate::time::Time;
@@ -76,14 +77,15 @@ impl Plan {
 }
 
 /// Decides. Costs O(nodes in hand and their pods).
-pub fn plan<'a>(ctx: &Ctx<'_>, syncs: impl Iterator<Item = &'a Sync>) -> Plan {
+pub fn plan<'a>(ctx: &Ctx<'_>, syncs: impl Iterator<Item = &'a Sync> + Clone) -> Plan {
     let mut plan = Plan::default();
-    for sync in syncs {
+    for sync in syncs.clone() {
         if sync.running() {
             one(ctx, sync, &mut plan);
         }
         stray_marks(ctx, sync, &mut plan);
     }
+    steer::steer(ctx, syncs, &mut plan);
     plan
 }
 

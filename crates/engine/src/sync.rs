@@ -90,6 +90,8 @@ pub struct Policy {
     pub stall_timeout: Span,
     /// A node that is NotReady for longer than this costs work but no availability. 60 s.
     pub sick_after: Span,
+    /// Nodes that are still to do are avoided by pods, softly, while the job runs.
+    pub steer: bool,
     /// Nodes of one zone that may be in hand at once; no limit if absent.
     pub zone_max: Option<u32>,
 }
@@ -109,6 +111,7 @@ impl Default for Policy {
             settle: Span::secs(10),
             stall_timeout: Span::mins(24 * 60),
             sick_after: Span::secs(60),
+            steer: true,
             zone_max: None,
         }
     }

@@ -107,6 +107,8 @@ pub struct PolicyConfig {
     pub stall_timeout_s: Option<u64>,
     /// See [`Policy::sick_after`].
     pub sick_after_s: Option<u64>,
+    /// See [`Policy::steer`].
+    pub steer: Option<bool>,
     /// See [`Policy::zone_max`].
     pub zone_max: Option<u32>,
 }
@@ -129,6 +131,7 @@ impl PolicyConfig {
             settle: span(self.settle_s, d.settle),
             stall_timeout: span(self.stall_timeout_s, d.stall_timeout),
             sick_after: span(self.sick_after_s, d.sick_after),
+            steer: self.steer.unwrap_or(d.steer),
             zone_max: self.zone_max.or(d.zone_max),
         }
     }

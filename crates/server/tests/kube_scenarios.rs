@@ -5,7 +5,7 @@ mod kube_server;
 
 use evenkeel_engine::facts::{Mark, NodeSeen, Readiness};
 use evenkeel_engine::ids::{NodeName, ObjectKey};
-use evenkeel_engine::place::Resources;
+use evenkeel_engine::place::{self, Resources};
 use evenkeel_server::kube::{Api, Options, WatchLimits};
 use evenkeel_server::records::{Dress, Taint};
 use evenkeel_server::sync::ports::{Cluster as _, EvictAnswer, Fault, Listed, PodRef, Seen};
@@ -363,6 +363,44 @@ async fn a_release_dresses_a_node_in_the_same_write() {
     );
     let lost = client.release(&node(), true, Some(&dress)).await;
     assert!(matches!(lost, Err(Fault::Conflict { .. })), "it changed since it was seen: {lost:?}");
+}
+
+/// The taint of a node that is still to do comes and goes alone, and goes with a release or a lift in their write.
+#[tokio::test]
+async fn the_steering_taint_leaves_all_others() {
+    let server = Server::start().await;
+    let people =
+        json!({"key": "people/own", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"});
+    let steering = json!({"key": "evenkeel.io/outdated", "effect": "PreferNoSchedule"});
+    let starting = json!({"key": "node.cloudprovider.kubernetes.io/uninitialized", "value": "evenkeel",
+        "effect": "NoSchedule"});
+    let seen = |taints: Value| {
+        ok(json!({"metadata": {"resourceVersion": "41"}, "spec": {"taints": taints}}))
+    };
+    let all = json!([people, steering, starting]);
+    server.on(
+        "GET /api/v1/nodes/n1",
+        vec![seen(json!([people])), seen(all.clone()), seen(all.clone()), seen(all.clone())],
+    );
+    server.on(N1, vec![ok(json!({})), ok(json!({})), ok(json!({})), ok(json!({}))]);
+    let client = api(&server).await;
+    let mut tainted = node();
+    tainted.taints = [place::Taint {
+        key: "evenkeel.io/outdated".into(),
+        value: "".into(),
+        effect: "PreferNoSchedule".into(),
+    }]
+    .into();
+    client.steer(&node(), true).await.unwrap();
+    client.steer(&tainted, false).await.unwrap();
+    client.release(&tainted, false, None).await.unwrap();
+    client.set_unschedulable(&tainted, false).await.unwrap();
+    let asked = server.asked(N1);
+    let meta = json!({"uid": "uid-n1", "resourceVersion": "41"});
+    assert_eq!(asked[0].json(), json!({"metadata": meta, "spec": {"taints": [people, steering]}}));
+    assert_eq!(asked[1].json(), json!({"metadata": meta, "spec": {"taints": [people, starting]}}));
+    assert_eq!(asked[2].json()["spec"], json!({"taints": [people, starting]}), "it is not opened");
+    assert_eq!(asked[3].json()["spec"], json!({"unschedulable": null, "taints": [people]}));
 }
 
 #[tokio::test]

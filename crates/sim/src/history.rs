@@ -66,6 +66,17 @@ pub enum Happened {
         /// By whom.
         by: Actor,
     },
+    /// The taint of a node that is still to do came or went, or taints of others went.
+    Tainted {
+        /// Which node.
+        node: NodeName,
+        /// By whom.
+        by: Actor,
+        /// It carries that taint now.
+        steered: bool,
+        /// Keys of taints that are gone and not ours.
+        lost: Vec<String>,
+    },
     /// The Ready condition changed to or from True.
     ReadyChanged {
         /// Which node.

@@ -2,7 +2,7 @@
 
 use evenkeel_engine::facts::{
     BudgetSeen, CLAIM_ANNOTATION, HOLD_ANNOTATION, Mark, NodeSeen, Owner, PodPhase, PodSeen,
-    Readiness, STARTUP_EFFECT, STARTUP_TAINT, STARTUP_VALUE,
+    Readiness, STARTUP_EFFECT, STARTUP_TAINT, STARTUP_VALUE, STEER_EFFECT, STEER_TAINT,
 };
 use evenkeel_engine::ids::{NodeName, ObjectKey, Uid};
 use evenkeel_engine::place::{self, Needs, Resources};
@@ -42,6 +42,11 @@ impl Taint {
             value: STARTUP_VALUE.to_owned(),
             effect: STARTUP_EFFECT.to_owned(),
         }
+    }
+
+    /// What asks pods to prefer other nodes while this one is still to do.
+    pub fn steer() -> Self {
+        Self { key: STEER_TAINT.to_owned(), value: String::new(), effect: STEER_EFFECT.to_owned() }
     }
 
     /// The taint as the engine sees it.

@@ -77,6 +77,17 @@ pub enum Fact {
         /// Whose doing.
         by: Who,
     },
+    /// The taint of a node that is still to do came or went, or taints of others went.
+    Tainted {
+        /// The node.
+        node: NodeName,
+        /// Whose doing.
+        by: Who,
+        /// It carries that taint now.
+        steered: bool,
+        /// Keys of taints that are gone and not ours.
+        lost: Vec<String>,
+    },
     /// The Ready condition changed.
     Ready {
         /// The node.

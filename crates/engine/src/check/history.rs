@@ -16,6 +16,7 @@ const READ_IS_FRESH_MS: u64 = 45_000;
 type StepKey = (JobId, NodeName, u32, String);
 
 mod opened;
+mod steered;
 
 #[derive(Debug)]
 struct Job {
@@ -58,6 +59,8 @@ struct Node {
     dressed: bool,
     /// The Node object went away during the present hold.
     left: bool,
+    /// It carries the taint of a node that is still to do.
+    steered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +118,9 @@ impl History {
                 self.schedulable(node, *schedulable, *by)?;
                 self.node(node).count_out(tick);
             }
+            Fact::Tainted { node, by, steered, lost } => {
+                self.tainted(node, *by, *steered, lost)?;
+            }
             Fact::Ready { node, ready } => {
                 let entry = self.node(node);
                 entry.unready = !ready;
@@ -125,6 +131,7 @@ impl History {
                 (entry.mark, entry.cordon, entry.unready) = (None, None, false);
                 entry.out_since = None;
                 entry.met.clear();
+                entry.steered = false;
                 entry.left = true;
             }
             Fact::Initialized { node, condition } => {
@@ -442,7 +449,7 @@ impl History {
         }
     }
 
-    /// What must hold once faults are over and nothing moves any more: S4, S5, S13, L1.
+    /// What must hold once faults are over and nothing moves any more: S4, S5, S13, S24, L1.
     pub fn at_rest(&self) -> Result<(), Broken> {
         if let Some((job, _)) = self.jobs.iter().find(|(_, facts)| !facts.ended) {
             return broken("L1", format!("{job} has no verdict"));
@@ -455,6 +462,9 @@ impl History {
             let left = node.left_cordoned() || node.cordoned_before;
             if node.cordon == Some(Cordon::Ours) && !left {
                 return broken("S4", format!("{name} was left cordoned without a word"));
+            }
+            if node.steered {
+                return broken("S24", format!("pods avoid {name}, and no job runs"));
             }
             if node.mark.is_some() && !node.left_cordoned() {
                 return broken("S4", format!("{name} was left marked without a word"));

@@ -124,7 +124,8 @@ impl Case {
             wait_post_install: true,
             initialized: Vec::new(),
             proven: true,
-            policy: Policy::default(),
+            // Tables list what a turn does; steering has its own.
+            policy: Policy { steer: false, ..Policy::default() },
         };
         let state = SyncState { status: Status::Running, accepted: Time(0), stalled_since: None };
         let sync = Sync::new(spec, state, []);

@@ -11,4 +11,5 @@ mod order;
 mod pressure;
 mod preview;
 mod startup;
+mod steer;
 mod upstream;

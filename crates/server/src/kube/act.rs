@@ -9,7 +9,9 @@ use crate::records::{Dress, Taint};
 use crate::sync::ports::{EvictAnswer, Fault, LiveNode, PodRef};
 use ::kube::api::{PostParams, Request};
 use ::kube::core::params::GetParams;
-use evenkeel_engine::facts::{CLAIM_ANNOTATION, Mark, NodeSeen, STARTUP_TAINT, STARTUP_VALUE};
+use evenkeel_engine::facts::{
+    CLAIM_ANNOTATION, Mark, NodeSeen, STARTUP_TAINT, STARTUP_VALUE, STEER_EFFECT, STEER_TAINT,
+};
 use evenkeel_engine::ids::NodeName;
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
@@ -51,8 +53,9 @@ pub(super) async fn set_unschedulable(
         "metadata": {"uid": node.uid, "resourceVersion": node.resource_version},
         "spec": {"unschedulable": field},
     });
-    if !value && node.starting() {
-        body["spec"]["taints"] = json!(with_taints(taints(wire, node).await?, &[], true));
+    if !value && (node.starting() || node.steered()) {
+        let there = taints(wire, node).await?;
+        body["spec"]["taints"] = json!(with_taints(there, &[], true, true));
     }
     patch_node(wire, node, &body).await
 }
@@ -75,12 +78,30 @@ pub(super) async fn release(
         body["metadata"]["labels"] = json!(dress.labels);
     }
     let ours = dress.map_or(&[][..], |dress| &dress.taints);
-    let opens = node.starting() && (uncordon || dress.is_some());
+    let opens = uncordon || dress.is_some();
     // A patch replaces the list of taints, so those that are there have to be read; the version keeps them.
-    if !ours.is_empty() || opens {
-        body["spec"]["taints"] = json!(with_taints(taints(wire, node).await?, ours, uncordon));
+    if !ours.is_empty() || (node.starting() && opens) || node.steered() {
+        let there = taints(wire, node).await?;
+        body["spec"]["taints"] = json!(with_taints(there, ours, uncordon, opens));
     }
     patch_node(wire, node, &body).await
+}
+
+pub(super) async fn steer(wire: &Wire, node: &NodeSeen, away: bool) -> Result<(), Fault> {
+    let mut taints = taints(wire, node).await?;
+    taints.retain(|taint| !steers(taint));
+    if away {
+        taints.push(json!({"key": STEER_TAINT, "effect": STEER_EFFECT}));
+    }
+    let body = json!({
+        "metadata": {"uid": node.uid, "resourceVersion": node.resource_version},
+        "spec": {"taints": taints},
+    });
+    patch_node(wire, node, &body).await
+}
+
+fn steers(taint: &Value) -> bool {
+    taint["key"] == STEER_TAINT && taint["effect"] == STEER_EFFECT
 }
 
 /// The taints of a node as they are now, unless it changed since it was seen.
@@ -98,15 +119,16 @@ async fn taints(wire: &Wire, node: &NodeSeen) -> Result<Vec<Value>, Fault> {
 }
 
 /// A taint is known by key and effect: ours replace those of the same name, all others stay. The taint of a cordon
-/// goes with the cordon: the API server's controllers keep it. The startup taint goes with the start.
-fn with_taints(mut there: Vec<Value>, ours: &[Taint], uncordon: bool) -> Vec<Value> {
+/// goes with the cordon: the API server's controllers keep it. The startup taint goes when the node is opened, the
+/// steering taint in any case.
+fn with_taints(mut there: Vec<Value>, ours: &[Taint], uncordon: bool, opens: bool) -> Vec<Value> {
     let same = |taint: &Value, our: &Taint| {
         taint["key"] == our.key.as_str() && taint["effect"] == our.effect.as_str()
     };
     there.retain(|taint| {
         let of_cordon = uncordon && taint["key"] == "node.kubernetes.io/unschedulable";
-        let of_start = taint["key"] == STARTUP_TAINT && taint["value"] == STARTUP_VALUE;
-        !of_cordon && !of_start && !ours.iter().any(|o| same(taint, o))
+        let of_start = opens && taint["key"] == STARTUP_TAINT && taint["value"] == STARTUP_VALUE;
+        !of_cordon && !of_start && !steers(taint) && !ours.iter().any(|o| same(taint, o))
     });
     there.extend(ours.iter().map(|our| json!(our)));
     there

@@ -170,6 +170,10 @@ impl Cluster for Api {
         act::release(&self.wire, node, uncordon, dress).await
     }
 
+    async fn steer(&self, node: &NodeSeen, away: bool) -> Result<(), Fault> {
+        act::steer(&self.wire, node, away).await
+    }
+
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {
         act::evict(&self.wire, pod).await
     }

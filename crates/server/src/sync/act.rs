@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 
 /// A call to the API server that takes longer is given up: the answer no longer matters, the next observation does.
 const API_LIMIT: Duration = Duration::from_secs(30);
+/// A node's taint is a wish: nothing waits for it longer than this.
+const STEER_LIMIT: Duration = Duration::from_secs(5);
 /// A probe connects, pushes the host binary once, and reads a page of facts.
 const PROBE_LIMIT: Duration = Duration::from_mins(2);
 /// Progress reports that wait for the actor; more would only be older.
@@ -101,17 +103,18 @@ async fn perform(
             limited(API_LIMIT, "claim", cluster.claim(seen(node)?, &mark)).await?;
             Ok(Answer::Written)
         }
-        Action::Cordon { node } => {
-            let call = cluster.set_unschedulable(seen(node)?, true);
-            limited(API_LIMIT, "cordon", call).await.map(|()| Answer::Written)
-        }
-        Action::Lift { node } => {
-            let call = cluster.set_unschedulable(seen(node)?, false);
-            limited(API_LIMIT, "uncordon", call).await.map(|()| Answer::Written)
+        Action::Cordon { node } | Action::Lift { node } => {
+            let closes = matches!(action, Action::Cordon { .. });
+            let call = cluster.set_unschedulable(seen(node)?, closes);
+            limited(API_LIMIT, action.key().verb, call).await.map(|()| Answer::Written)
         }
         Action::Release { node, uncordon } => {
             let call = cluster.release(seen(node)?, *uncordon, about.dress.as_ref());
             limited(API_LIMIT, "release", call).await.map(|()| Answer::Written)
+        }
+        Action::Steer { node, away } => {
+            let call = cluster.steer(seen(node)?, *away);
+            limited(STEER_LIMIT, "steering taint", call).await.map(|()| Answer::Written)
         }
         Action::Evict { pod, uid, .. } => {
             let pod = PodRef { key: pod.clone(), uid: uid.clone() };
@@ -206,6 +209,7 @@ pub(super) fn node_of(action: &Action) -> Option<&NodeName> {
         | Action::Cordon { node }
         | Action::Lift { node }
         | Action::Release { node, .. }
+        | Action::Steer { node, .. }
         | Action::Confirm { node }
         | Action::Probe { node, .. }
         | Action::Host { node, .. }

@@ -276,13 +276,14 @@ impl Actor<'_> {
             self.start(action.clone(), now);
         }
         self.state.syncs.retain(|_, sync| state::keeps(sync, now));
-        for (node, job, words) in self.told.news(&decided.reports, now) {
+        let (news, tell_at) = self.told.news(&decided.reports, now);
+        for (node, job, words) in news {
             self.leave_event(&node, "Waiting", &job, &words, false);
         }
         let due = self.state.keep_costs(&*store, self.hands.epoch, now).await;
         let due = due.map_err(ActorError::Store)?;
         self.state.forget_ended();
-        let wake_at = decided.wake_at.into_iter().chain(due).min();
+        let wake_at = decided.wake_at.into_iter().chain(due).chain(tell_at).min();
         Ok((wake_at, decided))
     }
 
@@ -460,17 +461,16 @@ impl Actor<'_> {
     /// An answer may arrive after its pod is gone, or after its node's way has ended: nobody asks for it then.
     fn forget(&mut self, action: &Action) {
         match action {
+            Action::Steer { .. } => {}
             Action::Evict { uid, .. } | Action::Delete { uid, .. } => {
                 if self.state.index.pod(uid).is_none() {
                     self.state.ledger.forget_pod(uid);
                 }
             }
             _ => {
-                let Some(node) = act::node_of(action) else {
-                    return;
-                };
-                let held = |s: &Sync| s.work(node).is_some_and(|w| w.phase.is_active());
-                if !self.state.syncs.values().any(held) {
+                let holds = |s: &Sync, n: &NodeName| s.work(n).is_some_and(|w| w.phase.is_active());
+                let held = |n: &&NodeName| self.state.syncs.values().any(|s| holds(s, n));
+                if let Some(node) = act::node_of(action).filter(|node| !held(node)) {
                     self.state.ledger.forget_node(node);
                 }
             }

@@ -123,18 +123,20 @@ pub trait Cluster: Send + Sync + 'static {
     async fn watch(&self) -> Result<mpsc::Receiver<Vec<Seen>>, Fault>;
     /// Writes our mark, only if the node is still at this UID and resourceVersion.
     async fn claim(&self, node: &NodeSeen, mark: &Mark) -> Result<(), Fault>;
-    /// Sets `spec.unschedulable` (to false: and takes our startup taint away), only if the node is still at this UID and resourceVersion: a request that was held
+    /// Sets `spec.unschedulable` (to false: and takes our taints away), only if the node is still at this UID and resourceVersion: a request that was held
     /// up on its way must not close a node that has been given back since.
     async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault>;
     /// Removes our mark and, if `uncordon`, makes the node schedulable, in one write at this resourceVersion.
     /// With `dress`, its labels and taints are set in the same write; those that people gave the node stay. Our startup
-    /// taint goes with either.
+    /// taint goes with either, our steering taint always.
     async fn release(
         &self,
         node: &NodeSeen,
         uncordon: bool,
         dress: Option<&Dress>,
     ) -> Result<(), Fault>;
+    /// Puts the steering taint on a node, or takes it off, at this UID and resourceVersion; all other taints stay.
+    async fn steer(&self, node: &NodeSeen, away: bool) -> Result<(), Fault>;
     /// `policy/v1` eviction with UID precondition.
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault>;
     /// The same without effect (`dryRun=All`): what the server would say now.

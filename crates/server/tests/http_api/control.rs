@@ -148,13 +148,43 @@ async fn what_is_refused_has_no_effect() {
         assert_eq!(world.dump().await, before, "{path} {body}");
     }
     world.ends(&running, Status::Success { at: Time(1_000_900) }).await;
-    for path in ["pause", "resume", "cancel", "nodes/node-a/force"] {
+    let over = [
+        ("pause", json!({})),
+        ("resume", json!({})),
+        ("cancel", json!({})),
+        ("retry", json!({})),
+        ("skip", node("node-a")),
+        ("nodes/node-a/force", json!({})),
+    ];
+    for (path, body) in over {
         let before = world.dump().await;
-        let answer = world.press(&running, path, &json!({})).await;
+        let answer = world.press(&running, path, &body).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (400, "CCE.01400001"), "{path}");
         assert!(answer.message().contains("has ended"), "{path}: {}", answer.text);
         assert_eq!(world.dump().await, before, "{path}");
     }
+}
+
+/// A job of another project is a missing job, to every button: the same answer, and no effect.
+#[tokio::test]
+async fn a_foreign_job_is_a_missing_job() {
+    let world = World::new().await;
+    let running = job(&world).await;
+    let absent = "12345678-0000-4000-8000-000000000000";
+    let node = json!({ "nodes": ["node-a"] });
+    for path in ["pause", "resume", "cancel", "retry", "skip", "nodes/node-a/force"] {
+        let before = world.dump().await;
+        let mut answers = Vec::new();
+        for job in [running.as_str(), absent] {
+            let target = format!("/evenkeel/v1/projects/{OTHER_PROJECT}/jobs/{job}/{path}");
+            let answer = world.call("POST", &target, &node.to_string()).await;
+            assert_eq!((answer.status.as_u16(), answer.code()), (404, "CCE.01404001"), "{path}");
+            answers.push(answer.message().replace(job, "JOB"));
+        }
+        assert_eq!(answers[0], answers[1], "{path}");
+        assert_eq!(world.dump().await, before, "{path}");
+    }
+    assert_eq!(world.control_of(&running).await, None);
 }
 
 /// Many at once: each is told the truth, and nothing of anybody is lost.

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 const SEEDS: u64 = 200;
 /// How long the minimizer looks.
 const MINIMIZE_LIMIT: Duration = Duration::from_mins(5);
-const PLANTED_LIMIT: Duration = Duration::from_mins(1);
+const PLANTED_LIMIT: Duration = Duration::from_mins(3);
 /// A planted defect must show within so many seeds.
 const PLANTED_SEEDS: u64 = 40;
 /// From so many seeds on every fault must have been met.

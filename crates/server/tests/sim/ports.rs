@@ -307,16 +307,17 @@ impl Outside {
     }
 }
 
-/// The taints of a node that is opened: without the startup taint, and with these.
-fn taints_after(node: &NodeSeen, ours: &[records::Taint]) -> Vec<Taint> {
-    let startup = Taint::startup();
+/// The taints of a node that is let go: without ours (the startup taint only once it is opened), and with these.
+fn taints_after(node: &NodeSeen, ours: &[records::Taint], opens: bool) -> Vec<Taint> {
+    let (startup, steer) = (Taint::startup(), Taint::steer());
     let there = node.taints.iter().map(|taint| Taint {
         key: taint.key.to_string(),
         value: taint.value.to_string(),
         effect: taint.effect.to_string(),
     });
     let stays = |taint: &Taint| {
-        *taint != startup
+        (*taint != startup || !opens)
+            && *taint != steer
             && !ours.iter().any(|o| (&o.key, &o.effect) == (&taint.key, &taint.effect))
     };
     let new = ours.iter().map(|o| Taint {
@@ -334,7 +335,9 @@ fn dressed(before: &Node, after: &Node, dress: &Dress) -> Fact {
     let changed = |(key, value): &(&String, &String)| {
         after.labels.get(*key) != Some(*value) && !dress.labels.contains_key(*key)
     };
-    let gone = |taint: &&Taint| **taint != Taint::startup() && !taints.contains(&known(taint));
+    let gone = |taint: &&Taint| {
+        ![Taint::startup(), Taint::steer()].contains(taint) && !taints.contains(&known(taint))
+    };
     let lost = before.labels.iter().filter(changed).map(|(key, _)| key.clone());
     let lost = lost.chain(before.taints.iter().filter(gone).map(|taint| taint.key.clone()));
     Fact::Dressed {
@@ -367,7 +370,8 @@ impl Cluster for Outside {
     }
 
     async fn set_unschedulable(&self, node: &NodeSeen, value: bool) -> Result<(), Fault> {
-        let taints = (!value && node.starting()).then(|| taints_after(node, &[]));
+        let ours = node.starting() || node.steered();
+        let taints = (!value && ours).then(|| taints_after(node, &[], true));
         let change = NodeChange { unschedulable: Some(value), taints, ..NodeChange::default() };
         self.patch(node, change, "cordon").await
     }
@@ -379,14 +383,15 @@ impl Cluster for Outside {
         dress: Option<&Dress>,
     ) -> Result<(), Fault> {
         let ours = dress.map_or(&[][..], |dress| &dress.taints);
-        let opens = node.starting() && (uncordon || dress.is_some());
+        let opens = uncordon || dress.is_some();
+        let ends = (node.starting() && opens) || node.steered();
         let labels =
             dress.iter().flat_map(|d| &d.labels).map(|(k, v)| (k.clone(), Some(v.clone())));
         let change = NodeChange {
             unschedulable: uncordon.then_some(false),
             annotations: [(CLAIM_ANNOTATION.to_owned(), None)].into(),
             labels: labels.collect(),
-            taints: (!ours.is_empty() || opens).then(|| taints_after(node, ours)),
+            taints: (!ours.is_empty() || ends).then(|| taints_after(node, ours, opens)),
         };
         let Some(dress) = dress.cloned() else {
             return self.patch(node, change, "release").await;
@@ -404,6 +409,13 @@ impl Cluster for Outside {
             .await
             .map(drop)
             .map_err(|f| to_fault("release", f))
+    }
+
+    async fn steer(&self, node: &NodeSeen, away: bool) -> Result<(), Fault> {
+        let mut taints = taints_after(node, &[], false);
+        taints.extend(away.then(Taint::steer));
+        let change = NodeChange { taints: Some(taints), ..NodeChange::default() };
+        self.patch(node, change, "steer").await
     }
 
     async fn evict(&self, pod: &PodRef) -> Result<EvictAnswer, Fault> {
@@ -455,7 +467,15 @@ impl Cluster for Outside {
         self.api(Call::Read, false, read, |_, _| ()).await.map_err(|f| to_fault("heartbeat", f))
     }
 
-    async fn event(&self, _: &NodeSeen, _: &str, _: &str, _: bool) -> Result<(), Fault> {
+    async fn event(
+        &self,
+        node: &NodeSeen,
+        reason: &str,
+        message: &str,
+        _: bool,
+    ) -> Result<(), Fault> {
+        let said = (node.name.clone(), reason.to_owned(), message.to_owned());
+        self.0.with(|inner| inner.events.push((inner.world.now(), said)));
         Ok(())
     }
 }

@@ -41,6 +41,8 @@ pub struct Inner {
     pub delivered: BTreeMap<Kind, u64>,
     /// Jobs whose files were to be removed.
     pub forgotten: Vec<JobId>,
+    /// Events on nodes: when, the node, the reason, and what they say.
+    pub events: Vec<(u64, (NodeName, String, String))>,
     hash: EventHash,
     /// The newest version that watches may see.
     visible: u64,
@@ -86,6 +88,7 @@ impl Rig {
                 phases: BTreeMap::new(),
                 effects: 0,
                 forgotten: Vec::new(),
+                events: Vec::new(),
                 life: 0,
                 last_crash: None,
                 lists: BTreeMap::new(),
@@ -265,6 +268,10 @@ impl Inner {
             Happened::Uncordoned { node, by } => {
                 ours(by);
                 vec![Fact::Schedulable { node, schedulable: true, by: who(by) }]
+            }
+            Happened::Tainted { node, by, steered, lost } => {
+                ours(by);
+                vec![Fact::Tainted { node, by: who(by), steered, lost }]
             }
             Happened::ReadyChanged { node, ready } => vec![Fact::Ready { node, ready }],
             Happened::NodeAdded { node, ready, .. } => vec![Fact::Ready { node, ready }],

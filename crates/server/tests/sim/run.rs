@@ -166,6 +166,7 @@ pub fn policy(canary: bool) -> Policy {
         settle: Span::secs(3),
         stall_timeout: Span::secs(240),
         sick_after: Span::secs(20),
+        steer: true,
         zone_max: None,
     }
 }

@@ -55,6 +55,22 @@ impl Watcher {
         panic!("{what} did not show; last: {:?}", self.report());
     }
 
+    /// Passes time until an Event on a node says it; returns when it was left.
+    async fn told(&mut self, reason: &str, words: &str) -> u64 {
+        for _ in 0..12_000 {
+            let told = self.stage.rig.with(|inner| {
+                let fits =
+                    |said: &(NodeName, String, String)| said.1 == reason && said.2.contains(words);
+                inner.events.iter().find(|(_, said)| fits(said)).map(|(at, _)| *at)
+            });
+            if let Some(at) = told {
+                return at;
+            }
+            self.stage.pass_time(LOOK, &mut self.rng).await.expect("no invariant breaks");
+        }
+        panic!("no Event says {words}");
+    }
+
     /// What a node that has not had its turn is said to wait for, as the API works it out.
     async fn queued(&self) -> Option<WaitingOn> {
         let cluster = ClusterId::new(CLUSTER);
@@ -115,7 +131,10 @@ fn the_job_answers_within_five_seconds_of_the_cause() {
             let refused = |h: &&(u64, Happened)| matches!(h.1, Happened::EvictionRefused { .. });
             inner.world.history.iter().find(refused).map(|(at, _)| *at)
         });
-        in_time("a budget refuses", cause.expect("a budget refused"), shown);
+        let cause = cause.expect("a budget refused");
+        in_time("a budget refuses", cause, shown);
+        let told = watcher.told("Waiting", "is held by budget default/web").await;
+        in_time("a budget refuses, as an Event on the node", cause, told);
 
         let pressed = watcher.stage.rig.now();
         watcher

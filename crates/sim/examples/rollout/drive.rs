@@ -124,6 +124,8 @@ impl<'a> World<'a> {
             proven: !canary,
             policy: Policy {
                 canary,
+                // Where pods land is not played.
+                steer: false,
                 settle: Span(0),
                 drain_timeout: Span::mins(24 * 60),
                 ..Policy::default()
@@ -226,7 +228,7 @@ impl<'a> World<'a> {
                 }
                 return;
             }
-            Action::Delete { .. } => {}
+            Action::Delete { .. } | Action::Steer { .. } => {}
         }
         self.ledger.end(action, Ok(answer), version.take(), self.now);
     }

@@ -3,7 +3,7 @@
 
 use super::{Change, Event, LOG_MAX, Op, Task, World};
 use crate::history::{Actor, Happened};
-use crate::objects::{Budget, Node, Pod};
+use crate::objects::{Budget, Node, Pod, Taint};
 use evenkeel_engine::facts::Readiness;
 use evenkeel_engine::ids::{NodeName, ObjectKey};
 use std::sync::Arc;
@@ -88,6 +88,17 @@ impl World {
         }
         if let (Some(_), None) = &marks {
             self.happened(Happened::MarkCleared { node: node.clone() });
+        }
+        let known = |taint: &Taint| (taint.key.clone(), taint.effect.clone());
+        let carries =
+            |node: &Node, taint: &Taint| node.taints.iter().any(|t| known(t) == known(taint));
+        let steered = carries(after, &Taint::steer());
+        let ours = [Taint::steer(), Taint::startup()];
+        let gone = before.taints.iter().filter(|t| !carries(after, t));
+        let others = gone.filter(|t| ours.iter().all(|our| known(our) != known(t)));
+        let lost: Vec<String> = others.map(|taint| taint.key.clone()).collect();
+        if steered != carries(before, &Taint::steer()) || !lost.is_empty() {
+            self.happened(Happened::Tainted { node: node.clone(), by, steered, lost });
         }
         for condition in after.met.difference(&before.met) {
             let (node, condition) = (node.clone(), condition.clone());
