@@ -113,6 +113,10 @@ fn json_lines_end_with_a_result_that_the_world_confirms() {
         assert_eq!((way[0], way[way.len() - 1]), ("Claiming", "Done"), "{node}: {way:?}");
         assert!(way.contains(&"Draining") && way.contains(&"Resetting"), "{node}: {way:?}");
     }
+    for says in ["chosen: ", "is held by budget default/", "waiting for the machine: step "] {
+        let reason = |event: &&Value| event["reason"].as_str().is_some_and(|r| r.contains(says));
+        assert!(events.iter().any(|event| reason(&event)), "no reason says {says:?}: {out}");
+    }
     assert!(is_empty(home.path()), "the temporary directory was left behind");
 }
 

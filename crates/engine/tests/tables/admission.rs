@@ -6,7 +6,7 @@ use evenkeel_engine::ids::ObjectKey;
 use evenkeel_engine::phase::{Blocker, Cause, Left, Phase, SkipReason};
 use evenkeel_engine::place::{Needs, Resources};
 use evenkeel_engine::report::WaitingOn;
-use evenkeel_engine::sync::Status;
+use evenkeel_engine::sync::{Status, Work};
 use evenkeel_engine::time::{Span, Time};
 use std::sync::Arc;
 
@@ -95,6 +95,43 @@ fn verdicts() {
     assert_eq!(reason(2), SkipReason::Held);
     assert_eq!(reason(3), SkipReason::CordonedByOthers);
     assert_eq!(reason(4), SkipReason::Gone);
+}
+
+/// The failure budget: a configuration that fails everywhere costs maxUnavailable nodes, one with a canary. Those in
+/// hand finish, nobody else is touched, and the verdict says how many failed and how many were left alone.
+#[test]
+fn a_bad_configuration_stops_itself() {
+    for (canary, lost) in [(true, 1), (false, 3)] {
+        let mut case = Case::new(9, 3).spec(|spec| {
+            spec.proven = false;
+            spec.policy.canary = canary;
+        });
+        let mut failed = 0;
+        while case.sync.running() {
+            case.settle();
+            let begun = |w: &&Work| matches!(w.phase, Phase::Claiming { .. });
+            let Some(next) = case.sync.works().find(begun).map(|w| w.name.clone()) else {
+                break;
+            };
+            assert!(failed < lost, "{next} was taken after {failed} failures");
+            let n = next.as_str()[1..].parse().unwrap();
+            failed += 1;
+            let phase = Phase::Failed { at: NOW, cause: cause(), left: Left::Cordoned };
+            case.in_hand(n, phase, |w| w.attempt = 2);
+        }
+        let counts = case.sync.counts();
+        assert_eq!(
+            (counts.failed, counts.skipped),
+            (lost, 9 - lost),
+            "canary {canary}: {counts:?}"
+        );
+        let Status::Failed { reason, .. } = &case.sync.state.status else {
+            panic!("{:?}", case.sync.state.status);
+        };
+        let rest = format!("({lost} failed, {} not started because of that)", 9 - lost);
+        assert!(reason.ends_with(&rest) && reason.contains("it was left cordoned"), "{reason}");
+        assert_eq!(taken(&case), "", "an ended job takes nobody");
+    }
 }
 
 /// Nodes that others took out: the run says who, waits, and gives up in the end, also with nodes given back before.
