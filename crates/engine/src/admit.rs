@@ -53,7 +53,10 @@ impl Eased {
         let max = sync.spec.max_unavailable;
         let to = ctx.ledger.pressure().divides(max, ctx.now);
         let pressed = to < max;
-        Self { to: if falls_ill(ctx, sync) { (to / 2).max(1) } else { to }, pressed }
+        let to = if falls_ill(ctx, sync) { (to / 2).max(1) } else { to };
+        // Nodes that failed give their slots back never: one more must find a place, or the run waits for ever.
+        let failed = sync.holding().filter(|w| w.phase.is_terminal()).count() as u32;
+        Self { to: to.max(failed + 1).min(max), pressed }
     }
 }
 

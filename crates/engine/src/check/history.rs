@@ -340,7 +340,9 @@ impl History {
         let Some(job) = entry.holder.clone() else {
             return broken("S3", format!("{node} was cordoned without a durable claim"));
         };
-        let was_available = entry.cordon.is_none() && !entry.unready;
+        // A node whose reset has begun is out, whoever opens it meanwhile: closing it again takes nothing.
+        let begun = entry.works.get(&job).is_some_and(|w| !w.fresh());
+        let was_available = entry.cordon.is_none() && !entry.unready && !begun;
         entry.cordon.get_or_insert(Cordon::Ours);
         if was_available { self.room(&job, node) } else { Ok(()) }
     }
