@@ -25,6 +25,12 @@ def run(*argv, limit=60, check=True, **kw):
     return done
 
 
+# The API server may hold a budget for two minutes after an eviction that went well: the replacement of a StatefulSet's
+# pod, under the same name, can be there before the disruption controller has seen the old one go. Waits for what
+# comes after a drain allow for one such case.
+HELD = 125
+
+
 def wait_for(what, probe, limit, every=0.2):
     """Calls `probe` until it answers something true; at most `limit` seconds."""
     end = time.monotonic() + limit

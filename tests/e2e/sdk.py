@@ -5,7 +5,7 @@ import base64
 from huaweicloudsdkcce import v3 as cce
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 
-from bed import wait_for
+from bed import HELD, wait_for
 
 
 def client(server):
@@ -81,7 +81,7 @@ def job_end(api, job, limit):
         shown = show_job(api, job)
         return shown if shown.status.phase in ("Success", "Failed") else None
 
-    return wait_for(f"job {job} to end", ended, limit, every=0.5)
+    return wait_for(f"job {job} to end", ended, limit + HELD, every=0.5)
 
 
 def show_pool(api, cluster, pool):

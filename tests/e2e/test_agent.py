@@ -8,7 +8,7 @@ import time
 import pytest
 
 import sdk
-from bed import NODE_BINARY, NODE_FOREIGN, run, wait_for
+from bed import HELD, NODE_BINARY, NODE_FOREIGN, run, wait_for
 from test_hosts import STEPS, Machine, attempts_of, schedulable, script
 
 
@@ -110,7 +110,7 @@ def test_a_node_out_of_reach_is_synchronized_through_its_agent(bed, server, tls,
         began = time.monotonic()
         started = server.cli("sync", "workers", "--node", far, "--node", near, "--max-unavailable", "2", "--output", "json")
         job = json.loads(started.stdout)["jobid"]
-        wait_for("the script to run on the far host", lambda: attempts_of(bed, far, job)[0], 90)
+        wait_for("the script to run on the far host", lambda: attempts_of(bed, far, job)[0], 90 + HELD)
         agent.kill()
         server.kill9()
         server.start()

@@ -141,7 +141,7 @@ esac
     def plug():
         files = machines["node-8"]
         flag = pathlib.Path(f"/proc/{files.init}/root/run/pull-the-plug")
-        wait_for("the script on node-8", flag.exists, 150)
+        wait_for("the script on node-8", flag.exists, 150 + beds.HELD)
         files.off()
         time.sleep(1)
         files.on()
@@ -250,7 +250,7 @@ def test_the_connection_is_cut_in_every_step(bed, server, api, cluster, pool, ma
     machine = machines["node-5"]
     for step in ("teardown", "pre", "install", "post"):
         flag = pathlib.Path(f"/proc/{machine.init}/root/run/at-{step}")
-        wait_for(f"the step {step}", flag.exists, 60, every=0.02)
+        wait_for(f"the step {step}", flag.exists, 60 + beds.HELD, every=0.02)
         wait_for("a connection to cut", machine.sessions, 10, every=0.02)
         machine.cut()
         assert flag.exists(), f"{step} was over before its connection was cut"
@@ -275,7 +275,7 @@ def test_a_reboot_goes_on_where_the_recipe_says_so(bed, server, api, cluster, po
         only = {"node_i_ds": [ids(api, cluster)["node-6"]], "retry_times": 0}
         job = sdk.upgrade(api, cluster, pool, 1, **only)
         machine = machines["node-6"]
-        wait_for("the install step", lambda: pathlib.Path(f"/proc/{machine.init}/root/run/in-install").exists(), 60)
+        wait_for("the install step", lambda: pathlib.Path(f"/proc/{machine.init}/root/run/in-install").exists(), 60 + beds.HELD)
         machine.off()
         time.sleep(1)
         machine.on()
@@ -488,7 +488,7 @@ def test_two_controllers_give_orders_for_one_node(bed, server, api, cluster, poo
         for one, two, three in ((api, cluster, pool), (their_api, their_cluster, their_pool)):
             sdk.update_pool(one, two, three, "workers", pre=script("sleep 3"), key="first", wait=True)
         ours = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids(api, cluster)["node-4"]])
-        wait_for("our script", lambda: lines(bed, "node-4", ours), 40)
+        wait_for("our script", lambda: lines(bed, "node-4", ours), 40 + beds.HELD)
         theirs = sdk.upgrade(their_api, their_cluster, their_pool, 1, node_i_ds=[ids(their_api, their_cluster)["node-4"]])
         ended = sdk.job_end(api, ours, 60)
         their_end = sdk.job_end(their_api, theirs, 90)

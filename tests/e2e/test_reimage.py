@@ -8,7 +8,7 @@ import stat
 import pytest
 
 import sdk
-from bed import run, wait_for
+from bed import HELD, run, wait_for
 
 STEPS = "/var/log/e2e-steps"
 HOOK = """#!/bin/sh
@@ -80,7 +80,7 @@ def test_a_killed_controller_reinstalls_once(bed, server, api, cluster, pool):
     before, old = len(steps(bed, node)), bed.file(node, "/etc/machine-id")
     with_hook(server, path=hook(server, bed, TRUE))
     job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[node_id(api, cluster, node)], retry_times=0)
-    wait_for("the hook to run", lambda: hooked(server), 60, every=0.1)
+    wait_for("the hook to run", lambda: hooked(server), 60 + HELD, every=0.1)
     server.kill9()
     server.start()
     ended = sdk.job_end(api, job, 120)

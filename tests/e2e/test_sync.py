@@ -12,7 +12,7 @@ from huaweicloudsdkcce import v3 as cce
 from huaweicloudsdkcore.exceptions import exceptions
 
 import sdk
-from bed import budget, deployment, strip_ansi, wait_for
+from bed import HELD, budget, deployment, strip_ansi, wait_for
 
 PRE = '#!/bin/sh\n# canary-in-a-script\necho "pre $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-steps\n'
 POST = '#!/bin/sh\necho "post $EVENKEEL_JOB $EVENKEEL_ATTEMPT" >> /var/log/e2e-steps\n'
@@ -128,7 +128,7 @@ def test_killed_during_a_script(bed, server, api, cluster, pool, keys):
     chosen = sorted(nodes)[:3]
     job = sdk.upgrade(api, cluster, pool, MAX, node_i_ds=[nodes[n] for n in chosen])
     wait_for("the slow script to run", lambda: any(
-        any(line.startswith("slow") for line in steps(bed, n, job)) for n in chosen), 60)
+        any(line.startswith("slow") for line in steps(bed, n, job)) for n in chosen), 60 + HELD)
     server.kill9()
     time.sleep(1)
     server.start()
@@ -210,7 +210,7 @@ def test_killed_at_named_points(bed, server, api, cluster, pool):
         server.stop()
         server.start(CRASH_AT=point)
         job = sdk.upgrade(api, cluster, pool, 1, node_i_ds=[ids[busy]])
-        wait_for(f"the server to die at {point}", lambda: server.process.poll() is not None, 90)
+        wait_for(f"the server to die at {point}", lambda: server.process.poll() is not None, 90 + HELD)
         server.start()
         ended = sdk.job_end(api, job, 120)
         assert ended.status.phase == "Success", (point, ended.status.reason)
