@@ -75,6 +75,8 @@ class Machine:
         )
         children = lambda: proc(self.started.pid, f"task/{self.started.pid}/children").split()
         self.init = int(wait_for("PID 1", children, 10, every=0.05)[0])
+        # Whoever comes to this host later looks for it where it is now.
+        self.host["init"]["pid"] = self.init
         wait_for("sshd to listen", lambda: proc(self.init, "comm").strip() == "sshd", 20, every=0.05)
 
 
