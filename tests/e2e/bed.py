@@ -1,5 +1,6 @@
 """The test bed, the server and the ways to look at them. Every wait has a limit and says what it waits for."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -206,6 +207,24 @@ reach_timeout_s = 20
             if line.startswith("VmRSS"):
                 return int(line.split()[1]) / 1024
         return 0
+
+
+def phase_times(server, job):
+    """How long each node of a job was in each phase, in seconds, by the server's log: {node: {phase: seconds}}."""
+    line = re.compile(r"^(\S+Z)\s.*node moves on .*job\.id=(\S+) node=(\S+) phase=\"(\w+)\"")
+    last, spent = {}, {}
+    for text in strip_ansi((server.dir / "server.log").read_text(errors="replace")).splitlines():
+        found = line.match(text)
+        if not found or found.group(2) != job:
+            continue
+        at = datetime.datetime.fromisoformat(found.group(1)).timestamp()
+        node, phase = found.group(3), found.group(4)
+        if node in last:
+            before, since = last[node]
+            times = spent.setdefault(node, {})
+            times[before] = times.get(before, 0.0) + at - since
+        last[node] = (phase, at)
+    return spent
 
 
 def strip_ansi(text):

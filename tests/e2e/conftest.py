@@ -122,7 +122,7 @@ def real_server(real, keys):
         server.cli(
             "cluster", "set-machines", "real", "--user", ssh["user"], "--key", ssh["private_key"], *hosts,
             "--known-hosts", real.known_hosts(), "--recipe", "kubeadm",
-            "--join-endpoint", real.facts["network"]["join_endpoint"], *ignored, "--limit", "240",
+            "--join-endpoint", real.facts["network"]["join_endpoint"], *ignored, "--limit", "240", "--data-dir", "/srv/data",
         )
         for name, path in keys.items():
             server.cli("keypair", "import", name, f"{path}.pub")

@@ -3,7 +3,7 @@
 import time
 
 import sdk
-from bed import budget
+from bed import budget, phase_times
 from conftest import REAL_NODES
 
 # The pod network of the test bed is a file; kubeadm's reset takes it away as it takes any CNI's.
@@ -43,6 +43,10 @@ def test_pool_of_real_nodes(real, real_server, keys, figures):
     name = sorted(real.hosts)[0]
     real.kubectl("label", "node", name, "people.example/own=kept")
     sdk.update_pool(api, cluster, pool, "real", pre=NETWORK, post=POST, wait=True, key="first", max_pods=32)
+    # What an earlier cluster may have left: a pod network's link, an image, data.
+    image = real.facts["images"]["app"]
+    real.on(name, f"ip link add flannel.1 type dummy && ctr -n k8s.io images tag {image} left.example/over:1"
+                  " && mkdir -p /srv/data && touch /srv/data/left")
     before = {n["metadata"]["name"]: n for n in real.get("nodes")["items"]}
     begun = time.time()
     job = sdk.upgrade(api, cluster, pool, 1)
@@ -63,5 +67,14 @@ def test_pool_of_real_nodes(real, real_server, keys, figures):
     assert described == [], f"every token of a join is withdrawn: {tokens}"
     report = real.audit(sorted(real.hosts))
     assert report["max_out"] == 1 and report["bare_deletes"] == [], report
-    assert all(count == 1 for count in report["accepted_evictions"].values()), report
+    moved = report["accepted_evictions"]
+    assert len(moved) >= 4 and all(count == 1 for count in moved.values()), report
+    left = real.on(name, "ip -o link; ctr -n k8s.io images ls -q; ls /srv/data")
+    assert "flannel.1" not in left and "left.example" not in left and "left" not in left.split(), left
+    assert image in left, "the runtime has its own images again"
     figures["kubeadm_sync_s_per_node"] = round((time.time() - begun) / REAL_NODES, 1)
+    spent = phase_times(server, job)
+    assert sorted(spent) == sorted(real.hosts)
+    mean = {phase: sum(times.get(phase, 0.0) for times in spent.values()) / REAL_NODES for phase in spent[name]}
+    assert {"Draining", "Resetting", "Rejoining", "PostInstall"} <= set(mean), mean
+    figures["kubeadm_cycle_s"] = {phase: round(seconds, 2) for phase, seconds in mean.items()}

@@ -1,10 +1,14 @@
 //! Benchmarks, one command each. What they measure, and the figures, are in `docs/benchmarks.md`.
 
+mod plan;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+
+pub use plan::run as plan;
 
 use crate::run::output;
 

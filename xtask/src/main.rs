@@ -67,6 +67,12 @@ enum Command {
 
 #[derive(Subcommand)]
 enum BenchCommand {
+    /// What a pool of many nodes costs: preview, decisions, memory.
+    Plan {
+        /// Numbers of nodes, each with 30 pods.
+        #[arg(long, value_delimiter = ',', default_values_t = [100, 1000, 10_000])]
+        nodes: Vec<u32>,
+    },
     /// How long a rollout takes, against its lower bound and against how others order it.
     Rollout {
         /// With the real engine on virtual time.
@@ -155,6 +161,10 @@ fn act(command: Command) -> Result<ExitCode> {
         }
         Command::Soak { seeds, first, .. } => {
             suite::simulate(&paths::workspace_root(), seeds, first)?
+        }
+        Command::Bench(BenchCommand::Plan { nodes }) => {
+            print!("{}", bench::plan(&paths::workspace_root(), &nodes)?);
+            true
         }
         Command::Bench(BenchCommand::Rollout { sim: _, seeds, restarts }) => {
             print!("{}", bench::rollout_sim(&paths::workspace_root(), seeds, restarts)?);

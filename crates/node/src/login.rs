@@ -63,23 +63,34 @@ pub enum LoginError {
 
 /// Makes the login what the order says; again is a no-op.
 pub fn apply(host: &Host, order: &LoginOrder) -> Result<(), LoginError> {
-    let account = host
-        .account(&order.user)
-        .map_err(|source| LoginError::Tool { tool: "getent", source })?
-        .ok_or_else(|| LoginError::UnknownUser(order.user.clone()))?;
+    let account =
+        find(host, &order.user)?.ok_or_else(|| LoginError::UnknownUser(order.user.clone()))?;
     if order.password_hash.is_some() {
         sshd::allow_password(host, &order.user, true).map_err(LoginError::Sshd)?;
     }
-    set_keys(host, &account, order)?;
+    let own = order.remove_keys.as_ref() == Some(&order.user);
+    let keys = if own { Some(&[][..]) } else { order.authorized_keys.as_deref() };
+    set_keys(host, &account, keys, order.keep_key.as_deref())?;
     if let Some(hash) = &order.password_hash {
         let line = format!("{}:{}\n", order.user, hash.expose());
         tool(host, "chpasswd", &["-e"], line.as_bytes())?;
     }
-    if order.remove_password {
-        tool(host, "passwd", &["-l", order.user.as_str()], b"")?;
-        sshd::allow_password(host, &order.user, false).map_err(LoginError::Sshd)?;
+    if let Some(user) = &order.remove_password
+        && find(host, user)?.is_some()
+    {
+        tool(host, "passwd", &["-l", user.as_str()], b"")?;
+        sshd::allow_password(host, user, false).map_err(LoginError::Sshd)?;
+    }
+    if let Some(user) = order.remove_keys.as_ref().filter(|_| !own)
+        && let Some(account) = find(host, user)?
+    {
+        set_keys(host, &account, Some(&[]), order.keep_key.as_deref())?;
     }
     Ok(())
+}
+
+fn find(host: &Host, user: &UserName) -> Result<Option<Account>, LoginError> {
+    host.account(user).map_err(|source| LoginError::Tool { tool: "getent", source })
 }
 
 fn tool(host: &Host, tool: &'static str, args: &[&str], stdin: &[u8]) -> Result<(), LoginError> {
@@ -92,7 +103,13 @@ fn tool(host: &Host, tool: &'static str, args: &[&str], stdin: &[u8]) -> Result<
     Err(LoginError::Refused { tool, code: said.code, said: said.stderr.trim().to_owned() })
 }
 
-fn set_keys(host: &Host, account: &Account, order: &LoginOrder) -> Result<(), LoginError> {
+/// `keys`: what the block shall hold besides `keep`; what it holds where nothing is said.
+fn set_keys(
+    host: &Host,
+    account: &Account,
+    keys: Option<&[String]>,
+    keep: Option<&str>,
+) -> Result<(), LoginError> {
     let home = host.path(&account.home.to_string_lossy());
     let failed = |source| LoginError::Keys {
         path: account.home.join(".ssh/authorized_keys").display().to_string(),
@@ -100,7 +117,7 @@ fn set_keys(host: &Host, account: &Account, order: &LoginOrder) -> Result<(), Lo
     };
     let dir = open_ssh_dir(&home, account).map_err(failed)?;
     let before = read_keys(&dir).map_err(failed)?;
-    let after = managed(&before, order).map_err(|text| failed(io::Error::other(text)))?;
+    let after = managed(&before, keys, keep).map_err(|text| failed(io::Error::other(text)))?;
     write_keys(&dir, &after, account).map_err(failed)
 }
 
@@ -159,14 +176,14 @@ fn write_keys(dir: &File, bytes: &[u8], account: &Account) -> io::Result<()> {
 }
 
 /// The file with its block as ordered; every byte outside the block stays.
-fn managed(before: &[u8], order: &LoginOrder) -> Result<Vec<u8>, &'static str> {
+fn managed(
+    before: &[u8],
+    ordered: Option<&[String]>,
+    keep: Option<&str>,
+) -> Result<Vec<u8>, &'static str> {
     let (head, block, tail) = split(before)?;
-    let ordered = match &order.authorized_keys {
-        Some(keys) => keys.clone(),
-        None if order.remove_keys => Vec::new(),
-        None => block,
-    };
-    let mut keys: Vec<String> = order.keep_key.iter().cloned().collect();
+    let ordered = ordered.map_or(block, <[String]>::to_vec);
+    let mut keys: Vec<String> = keep.into_iter().map(str::to_owned).collect();
     for key in ordered {
         // The comment is no part of a key.
         if !keys.iter().any(|have| same_key(have, &key)) {

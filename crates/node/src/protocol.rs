@@ -124,19 +124,20 @@ pub struct Script {
 pub struct LoginOrder {
     /// Must exist on the host; an unknown user is refused before anything is touched.
     pub user: UserName,
-    /// `$6$` crypt(3) hash to set. Excludes `remove_password`.
+    /// `$6$` crypt(3) hash to set. Excludes `remove_password` of the same user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<Hidden>,
-    /// Lock the password and take the sshd drop-in away.
-    #[serde(default)]
-    pub remove_password: bool,
+    /// Whose password to lock and whose sshd drop-in to take away: this user's, or that of an earlier login. A user that
+    /// does not exist has neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove_password: Option<UserName>,
     /// Public keys (`type base64 [comment]`) the managed block shall hold, besides `keep_key`.
-    /// Excludes `remove_keys`.
+    /// Excludes `remove_keys` of the same user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorized_keys: Option<Vec<String>>,
-    /// Empty the managed block, except for `keep_key`.
-    #[serde(default)]
-    pub remove_keys: bool,
+    /// Whose managed block to empty, except for `keep_key`: this user's, or that of an earlier login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove_keys: Option<UserName>,
     /// The controller's own public key: always in the block, never removed. Absent where it never comes over SSH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_key: Option<String>,
@@ -153,6 +154,8 @@ pub struct ProbeRequest {
     pub commands: Vec<String>,
     /// Ask the kubelet for its version.
     pub kubelet: bool,
+    /// Where the reset writes besides the state directory: absolute paths, which need not exist yet.
+    pub writes: Vec<String>,
 }
 
 /// What `prove` wants to know (JSON on stdin).
@@ -357,10 +360,10 @@ impl Step {
 impl LoginOrder {
     /// Everything about a login that can be judged without looking at a host.
     pub fn check(&self) -> Result<(), BadOrder> {
-        if self.password_hash.is_some() && self.remove_password {
+        if self.password_hash.is_some() && self.remove_password.as_ref() == Some(&self.user) {
             return Err(BadOrder::Exclusive("password_hash", "remove_password"));
         }
-        if self.authorized_keys.is_some() && self.remove_keys {
+        if self.authorized_keys.is_some() && self.remove_keys.as_ref() == Some(&self.user) {
             return Err(BadOrder::Exclusive("authorized_keys", "remove_keys"));
         }
         if self.password_hash.as_ref().is_some_and(|hash| !is_sha512_crypt(hash.expose())) {

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use crate::host::{Account, Host};
 use crate::login::{keys_in_block, same_key};
-use crate::protocol::{LoginOrder, Proof, ProofCheck, ProveRequest};
+use crate::protocol::{LoginOrder, Proof, ProofCheck, ProveRequest, UserName};
 use crate::sshd;
 
 /// Looks at everything, also after something did not fit.
@@ -20,6 +20,7 @@ pub fn prove(host: &Host, request: &ProveRequest) -> Proof {
     let mut checks = vec![check("user", true, format!("uid {}", account.uid))];
     checks.extend(shadow(host, login));
     checks.extend(keys(host, login, &account));
+    checks.extend(removed(host, login));
     checks.extend(daemon(host, request));
     Proof { checks }
 }
@@ -33,26 +34,54 @@ fn single(name: &str, detail: String) -> Proof {
 }
 
 fn shadow(host: &Host, login: &LoginOrder) -> Option<ProofCheck> {
-    let name = match (&login.password_hash, login.remove_password) {
-        (Some(_), _) => "password",
-        (None, true) => "password_locked",
-        (None, false) => return None,
-    };
-    let said = match host.tools.run("getent", &["shadow", login.user.as_str()], b"") {
-        Ok(said) if said.code == Some(0) => said.stdout,
-        Ok(said) => {
-            return Some(check(name, false, format!("getent shadow: {:?}", said.code)));
+    let hash = login.password_hash.as_ref()?;
+    Some(match shadow_field(host, &login.user) {
+        Ok(field) if field == hash.expose() => {
+            check("password", true, "the shadow field is the ordered hash")
         }
-        Err(error) => return Some(check(name, false, error.to_string())),
-    };
-    let field = said.split(':').nth(1).unwrap_or("");
-    let (ok, detail) = match &login.password_hash {
-        Some(hash) if field == hash.expose() => (true, "the shadow field is the ordered hash"),
-        Some(_) => (false, "the shadow field is not the ordered hash"),
-        None if field.starts_with(['!', '*']) => (true, "the password is locked"),
-        None => (false, "the password is not locked"),
-    };
-    Some(check(name, ok, detail))
+        Ok(_) => check("password", false, "the shadow field is not the ordered hash"),
+        Err(why) => check("password", false, why),
+    })
+}
+
+fn shadow_field(host: &Host, user: &UserName) -> Result<String, String> {
+    let said = host.tools.run("getent", &["shadow", user.as_str()], b"");
+    let said = said.map_err(|error| error.to_string())?;
+    if said.code != Some(0) {
+        return Err(format!("getent shadow: {:?}", said.code));
+    }
+    Ok(said.stdout.split(':').nth(1).unwrap_or("").to_owned())
+}
+
+/// What was taken away, perhaps from the user of an earlier login. Who does not exist has nothing left.
+fn removed(host: &Host, login: &LoginOrder) -> Vec<ProofCheck> {
+    let gone = |user: &UserName| matches!(host.account(user), Ok(None));
+    let mut checks = Vec::new();
+    if let Some(user) = login.remove_password.as_ref().filter(|user| !gone(user)) {
+        checks.push(match shadow_field(host, user) {
+            Ok(field) if field.starts_with(['!', '*']) => {
+                check("password_locked", true, format!("the password of {user} is locked"))
+            }
+            Ok(_) => {
+                check("password_locked", false, format!("the password of {user} is not locked"))
+            }
+            Err(why) => check("password_locked", false, why),
+        });
+    }
+    if let Some(user) = login.remove_keys.as_ref().filter(|user| **user != login.user)
+        && let Ok(Some(account)) = host.account(user)
+    {
+        let only = LoginOrder {
+            user: user.clone(),
+            password_hash: None,
+            remove_password: None,
+            authorized_keys: None,
+            remove_keys: Some(user.clone()),
+            keep_key: login.keep_key.clone(),
+        };
+        checks.extend(keys(host, &only, &account));
+    }
+    checks
 }
 
 fn keys(host: &Host, login: &LoginOrder, account: &Account) -> Vec<ProofCheck> {
@@ -73,7 +102,7 @@ fn keys(host: &Host, login: &LoginOrder, account: &Account) -> Vec<ProofCheck> {
         let detail = format!("{kind} key {} is {word} the block", fingerprint(key));
         checks.push(check("key", ok, detail));
     }
-    if login.authorized_keys.is_some() || login.remove_keys {
+    if login.authorized_keys.is_some() || login.remove_keys.as_ref() == Some(&login.user) {
         let ordered = |have: &String| {
             let wanted = login.authorized_keys.iter().flatten().chain(&login.keep_key);
             wanted.into_iter().any(|key| same_key(key, have))

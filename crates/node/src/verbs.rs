@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{Read, Seek as _, SeekFrom};
+use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
@@ -91,6 +92,7 @@ fn probe(store: &Store, host: &Host, asked: &ProbeRequest) -> Result<Facts, Refu
         Ok(account) => account.map(|found| found.is_some()),
         Err(error) => return Err(refuse(RefusalKind::UnknownUser, error.to_string())),
     };
+    let (free_disk_mb, free_disk_at) = least_room(store, asked)?;
     Ok(Facts {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -102,7 +104,8 @@ fn probe(store: &Store, host: &Host, asked: &ProbeRequest) -> Result<Facts, Refu
             .unwrap_or_default(),
         root: host.may_change(),
         user_exists,
-        free_disk_mb: free_mb(store)?,
+        free_disk_mb,
+        free_disk_at,
         commands: asked
             .commands
             .iter()
@@ -122,9 +125,21 @@ fn kubelet_version(host: &Host) -> Option<String> {
     (said.code == Some(0) && !text.is_empty()).then_some(text)
 }
 
-/// Free space where the state directory is, or will be.
-fn free_mb(store: &Store) -> Result<u64, StoreError> {
-    let there = store.dir().ancestors().find(|dir| dir.is_dir()).unwrap_or(store.dir());
+/// The place with the least free space among those that a reset writes to.
+fn least_room(store: &Store, asked: &ProbeRequest) -> Result<(u64, String), StoreError> {
+    let mut least = (free_mb(store.dir())?, store.dir().display().to_string());
+    for path in &asked.writes {
+        let free = free_mb(Path::new(path))?;
+        if free < least.0 {
+            least = (free, path.clone());
+        }
+    }
+    Ok(least)
+}
+
+/// Free space where a directory is, or will be.
+fn free_mb(dir: &Path) -> Result<u64, StoreError> {
+    let there = dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(dir);
     let found = rustix::fs::statvfs(there).map_err(std::io::Error::from);
     let found = at("look at", there, found)?;
     if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
@@ -163,9 +178,16 @@ fn plan(steps: &[Step]) -> Vec<PlanEntry> {
                 let mut what = vec![format!("user {}", login.user)];
                 let keys = login.authorized_keys.as_ref().map(Vec::len);
                 what.extend(login.password_hash.as_ref().map(|_| "set the password".to_owned()));
-                what.extend(login.remove_password.then(|| "lock the password".to_owned()));
+                what.extend(
+                    login.remove_password.iter().map(|user| format!("lock the password of {user}")),
+                );
                 what.extend(keys.map(|count| format!("put {count} keys into the managed block")));
-                what.extend(login.remove_keys.then(|| "empty the managed block".to_owned()));
+                what.extend(
+                    login
+                        .remove_keys
+                        .iter()
+                        .map(|user| format!("empty the managed block of {user}")),
+                );
                 what.push("keep the controller's key".to_owned());
                 what.join(", ")
             }

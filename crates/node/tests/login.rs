@@ -28,6 +28,8 @@ struct World {
     /// User `u`'s home and field in shadow.
     home: String,
     shadow: String,
+    /// Field of user `ops`, who had the login before; at home in /home/ops.
+    shadow_of_ops: String,
     sshd_refuses: bool,
     hang_ups: Vec<i32>,
     calls: Vec<String>,
@@ -54,10 +56,20 @@ impl Tools for Played {
                 ok(format!("u:x:{}:{}::{}:/bin/sh\n", uid.as_raw(), gid.as_raw(), world.home))
             }
             ("getent", ["shadow", "u" | "root"]) => ok(format!("u:{}:20000::::::\n", world.shadow)),
+            ("getent", ["passwd", "ops"]) => {
+                ok(format!("ops:x:{}:{}::/home/ops:/bin/sh\n", uid.as_raw(), gid.as_raw()))
+            }
+            ("getent", ["shadow", "ops"]) => {
+                ok(format!("ops:{}:20000::::::\n", world.shadow_of_ops))
+            }
             ("getent", _) => no(2, ""),
             ("chpasswd", ["-e"]) => {
                 let line = String::from_utf8(stdin.to_vec()).unwrap();
                 world.shadow = line.trim_end().split_once(':').unwrap().1.to_owned();
+                ok(String::new())
+            }
+            ("passwd", ["-l", "ops"]) => {
+                world.shadow_of_ops = format!("!{}", world.shadow_of_ops);
                 ok(String::new())
             }
             ("passwd", ["-l", _]) => {
@@ -96,7 +108,7 @@ const NOBODY: i32 = 1 << 23;
 impl Bed {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["etc/ssh/sshd_config.d", "run", "home/u"] {
+        for path in ["etc/ssh/sshd_config.d", "run", "home/u", "home/ops"] {
             fs::create_dir_all(dir.path().join(path)).unwrap();
         }
         let include = "Include /etc/ssh/sshd_config.d/*.conf\nPasswordAuthentication no\n";
@@ -137,9 +149,9 @@ fn login() -> LoginOrder {
     LoginOrder {
         user: "u".parse().unwrap(),
         password_hash: None,
-        remove_password: false,
+        remove_password: None,
         authorized_keys: None,
-        remove_keys: false,
+        remove_keys: None,
         keep_key: Some(OWN.into()),
     }
 }
@@ -181,7 +193,7 @@ fn keys_are_replaced_inside_the_block_only() {
         format!("{before}{}{after}", block(&[OWN, NEXT])),
         "not asked, not touched"
     );
-    let remove = LoginOrder { remove_keys: true, ..login() };
+    let remove = LoginOrder { remove_keys: Some("u".parse().unwrap()), ..login() };
     assert_eq!(bed.proof(&remove), Some("managed_block".into()));
     apply(&bed.host, &remove).unwrap();
     assert_eq!(bed.keys(), format!("{before}{}{after}", block(&[OWN])), "our own key stays");
@@ -241,14 +253,79 @@ fn a_password_opens_sshd_for_this_user_and_its_removal_closes_it() {
     assert_eq!(bed.proof(&set), None);
     assert!(!bed.world.borrow().calls.iter().any(|call| call.contains("$6$")), "never in argv");
     apply(&bed.host, &set).unwrap();
-    assert_eq!(bed.world.borrow().hang_ups.len(), 1, "nothing new, no reload");
+    assert_eq!(
+        bed.world.borrow().hang_ups.len(),
+        2,
+        "told again: whoever put the file there may not have told"
+    );
 
-    let remove = LoginOrder { remove_password: true, ..login() };
+    let remove = LoginOrder { remove_password: Some("u".parse().unwrap()), ..login() };
     assert_eq!(bed.proof(&remove), Some("password_locked".into()));
     apply(&bed.host, &remove).unwrap();
     assert_eq!(bed.drop_in(), None);
-    assert_eq!(bed.world.borrow().hang_ups.len(), 2);
+    assert_eq!(bed.world.borrow().hang_ups.len(), 3);
     assert_eq!(bed.proof(&remove), None);
+}
+
+#[test]
+fn what_is_removed_is_removed_from_the_user_who_had_it() {
+    let bed = Bed::new();
+    let ops = "ops".parse::<UserName>().unwrap();
+    let theirs = bed.dir.path().join("home/ops/.ssh/authorized_keys");
+    let drop_in = bed.dir.path().join("etc/ssh/sshd_config.d/10-evenkeel-ops.conf");
+    fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+    fs::write(&theirs, format!("# mine\n{}", block(&[OWN, POOL]))).unwrap();
+    fs::write(&drop_in, "Match User ops\n").unwrap();
+    bed.world.borrow_mut().shadow = "mine".into();
+    bed.world.borrow_mut().shadow_of_ops = "$6$theirs".into();
+
+    let switch = LoginOrder {
+        remove_password: Some(ops.clone()),
+        remove_keys: Some(ops.clone()),
+        ..with_keys(&[NEXT])
+    };
+    assert_eq!(
+        bed.proof(&LoginOrder { remove_keys: None, ..switch.clone() }),
+        Some("managed_block".into())
+    );
+    apply(&bed.host, &with_keys(&[NEXT])).unwrap();
+    assert_eq!(
+        bed.proof(&LoginOrder { remove_keys: None, ..switch.clone() }),
+        Some("password_locked".into())
+    );
+    assert_eq!(
+        bed.proof(&LoginOrder { remove_password: None, ..switch.clone() }),
+        Some("managed_block".into())
+    );
+    apply(&bed.host, &switch).unwrap();
+    assert_eq!(bed.world.borrow().shadow, "mine", "the new user's password is not touched");
+    assert_eq!(bed.world.borrow().shadow_of_ops, "!$6$theirs");
+    assert!(!drop_in.exists());
+    assert_eq!(fs::read_to_string(&theirs).unwrap(), format!("# mine\n{}", block(&[OWN])));
+    assert_eq!(bed.keys(), block(&[OWN, NEXT]));
+    assert_eq!(bed.proof(&switch), None);
+
+    // Somebody who is no longer there has nothing left to take away.
+    let gone = "gone".parse::<UserName>().unwrap();
+    let switch = LoginOrder {
+        remove_password: Some(gone.clone()),
+        remove_keys: Some(gone),
+        ..with_keys(&[NEXT])
+    };
+    apply(&bed.host, &switch).unwrap();
+    assert_eq!(bed.proof(&switch), None);
+}
+
+#[test]
+fn a_reload_that_failed_is_made_up_for() {
+    let bed = Bed::new();
+    let pid_file = bed.dir.path().join("run/sshd.pid");
+    fs::remove_file(&pid_file).unwrap();
+    let failed = apply(&bed.host, &with_password());
+    assert!(matches!(failed, Err(LoginError::Sshd(SshdError::Reload(_)))), "{failed:?}");
+    fs::write(&pid_file, format!("{NOBODY}\n")).unwrap();
+    apply(&bed.host, &with_password()).unwrap();
+    assert_eq!(bed.world.borrow().hang_ups, [NOBODY], "the running sshd was told at last");
 }
 
 #[test]

@@ -95,9 +95,9 @@ fn login() -> LoginOrder {
     LoginOrder {
         user: "root".parse().unwrap(),
         password_hash: Some(format!("$6$saltsalt${}", "a".repeat(86)).as_str().into()),
-        remove_password: false,
+        remove_password: None,
         authorized_keys: None,
-        remove_keys: false,
+        remove_keys: None,
         keep_key: Some(key.public_key().to_openssh().unwrap()),
     }
 }

@@ -276,12 +276,12 @@ impl Fleet {
         if brief.reach.is_none() && matches!(brief.recipe, Recipe::Command { .. }) {
             return Ok(());
         }
-        self.look(brief, target, needs.to_vec(), false).await.map(drop)
+        self.look(brief, target, needs.to_vec(), None).await.map(drop)
     }
 
     async fn probe_kubeadm(&self, brief: &Brief, target: &Target) -> Result<(), Fault> {
         let needs: Vec<String> = kubeadm::NEEDS.iter().map(|&n| n.to_owned()).collect();
-        let facts = self.look(brief, target, needs, true).await?;
+        let facts = self.look(brief, target, needs, Some(kubeadm::WRITES)).await?;
         let kubelet = facts.kubelet.unwrap_or_default();
         let Some(joiner) = &brief.joiner else {
             return Err(Fault::permanent("the recipe kubeadm has no API server to join"));
@@ -296,13 +296,14 @@ impl Fleet {
         brief: &Brief,
         target: &Target,
         commands: Vec<String>,
-        kubelet: bool,
+        kubelet_writes: Option<&[&str]>,
     ) -> Result<Facts, Fault> {
         let Some(reach) = &brief.reach else {
             return Err(no_reach(target));
         };
         let login = &brief.template.login;
-        let needs = probe::Needs { login, commands, kubelet, epoch: brief.epoch };
+        let (kubelet, writes) = (kubelet_writes.is_some(), kubelet_writes.unwrap_or_default());
+        let needs = probe::Needs { login, commands, kubelet, writes, epoch: brief.epoch };
         probe::probe(reach, &self.binary, target, &needs).await
     }
 }

@@ -384,12 +384,15 @@ pub struct LoginRecord {
     pub ssh_key: Option<String>,
     /// sha512-crypt hash.
     pub password: Option<Sealed>,
-    /// Take the password login away.
+    /// Whose password login is taken away.
     #[serde(default)]
-    pub remove_password: bool,
-    /// Take our block of keys away (the controller's own key stays).
+    pub remove_password: Option<String>,
+    /// Whose keys in our block are taken away (the controller's own key stays).
     #[serde(default)]
-    pub remove_keys: bool,
+    pub remove_keys: Option<String>,
+    /// The login user before this one: what was set for it may still be there.
+    #[serde(default)]
+    pub former: Option<String>,
 }
 
 /// A registered node.

@@ -127,8 +127,10 @@ pub struct Facts {
     /// Whether the asked user exists; absent when none was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_exists: Option<bool>,
-    /// Free space for root where the state directory is, in MiB.
+    /// Free space for root, in MiB, where there is least of it: at the state directory or one of the asked paths.
     pub free_disk_mb: u64,
+    /// That place.
+    pub free_disk_at: String,
     /// The commands that were asked for, and whether they were found on the PATH scripts get.
     pub commands: BTreeMap<String, bool>,
     /// What `kubelet --version` says, such as `Kubernetes v1.36.3`; absent if not asked for, or if it says nothing.

@@ -14,9 +14,9 @@ fn login() -> LoginOrder {
     LoginOrder {
         user: "root".parse().unwrap(),
         password_hash: None,
-        remove_password: false,
+        remove_password: None,
         authorized_keys: None,
-        remove_keys: false,
+        remove_keys: None,
         keep_key: Some(KEY.into()),
     }
 }

@@ -7,7 +7,7 @@ use evenkeel_engine::ids::NodeName;
 use evenkeel_node::protocol::{
     BadOrder, CHUNK_BYTES_MAX, Chunk, EXIT_REFUSED, Facts, Have, LoginOrder, Order, OrderId,
     Outcome, PROTOCOL, PlanEntry, ProbeRequest, Progress, Proof, ProofCheck, ProveRequest, Refusal,
-    RefusalKind, Remote, Sha256Hex, State, Step, StepResult, Swept, Verb,
+    RefusalKind, Remote, STATE_DIR, Sha256Hex, State, Step, StepResult, Swept, Verb,
 };
 use evenkeel_sim::World;
 use evenkeel_sim::hosts as sim;
@@ -127,6 +127,7 @@ fn probe(world: &World, node: &NodeName, stdin: &[u8]) -> Answer {
         root: true,
         user_exists: asked.user.map(|user| USERS.contains(&user.as_str())),
         free_disk_mb: 20_480,
+        free_disk_at: STATE_DIR.to_owned(),
         commands: commands.collect(),
         kubelet: asked.kubelet.then(|| KUBELET.to_owned()),
         systemd: true,
@@ -321,16 +322,18 @@ fn prove(world: &World, node: &NodeName, files: &HostFiles, stdin: &[u8]) -> Ans
         );
         check("sshd_password", same, "passwordauthentication");
     }
-    if wanted.remove_password {
-        check("password_locked", now.is_some_and(|now| now.remove_password), "the shadow field");
+    if wanted.remove_password.is_some() {
+        let locked = now.is_some_and(|now| now.remove_password == wanted.remove_password);
+        check("password_locked", locked, "the shadow field");
     }
     if let Some(keys) = &wanted.authorized_keys {
         let same = now.is_some_and(|now| now.authorized_keys.as_ref() == Some(keys));
         check("managed_block", same, "keys of the managed block");
         check("sshd_pubkey", same, "pubkeyauthentication");
     }
-    if wanted.remove_keys {
-        check("managed_block", now.is_some_and(|now| now.remove_keys), "keys of the managed block");
+    if wanted.remove_keys.is_some() {
+        let gone = now.is_some_and(|now| now.remove_keys == wanted.remove_keys);
+        check("managed_block", gone, "keys of the managed block");
     }
     said(&Proof { checks })
 }

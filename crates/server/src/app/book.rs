@@ -251,8 +251,8 @@ impl StoreBook {
                 user: template.login.user.clone(),
                 password_hash: text(template.login.password.as_ref(), TemplateField::Password)?,
                 authorized_keys: record.authorized_keys.clone(),
-                remove_password: template.login.remove_password,
-                remove_keys: template.login.remove_keys,
+                remove_password: template.login.remove_password.clone(),
+                remove_keys: template.login.remove_keys.clone(),
             },
         })
     }

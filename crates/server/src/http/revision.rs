@@ -46,10 +46,10 @@ pub struct Hidden<'a> {
     pub ssh_key: Option<&'a str>,
     /// sha512-crypt hash.
     pub password_hash: Option<&'a str>,
-    /// Whether the password login is taken away.
-    pub remove_password: bool,
-    /// Whether the keys are taken away.
-    pub remove_keys: bool,
+    /// Whose password login is taken away.
+    pub remove_password: Option<&'a str>,
+    /// Whose keys are taken away.
+    pub remove_keys: Option<&'a str>,
 }
 
 /// The revision of a pool's template.
@@ -161,7 +161,6 @@ fn words(value: Option<&Value>) -> Option<String> {
 }
 
 fn hidden_words(hidden: &Hidden<'_>) -> std::collections::BTreeMap<String, String> {
-    let yes = |on: bool| on.then(|| "yes".to_owned());
     let plain = |text: Option<&str>| filled(text).map(str::to_owned);
     let fields = [
         ("preInstall", filled(hidden.pre_install).map(short)),
@@ -169,8 +168,8 @@ fn hidden_words(hidden: &Hidden<'_>) -> std::collections::BTreeMap<String, Strin
         ("login.user", plain(Some(hidden.user))),
         ("login.sshKey", plain(hidden.ssh_key)),
         ("login.password", filled(hidden.password_hash).map(short)),
-        ("login.removeUserPassword", yes(hidden.remove_password)),
-        ("login.removeSSHKey", yes(hidden.remove_keys)),
+        ("login.removeUserPassword", plain(hidden.remove_password)),
+        ("login.removeSSHKey", plain(hidden.remove_keys)),
     ];
     fields.into_iter().filter_map(|(field, text)| Some((field.to_owned(), text?))).collect()
 }
@@ -342,8 +341,8 @@ mod tests {
             Hidden { user: "admin", ..base },
             Hidden { ssh_key: Some("kp"), ..base },
             Hidden { password_hash: Some("$6$a$b"), ..base },
-            Hidden { remove_password: true, ..base },
-            Hidden { remove_keys: true, ..base },
+            Hidden { remove_password: Some("root"), ..base },
+            Hidden { remove_keys: Some("root"), ..base },
         ];
         let mut seen = std::collections::BTreeSet::from([revision(&template, &none, &base)]);
         for hidden in &rows {

@@ -231,10 +231,10 @@ pub struct ClearLogin {
     pub password_hash: Option<SecretString>,
     /// Public key lines of the key pair, if one was named.
     pub authorized_keys: Option<Vec<String>>,
-    /// Take the password login away.
-    pub remove_password: bool,
-    /// Take our block of keys away.
-    pub remove_keys: bool,
+    /// Whose password login is taken away.
+    pub remove_password: Option<String>,
+    /// Whose keys in our block are taken away.
+    pub remove_keys: Option<String>,
 }
 
 impl ClearLogin {
@@ -242,8 +242,8 @@ impl ClearLogin {
     pub fn is_wanted(&self) -> bool {
         self.password_hash.is_some()
             || self.authorized_keys.is_some()
-            || self.remove_password
-            || self.remove_keys
+            || self.remove_password.is_some()
+            || self.remove_keys.is_some()
     }
 }
 

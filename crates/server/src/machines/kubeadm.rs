@@ -12,8 +12,12 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What kubeadm and its node need to be there. `ip` and `iptables` are preflight checks of kubeadm itself.
-pub(super) const NEEDS: &[&str] = &["kubeadm", "kubelet", "systemctl"];
+/// What kubeadm and its node need to be there; `ip` is for what pod networks leave. The last three kubeadm asks for
+/// itself (its preflight, 1.36), but only once the node was drained and torn down.
+pub(super) const NEEDS: &[&str] =
+    &["kubeadm", "kubelet", "systemctl", "ip", "mount", "losetup", "cp"];
+/// Where a reset writes besides its journal: configuration, the kubelet's data and the runtime's.
+pub(super) const WRITES: &[&str] = &["/etc", "/var/lib/kubelet", "/var/lib/containerd"];
 /// The first minor version of kubeadm that reads the configuration format v1beta4.
 const FIRST_V1BETA4: u32 = 31;
 /// kubelets may be this many minor versions older than the API server (Kubernetes' version skew policy).
@@ -22,6 +26,27 @@ const SKEW_MAX: u32 = 3;
 const TAINTS: &str = "@TAINTS@";
 /// Where the runtime's limits stand.
 const RUNTIME_DROP_IN: &str = "/etc/systemd/system/containerd.service.d/90-evenkeel.conf";
+
+/// What pod networks leave in the kernel: the links of the usual ones, and rules in the chains of kube-proxy and CNI.
+/// The links' names are those of bridge, flannel, Calico, Cilium, kube-router and of kube-proxy in IPVS mode.
+const NETWORK_LEFTOVERS: &str = "for link in cni0 flannel.1 flannel-v6.1 vxlan.calico cilium_host cilium_vxlan kube-bridge kube-ipvs0; do
+  if ip link show \"$link\" > /dev/null 2>&1; then ip link delete \"$link\"; fi
+done
+for tables in iptables ip6tables; do
+  if command -v \"$tables-save\" > /dev/null 2>&1 && rules=$(\"$tables-save\" 2> /dev/null) &&
+    printf '%s\\n' \"$rules\" | grep -q -e KUBE- -e CNI-; then
+    printf '%s\\n' \"$rules\" | grep -v -e KUBE- -e CNI- | \"$tables-restore\"
+  fi
+done
+";
+/// Images and what is left of containers. Another runtime's are for the pre-install script.
+const RUNTIME_DATA: &str =
+    "if systemctl is-active --quiet containerd && [ -d /var/lib/containerd ]; then
+  systemctl stop containerd
+  find /var/lib/containerd -xdev -mindepth 1 -delete
+  systemctl start containerd
+fi
+";
 
 /// Takes Kubernetes off the host. Running it again is harmless.
 pub(super) fn teardown(recipe: &Kubeadm, retain_volumes: bool) -> String {
@@ -35,7 +60,9 @@ pub(super) fn teardown(recipe: &Kubeadm, retain_volumes: bool) -> String {
          for path in /var/lib/kubelet/* /var/lib/kubelet/.[!.]*; do\n  \
          if [ -e \"$path\" ]; then rm -rf --one-file-system \"$path\"; fi\ndone\n",
     );
+    script.push_str(NETWORK_LEFTOVERS);
     if !retain_volumes {
+        script.push_str(RUNTIME_DATA);
         for dir in &recipe.data_dirs {
             let dir = quoted(dir);
             script.push_str(&format!(

@@ -113,12 +113,13 @@ pub(super) fn login_user(user: &str) -> Result<UserName, Fault> {
 
 fn login_order(brief: &Brief, reach: &Reach) -> Result<LoginOrder, Fault> {
     let login = &brief.template.login;
+    let whose = |user: &Option<String>| user.as_deref().map(login_user).transpose();
     Ok(LoginOrder {
         user: login_user(&login.user)?,
         password_hash: login.password_hash.as_ref().map(hidden),
-        remove_password: login.remove_password,
+        remove_password: whose(&login.remove_password)?,
         authorized_keys: login.authorized_keys.clone(),
-        remove_keys: login.remove_keys,
+        remove_keys: whose(&login.remove_keys)?,
         keep_key: reach.own_key().map(str::to_owned),
     })
 }

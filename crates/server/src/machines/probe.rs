@@ -16,6 +16,8 @@ pub(super) struct Needs<'a> {
     pub(super) commands: Vec<String>,
     /// Whether the version of its kubelet is asked for.
     pub(super) kubelet: bool,
+    /// Where the recipe writes besides the state directory.
+    pub(super) writes: &'a [&'a str],
     /// The epoch that orders will come with.
     pub(super) epoch: Option<u64>,
 }
@@ -43,7 +45,8 @@ pub(super) async fn probe(
 fn request(needs: &Needs<'_>) -> Result<ProbeRequest, Fault> {
     let login = needs.login;
     let mut commands = needs.commands.clone();
-    let own = [("chpasswd", login.password_hash.is_some()), ("passwd", login.remove_password)];
+    let own =
+        [("chpasswd", login.password_hash.is_some()), ("passwd", login.remove_password.is_some())];
     commands.extend(own.iter().filter(|(_, used)| *used).map(|(name, _)| (*name).to_owned()));
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-/".contains(&b);
     for command in &commands {
@@ -55,7 +58,8 @@ fn request(needs: &Needs<'_>) -> Result<ProbeRequest, Fault> {
         }
     }
     let user = if login.is_wanted() { Some(order::login_user(&login.user)?) } else { None };
-    Ok(ProbeRequest { user, commands, kubelet: needs.kubelet })
+    let writes = needs.writes.iter().map(|&path| path.to_owned()).collect();
+    Ok(ProbeRequest { user, commands, kubelet: needs.kubelet, writes })
 }
 
 fn not_missing(peer: &str, asked: &ProbeRequest, facts: &Facts) -> Result<(), Fault> {
@@ -98,8 +102,8 @@ fn judge(peer: &str, target: &Target, login: &ClearLogin, facts: &Facts) -> Resu
     }
     if facts.free_disk_mb < FREE_DISK_MB {
         return Err(Fault::permanent(format!(
-            "host {peer}: {} MiB of disk are free, a reset needs {FREE_DISK_MB} MiB; make room there",
-            facts.free_disk_mb
+            "host {peer}: {} MiB of disk are free at {}, a reset needs {FREE_DISK_MB} MiB; make room there",
+            facts.free_disk_mb, facts.free_disk_at
         )));
     }
     if facts.user_exists == Some(false) {
@@ -161,7 +165,7 @@ mod tests {
     fn facts() -> Facts {
         serde_json::from_value(serde_json::json!({
             "protocol": PROTOCOL, "version": "1", "machine_id": "m1", "product_uuid": "ab-cd",
-            "boot_id": "b", "hostname": "h", "root": true, "free_disk_mb": 100, "commands": {},
+            "boot_id": "b", "hostname": "h", "root": true, "free_disk_mb": 100, "free_disk_at": "/d", "commands": {},
             "systemd": false, "epoch_seen": 0, "time_ms": 0
         }))
         .unwrap()
@@ -200,7 +204,7 @@ mod tests {
             ("reports no machineID", |_, t| t.machine_id = None),
             ("speaks protocol 99", |f, _| f.protocol = 99),
             ("needs root", |f, _| f.root = false),
-            ("63 MiB of disk", |f, _| f.free_disk_mb = 63),
+            ("63 MiB of disk are free at /d", |f, _| f.free_disk_mb = 63),
         ];
         for (words, change) in cases {
             let said = judged(change);

@@ -275,7 +275,7 @@ impl Pass<'_> {
 
     async fn look(&self, reach: &Reach) -> Result<Facts, Fault> {
         let host = link::open(reach, &self.fleet.binary).await?;
-        let nothing = ProbeRequest { user: None, commands: Vec::new(), kubelet: false };
+        let nothing = ProbeRequest::default();
         // Names and flags: they always serialize.
         let json = serde_json::to_vec(&nothing).unwrap_or_default();
         let facts = host.verb(Verb::Probe, &json).await;

@@ -103,6 +103,29 @@ impl Image {
         let named = Self { os: text(os), image: text(image), runtime: text(runtime) };
         (named != Self::default()).then_some(named)
     }
+
+    /// What a machine carries after a reset that brought this; what it did not name is as before.
+    pub fn over(&self, before: Option<Self>) -> Self {
+        let before = before.unwrap_or_default();
+        Self {
+            os: self.os.clone().or(before.os),
+            image: self.image.clone().or(before.image),
+            runtime: self.runtime.clone().or(before.runtime),
+        }
+    }
+
+    /// Whether something is wanted that is known to be something else. What was never named is not known: naming it
+    /// for the first time says what is there.
+    pub fn differs(&self, wanted: &Self) -> bool {
+        let pairs = [
+            (&self.os, &wanted.os),
+            (&self.image, &wanted.image),
+            (&self.runtime, &wanted.runtime),
+        ];
+        pairs
+            .iter()
+            .any(|(has, wants)| matches!((has, wants), (Some(has), Some(wants)) if has != wants))
+    }
 }
 
 impl fmt::Display for Image {
@@ -126,4 +149,30 @@ pub struct Reinstalled {
     pub system_uuid: Option<String>,
     /// Machine ids that the node's status may still show.
     pub replaces: BTreeSet<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_named_is_no_difference() {
+        let image = |os: &str, runtime: &str| Image {
+            os: Some(os.to_owned()).filter(|text| !text.is_empty()),
+            image: None,
+            runtime: Some(runtime.to_owned()).filter(|text| !text.is_empty()),
+        };
+        // (carried, wanted, differs, carried afterwards)
+        let rows = [
+            (image("a", ""), image("a", "containerd"), false, image("a", "containerd")),
+            (image("a", "docker"), image("a", "containerd"), true, image("a", "containerd")),
+            (image("a", "containerd"), image("", "containerd"), false, image("a", "containerd")),
+            (image("a", ""), image("b", ""), true, image("b", "")),
+            (Image::default(), image("b", ""), false, image("b", "")),
+        ];
+        for (has, wanted, differs, after) in rows {
+            assert_eq!(has.differs(&wanted), differs, "{has} {wanted}");
+            assert_eq!(wanted.over(Some(has)), after);
+        }
+    }
 }

@@ -101,15 +101,9 @@ pub async fn run(setup: Setup) {
             Err(error) => error,
         };
         tracing::warn!(cluster.id = %setup.cluster, error = chain(&error), "actor starts over");
-        if let Some(last) = setup.board.get(&setup.cluster) {
-            let trouble = Some(chain(&error));
-            setup
-                .board
-                .publish(&setup.cluster, Snapshot { live: false, trouble, ..(*last).clone() });
-        } else {
-            let trouble = Some(chain(&error));
-            setup.board.publish(&setup.cluster, Snapshot { trouble, ..Snapshot::default() });
-        }
+        let last = setup.board.get(&setup.cluster).map(|last| (*last).clone()).unwrap_or_default();
+        let trouble = Some(chain(&error));
+        setup.board.publish(&setup.cluster, Snapshot { live: false, trouble, ..last });
         tokio::time::sleep(RESTART_PAUSE).await;
     }
 }
@@ -243,6 +237,7 @@ impl Actor<'_> {
             .map_err(ActorError::Store)?;
         let mut turns = 0;
         let decided = loop {
+            let begun = std::time::Instant::now();
             let now = self.clock.now();
             self.state.follow(now);
             self.state.keep_pace(now, (self.setup.wall)());
@@ -250,6 +245,8 @@ impl Actor<'_> {
             if let Err(broken) = check::plan(self.state.syncs.values(), &decided) {
                 return Err(ActorError::Broken(broken.to_string()));
             }
+            let decide_us = begun.elapsed().as_micros() as u64;
+            tracing::debug!(target: "evenkeel_server::turn", decide_us, "decided");
             if !decided.has_transitions() {
                 break decided;
             }

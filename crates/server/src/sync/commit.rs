@@ -119,7 +119,9 @@ fn put_works(
             if applied.is_some()
                 && let Some(brings) = state.brings.get(job)
             {
-                record.image = brings.image.clone().or(record.image);
+                if let Some(image) = &brings.image {
+                    record.image = Some(image.over(record.image));
+                }
                 record.carries.clone_from(&brings.parts);
             }
             record.applied = applied;

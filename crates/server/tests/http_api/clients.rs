@@ -82,16 +82,26 @@ async fn a_switch_of_credentials_takes_the_old_one_off_the_nodes() {
         json!({ "spec": { "ignoreInitialNodeCount": true, "nodeTemplate": { "login": login } } })
             .to_string()
     };
-    // (login, password is taken off, keys are taken off)
+    let ops = json!({ "userPassword": { "username": "ops", "password": CANARY_PASSWORD } });
+    // (login, whose password is taken off, whose keys are taken off)
     let rows = [
-        (json!({ "userPassword": { "password": CANARY_PASSWORD } }), false, false),
-        (json!({ "sshKey": "kp", "removeUserPassword": true }), true, false),
+        (json!({ "userPassword": { "password": CANARY_PASSWORD } }), None, None),
+        (json!({ "sshKey": "kp", "removeUserPassword": true }), Some("root"), None),
         (
             json!({ "userPassword": { "password": CANARY_PASSWORD }, "removeSSHKey": true }),
-            false,
-            true,
+            None,
+            Some("root"),
         ),
-        (json!({ "sshKey": "kp" }), false, false),
+        (json!({ "sshKey": "kp" }), None, None),
+        // A key pair is root's; the password was of somebody else.
+        (ops.clone(), None, None),
+        (json!({ "sshKey": "kp", "removeUserPassword": true }), Some("ops"), None),
+        (ops.clone(), None, None),
+        (json!({ "sshKey": "kp" }), None, None),
+        (json!({ "removeUserPassword": true }), Some("ops"), None),
+        (ops, None, None),
+        (json!({ "removeSSHKey": true }), None, Some("root")),
+        (json!({ "removeUserPassword": true }), Some("ops"), Some("root")),
     ];
     for (sent, password_off, keys_off) in rows {
         let answer = world.call("PUT", &path, &login(sent.clone())).await;
@@ -99,7 +109,8 @@ async fn a_switch_of_credentials_takes_the_old_one_off_the_nodes() {
         let key = keys::pool(PROJECT, &ClusterId::new(CLUSTER), &PoolId::new(POOL));
         let record: PoolRecord = world.record(&key).await.unwrap();
         let kept = record.template.login;
-        assert_eq!((kept.remove_password, kept.remove_keys), (password_off, keys_off), "{sent}");
+        let removed = (kept.remove_password.as_deref(), kept.remove_keys.as_deref());
+        assert_eq!(removed, (password_off, keys_off), "{sent}");
     }
 }
 

@@ -124,7 +124,7 @@ async fn an_update_keeps_what_it_does_not_name() {
         revision = after.revision;
     }
     let record = stored(&world, &id).await;
-    assert!(record.template.login.remove_keys && record.template.login.ssh_key.is_none());
+    assert!(record.template.login.remove_keys.is_some() && record.template.login.ssh_key.is_none());
     assert_eq!(record.spec["nodeTemplate"]["rootVolume"]["size"], 60);
     let renamed = world
         .call("PUT", &path, &json!({ "metadata": { "name": "pool-0" }, "spec": {} }).to_string())

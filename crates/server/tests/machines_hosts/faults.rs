@@ -55,7 +55,7 @@ async fn a_proof_that_is_cut_off_is_asked_for_again() {
         let lab = Lab::new().await;
         lab.change(|brief| {
             brief.template.login.user = "root".into();
-            brief.template.login.remove_keys = true;
+            brief.template.login.remove_keys = Some("root".to_owned());
         });
         let proof = r#"{"checks":[{"name":"key","ok":true,"detail":""}]}"#.to_owned();
         lab.host.shared.canned.lock().unwrap().insert("prove", proof);

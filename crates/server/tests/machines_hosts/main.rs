@@ -133,7 +133,7 @@ async fn a_probe_names_what_is_missing() {
         };
         needs.clear();
         brief.template.login.user = "no-such-user".into();
-        brief.template.login.remove_keys = true;
+        brief.template.login.remove_keys = Some("root".to_owned());
     });
     assert!(permanent(lab.probe().await).contains("no-such-user"));
 }

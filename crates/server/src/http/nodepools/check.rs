@@ -78,7 +78,7 @@ pub(super) fn image(
     let other: Vec<&NodeRecord> = nodes
         .iter()
         .filter(|n| ids.contains(n.id.as_str()))
-        .filter(|n| n.image.as_ref().is_some_and(|has| has != wanted))
+        .filter(|n| n.image.as_ref().is_some_and(|has| has.differs(wanted)))
         .collect();
     let Some(first) = other.first() else { return };
     let names: Vec<&str> = other.iter().take(NAMES_MAX).map(|n| n.name.as_str()).collect();

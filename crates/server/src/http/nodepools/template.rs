@@ -42,8 +42,12 @@ pub(super) struct Clear {
     pub(super) user: String,
     pub(super) ssh_key: Option<String>,
     pub(super) password_hash: Option<Secret>,
-    pub(super) remove_password: bool,
-    pub(super) remove_keys: bool,
+    /// Whose password login is taken away.
+    pub(super) remove_password: Option<String>,
+    /// Whose keys are taken away.
+    pub(super) remove_keys: Option<String>,
+    /// The login user before this one.
+    pub(super) former: Option<String>,
 }
 
 impl Clear {
@@ -72,8 +76,9 @@ impl Clear {
             user: stored.login.user.clone(),
             ssh_key: stored.login.ssh_key.clone(),
             password_hash: open(TemplateField::Password, &stored.login.password)?,
-            remove_password: stored.login.remove_password,
-            remove_keys: stored.login.remove_keys,
+            remove_password: stored.login.remove_password.clone(),
+            remove_keys: stored.login.remove_keys.clone(),
+            former: stored.login.former.clone(),
         })
     }
 
@@ -102,8 +107,9 @@ impl Clear {
                 user: self.user.clone(),
                 ssh_key: self.ssh_key.clone(),
                 password: seal(TemplateField::Password, &self.password_hash)?,
-                remove_password: self.remove_password,
-                remove_keys: self.remove_keys,
+                remove_password: self.remove_password.clone(),
+                remove_keys: self.remove_keys.clone(),
+                former: self.former.clone(),
             },
         })
     }
@@ -116,8 +122,8 @@ impl Clear {
             user: &self.user,
             ssh_key: self.ssh_key.as_deref(),
             password_hash: self.password_hash.as_ref().map(Secret::expose),
-            remove_password: self.remove_password,
-            remove_keys: self.remove_keys,
+            remove_password: self.remove_password.as_deref(),
+            remove_keys: self.remove_keys.as_deref(),
         }
     }
 
@@ -173,7 +179,14 @@ impl Clear {
         state: &ApiState,
         login: &LoginSpec,
     ) -> Result<(), ApiError> {
-        (self.remove_password, self.remove_keys) = (false, false);
+        (self.remove_password, self.remove_keys) = (None, None);
+        let user = match login {
+            LoginSpec::SshKey(_) => "root",
+            LoginSpec::Password { username, .. } => username,
+        };
+        if self.user != user && !self.user.is_empty() {
+            self.former = Some(self.user.clone());
+        }
         match login {
             LoginSpec::SshKey(name) => {
                 "root".clone_into(&mut self.user);
@@ -199,21 +212,33 @@ impl Clear {
         match change {
             LoginChange::Keep => Ok(()),
             LoginChange::Set { login, remove_other } => {
+                let before = self.user.clone();
                 self.set_login(state, login).await?;
+                // What goes is the other credential of whoever had it.
+                let whose = remove_other.then_some(before);
                 match login {
-                    LoginSpec::SshKey(_) => self.remove_password = *remove_other,
-                    LoginSpec::Password { .. } => self.remove_keys = *remove_other,
+                    LoginSpec::SshKey(_) => self.remove_password = whose,
+                    LoginSpec::Password { .. } => self.remove_keys = whose,
                 }
                 Ok(())
             }
             LoginChange::Remove { ssh_key, user_password } => {
+                // A credential that this login is not made of may be left from the user before.
+                let whose = |own: bool, clear: &Self| match &clear.former {
+                    Some(former) if !own => former.clone(),
+                    _ => clear.user.clone(),
+                };
+                if *ssh_key {
+                    self.remove_keys = Some(whose(self.ssh_key.is_some(), self));
+                }
+                if *user_password {
+                    self.remove_password = Some(whose(self.password_hash.is_some(), self));
+                }
                 if *ssh_key {
                     self.ssh_key = None;
-                    self.remove_keys = true;
                 }
                 if *user_password {
                     self.password_hash = None;
-                    self.remove_password = true;
                 }
                 Ok(())
             }

@@ -75,7 +75,16 @@ fn the_teardown_empties_data_directories_unless_they_are_retained() {
     let script = teardown(&with, false);
     assert!(script.contains(r"find '/data/it'\''s' -xdev -mindepth 1 -delete"), "{script}");
     assert!(script.contains("--cri-socket 'unix:///run/x.sock'"));
-    assert!(!teardown(&with, true).contains("/data"));
+    assert!(script.contains("find /var/lib/containerd -xdev -mindepth 1 -delete"));
+    let retained = teardown(&with, true);
+    assert!(!retained.contains("/data") && !retained.contains("/var/lib/containerd"));
+    for script in [script, retained] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("teardown.sh");
+        std::fs::write(&path, script).expect("a file");
+        let read = Command::new("/bin/sh").arg("-n").arg(&path).status().expect("a shell");
+        assert!(read.success(), "a shell cannot read it");
+    }
 }
 
 #[test]
