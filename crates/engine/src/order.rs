@@ -8,6 +8,7 @@
 //! The entry points are [`Order::follow`], once a turn, and [`Line::best`], once per free slot. Following costs
 //! O(nodes that changed and nodes under a budget that changed its mind), never O(pool); choosing costs O(log n).
 
+mod guard;
 mod line;
 mod load;
 mod pick;

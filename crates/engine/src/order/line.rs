@@ -1,10 +1,11 @@
 //! One job's waiting nodes, in sets that stand in the order of choice.
 
 use super::Sight;
-use super::load::{Load, Need};
+use super::guard::{Guard, GuardId};
+use super::load::Load;
 use crate::admit;
 use crate::changes::Changes;
-use crate::facts::{BudgetSeen, Readiness};
+use crate::facts::Readiness;
 use crate::ids::{NodeName, ObjectKey};
 use crate::phase::Phase;
 use crate::sync::Sync;
@@ -12,9 +13,6 @@ use crate::time::{Span, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// What a budget is taken to need to make a pod good before it has been seen to: image there, a start, a probe.
-const RECOVERY_GUESS: Span = Span::secs(60);
 
 /// A node's zone, where it names one.
 pub type Zone = Option<Arc<str>>;
@@ -51,7 +49,7 @@ impl Stand {
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) stand: Stand,
-    pub(super) needs: Vec<(ObjectKey, u32)>,
+    pub(super) needs: Vec<(GuardId, u32)>,
     pub(super) pods: u32,
     pub(super) rank: Rank,
     /// How many of its budgets do not have room for all of its pods.
@@ -60,57 +58,16 @@ pub(super) struct Place {
     wait: Span,
 }
 
-/// A budget, as far as this line is concerned.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Guard {
-    /// Evictions that its status allows, less those of ours that it does not show yet.
-    allowed: u32,
-    /// Of these, asked for by nodes in hand.
-    promised: u32,
-    /// How many it allows at once when all is well.
-    spare: u32,
-    lenient: bool,
-    never: bool,
-    recovery: Span,
-    /// Pods that still have to move, in line and in hand.
-    remaining: u32,
-    /// All nodes with pods under it.
-    all: BTreeSet<NodeName>,
-    /// Those in line, by how many of their pods it has to let go.
-    line: BTreeSet<(u32, NodeName)>,
-    free: u32,
-    pub(super) chain: Span,
-}
-
-impl Guard {
-    pub(super) fn room(&self) -> u32 {
-        self.allowed.saturating_sub(self.promised)
-    }
-
-    fn chain(&self) -> Span {
-        Span(self.recovery.0.saturating_mul(self.remaining.into()) / u64::from(self.spare.max(1)))
-    }
-
-    fn need(&self, need: Need) -> u32 {
-        need.ready + if self.lenient { 0 } else { need.unready }
-    }
-
-    /// How long until it has let so many go.
-    fn wait(&self, need: u32) -> Span {
-        let over = need.saturating_sub(self.room());
-        Span(self.recovery.0.saturating_mul(over.div_ceil(self.spare.max(1)).into()))
-    }
-}
-
 /// See the module. Filed by [`file`](Line::file), taken out by [`unfile`](Line::unfile).
 #[derive(Clone, Debug, Default)]
 pub struct Line {
     pub(super) places: BTreeMap<NodeName, Place>,
-    pub(super) guards: BTreeMap<ObjectKey, Guard>,
+    guards: Vec<Guard>,
+    guard_ids: BTreeMap<ObjectKey, GuardId>,
     /// Budgets with nodes that could all be drained now, longest chain first.
     pub(super) chains: BTreeSet<(Reverse<Span>, ObjectKey)>,
     /// Those nodes, by budget and zone.
-    pub(super) free: BTreeMap<(Option<ObjectKey>, Zone), BTreeSet<Rank>>,
+    pub(super) free: BTreeMap<(Option<GuardId>, Zone), BTreeSet<Rank>>,
     /// The same nodes, emptiest first.
     pub(super) few: BTreeMap<Zone, BTreeSet<(u32, Rank)>>,
     /// Nodes in service that would wait, by how long.
@@ -121,7 +78,7 @@ pub struct Line {
     asides: BTreeSet<NodeName>,
     due: BTreeSet<(Time, NodeName)>,
     zones: BTreeMap<NodeName, Zone>,
-    stale: BTreeSet<ObjectKey>,
+    stale: BTreeSet<GuardId>,
     looked: u64,
 }
 
@@ -148,8 +105,8 @@ impl Line {
             }
         }
         for key in &changes.budgets {
-            if self.guards.contains_key(key) {
-                self.see_budget(sight, sync, key);
+            if let Some(id) = self.guard_id(key) {
+                self.see_budget(sight, sync, id);
             }
         }
         // How long somebody would wait matters only to who is chosen.
@@ -190,7 +147,18 @@ impl Line {
 
     /// The longest chain that is still ahead, over all budgets.
     pub fn longest_chain(&self) -> Option<(&ObjectKey, Span)> {
-        self.guards.iter().map(|(key, guard)| (key, guard.chain())).max_by_key(|(_, c)| *c)
+        self.guard_ids
+            .iter()
+            .map(|(key, id)| (key, self.guard(*id).chain()))
+            .max_by_key(|(_, c)| *c)
+    }
+
+    pub(super) fn guard(&self, id: GuardId) -> &Guard {
+        &self.guards[id.0]
+    }
+
+    pub(super) fn guard_id(&self, key: &ObjectKey) -> Option<GuardId> {
+        self.guard_ids.get(key).copied()
     }
 
     fn refresh(&mut self, sight: &Sight<'_>, sync: &Sync, name: &NodeName) {
@@ -209,9 +177,11 @@ impl Line {
         };
         let load = Load::of(sight, name, sync.force(name));
         for key in load.under.keys() {
-            if !self.guards.contains_key(key) {
-                self.guards.insert(key.clone(), Guard::default());
-                self.read_budget(sight, key);
+            if !self.guard_ids.contains_key(key) {
+                let id = GuardId(self.guards.len());
+                self.guards.push(Guard::new(key.clone()));
+                self.guard_ids.insert(key.clone(), id);
+                self.read_budget(sight, id);
             }
         }
         let zone = sight.index.node(name).and_then(|e| e.seen.zone.clone());
@@ -237,7 +207,7 @@ impl Line {
                 return Stand::Later(sick_at);
             }
         }
-        let never = |key: &ObjectKey| self.guards.get(key).is_some_and(|g| g.never);
+        let never = |key: &ObjectKey| self.guard_id(key).is_some_and(|id| self.guard(id).never);
         if load.stuck || (!sync.force(name) && load.under.keys().any(never)) {
             return Stand::Aside;
         }
@@ -252,9 +222,10 @@ impl Line {
     fn add(&mut self, name: &NodeName, stand: Stand, load: &Load, zone: Zone) {
         let (mut needs, mut longest, mut blocks) = (Vec::new(), Span(0), 0);
         for (key, need) in &load.under {
-            let Some(guard) = self.guards.get_mut(key) else {
+            let Some(id) = self.guard_id(key) else {
                 continue;
             };
+            let guard = &mut self.guards[id.0];
             let need = guard.need(*need);
             guard.all.insert(name.clone());
             guard.remaining += need;
@@ -264,7 +235,7 @@ impl Line {
                 guard.line.insert((need, name.clone()));
                 blocks += u32::from(need > guard.room());
             }
-            needs.push((key.clone(), need));
+            needs.push((id, need));
         }
         let rank = (Reverse(load.grace + longest), zone, name.clone());
         let pods = load.pods;
@@ -280,8 +251,8 @@ impl Line {
             _ => {}
         }
         self.file(name);
-        for (key, need) in &place.needs {
-            self.shift(key, if stand == Stand::InHand { i64::from(*need) } else { 0 });
+        for (id, need) in &place.needs {
+            self.shift(*id, if stand == Stand::InHand { i64::from(*need) } else { 0 });
         }
     }
 
@@ -294,36 +265,31 @@ impl Line {
             self.due.remove(&(at, name.clone()));
         }
         self.asides.remove(name);
-        for (key, need) in &place.needs {
-            if let Some(guard) = self.guards.get_mut(key) {
-                guard.all.remove(name);
-                guard.line.remove(&(*need, name.clone()));
-                guard.remaining -= need;
-            }
-            self.shift(key, if place.stand == Stand::InHand { -i64::from(*need) } else { 0 });
+        for (id, need) in &place.needs {
+            let guard = &mut self.guards[id.0];
+            guard.all.remove(name);
+            guard.line.remove(&(*need, name.clone()));
+            guard.remaining -= need;
+            self.shift(*id, if place.stand == Stand::InHand { -i64::from(*need) } else { 0 });
         }
     }
 
     /// More or less is promised to nodes in hand.
-    fn shift(&mut self, key: &ObjectKey, by: i64) {
-        let Some(guard) = self.guards.get_mut(key) else {
-            return;
-        };
+    fn shift(&mut self, id: GuardId, by: i64) {
+        let guard = &mut self.guards[id.0];
         let before = guard.room();
         guard.promised = guard.promised.saturating_add_signed(by as i32);
-        self.rechain(key);
-        self.turn_over(key, before);
+        self.rechain(id);
+        self.turn_over(id, before);
     }
 
-    fn see_budget(&mut self, sight: &Sight<'_>, sync: &Sync, key: &ObjectKey) {
-        let Some(guard) = self.guards.get(key) else {
-            return;
-        };
+    fn see_budget(&mut self, sight: &Sight<'_>, sync: &Sync, id: GuardId) {
+        let guard = self.guard(id);
         let (before, lenient, never) = (guard.room(), guard.lenient, guard.never);
-        self.read_budget(sight, key);
-        self.rechain(key);
-        self.turn_over(key, before);
-        let guard = &self.guards[key];
+        self.read_budget(sight, id);
+        self.rechain(id);
+        self.turn_over(id, before);
+        let guard = self.guard(id);
         if guard.lenient != lenient || guard.never != never {
             for name in guard.all.clone() {
                 self.refresh(sight, sync, &name);
@@ -331,30 +297,19 @@ impl Line {
         }
     }
 
-    fn read_budget(&mut self, sight: &Sight<'_>, key: &ObjectKey) {
-        let Some(guard) = self.guards.get_mut(key) else {
-            return;
-        };
-        guard.recovery = sight.learned.recovery(key).unwrap_or(RECOVERY_GUESS);
-        let Some(budget) = sight.index.budget(key) else {
-            return;
-        };
-        let spent = sight.ledger.spent(key, &budget.resource_version);
-        guard.allowed = (budget.allowed.max(0) as u32).saturating_sub(spent);
-        guard.spare = at_once(budget);
-        guard.lenient = budget.always_allow_unready || budget.healthy >= budget.desired;
-        guard.never = budget.never_allows();
-        self.stale.insert(key.clone());
+    fn read_budget(&mut self, sight: &Sight<'_>, id: GuardId) {
+        self.guards[id.0].read(sight);
+        self.stale.insert(id);
     }
 
     /// The room of a budget has changed: nodes whose pods it now lets go all, or no longer does, are filed anew.
-    fn turn_over(&mut self, key: &ObjectKey, before: u32) {
-        let guard = &self.guards[key];
+    fn turn_over(&mut self, id: GuardId, before: u32) {
+        let guard = &self.guards[id.0];
         let after = guard.room();
         if before == after {
             return;
         }
-        self.stale.insert(key.clone());
+        self.stale.insert(id);
         let (low, high) = (before.min(after) + 1, before.max(after) + 1);
         let first = NodeName::new("");
         let turned: Vec<NodeName> = guard
@@ -374,10 +329,8 @@ impl Line {
 
     /// Nodes under budgets that changed, and that would wait: for how long?
     fn rescore(&mut self) {
-        for key in std::mem::take(&mut self.stale) {
-            let Some(guard) = self.guards.get(&key) else {
-                continue;
-            };
+        for id in std::mem::take(&mut self.stale) {
+            let guard = self.guard(id);
             let first = (guard.room() + 1, NodeName::new(""));
             let blocked: Vec<NodeName> =
                 guard.line.range(first..).map(|(_, name)| name.clone()).collect();
@@ -389,10 +342,9 @@ impl Line {
         }
     }
 
-    fn rechain(&mut self, key: &ObjectKey) {
-        let Some(guard) = self.guards.get_mut(key) else {
-            return;
-        };
+    fn rechain(&mut self, id: GuardId) {
+        let guard = &mut self.guards[id.0];
+        let key = &guard.key;
         let chain = guard.chain();
         if chain != guard.chain && guard.free > 0 {
             self.chains.remove(&(Reverse(guard.chain), key.clone()));
@@ -410,9 +362,7 @@ impl Line {
         let (rank, zone) = (place.rank.clone(), place.rank.1.clone());
         match place.stand {
             Stand::Service if waits => {
-                let wait = |(key, need): &(ObjectKey, u32)| {
-                    self.guards.get(key).map_or(Span(0), |g| g.wait(*need))
-                };
+                let wait = |(id, need): &(GuardId, u32)| self.guards[id.0].wait(*need);
                 place.wait = place.needs.iter().map(wait).max().unwrap_or_default();
                 self.wait.entry(zone).or_default().insert((place.wait, rank));
             }
@@ -422,12 +372,13 @@ impl Line {
                     self.free.entry((None, zone)).or_default().insert(rank);
                     return;
                 }
-                for (key, _) in &place.needs {
-                    let slot = (Some(key.clone()), zone.clone());
+                for (id, _) in &place.needs {
+                    let slot = (Some(*id), zone.clone());
                     self.free.entry(slot).or_default().insert(rank.clone());
-                    if let Some(guard) = self.guards.get_mut(key) {
-                        guard.free += 1;
-                        self.chains.insert((Reverse(guard.chain), key.clone()));
+                    let guard = &mut self.guards[id.0];
+                    guard.free += 1;
+                    if guard.free == 1 {
+                        self.chains.insert((Reverse(guard.chain), guard.key.clone()));
                     }
                 }
             }
@@ -455,13 +406,12 @@ impl Line {
                     take(&mut self.free, &(None, zone), &rank);
                     return;
                 }
-                for (key, _) in &place.needs {
-                    take(&mut self.free, &(Some(key.clone()), zone.clone()), &rank);
-                    if let Some(guard) = self.guards.get_mut(key) {
-                        guard.free -= 1;
-                        if guard.free == 0 {
-                            self.chains.remove(&(Reverse(guard.chain), key.clone()));
-                        }
+                for (id, _) in &place.needs {
+                    take(&mut self.free, &(Some(*id), zone.clone()), &rank);
+                    let guard = &mut self.guards[id.0];
+                    guard.free -= 1;
+                    if guard.free == 0 {
+                        self.chains.remove(&(Reverse(guard.chain), guard.key.clone()));
                     }
                 }
             }
@@ -474,11 +424,6 @@ impl Line {
             Stand::InHand | Stand::Later(_) | Stand::Kept | Stand::Aside => {}
         }
     }
-}
-
-/// How many pods a budget lets go at once when all of them are healthy.
-fn at_once(budget: &BudgetSeen) -> u32 {
-    (budget.expected - budget.desired).max(budget.allowed).max(1) as u32
 }
 
 /// Removes from a set of sets, and the set with its last element: what is empty is absent.

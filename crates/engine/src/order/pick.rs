@@ -1,5 +1,6 @@
 //! The choice for one free slot.
 
+use super::guard::GuardId;
 use super::line::{Line, Place, Rank, Zone};
 use crate::ids::{NodeName, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +66,7 @@ pub struct Wish {
     /// Zones that have no place.
     pub full: BTreeSet<Zone>,
     taken: BTreeSet<NodeName>,
-    promised: BTreeMap<ObjectKey, u32>,
+    promised: BTreeMap<GuardId, u32>,
 }
 
 impl Wish {
@@ -77,8 +78,8 @@ impl Wish {
     /// Counts a choice: its pods ask for their budgets from now on.
     pub fn take(&mut self, line: &Line, node: &NodeName) {
         self.taken.insert(node.clone());
-        for (key, need) in line.places.get(node).into_iter().flat_map(|p| &p.needs) {
-            *self.promised.entry(key.clone()).or_default() += need;
+        for (id, need) in line.places.get(node).into_iter().flat_map(|p| &p.needs) {
+            *self.promised.entry(*id).or_default() += need;
         }
     }
 }
@@ -145,7 +146,7 @@ impl Line {
             if equal == EQUAL_MAX || best.as_ref().is_some_and(|(longest, ..)| longest != chain) {
                 break;
             }
-            let head = self.head(wish, Some(key));
+            let head = self.head(wish, self.guard_id(key));
             equal += usize::from(head.is_some());
             if let Some(rank) = head
                 && best.as_ref().is_none_or(|(_, other, _)| rank < *other)
@@ -160,10 +161,10 @@ impl Line {
     }
 
     /// The first that fits among the free nodes under a budget, or under none.
-    fn head(&self, wish: &Wish, key: Option<&ObjectKey>) -> Option<&Rank> {
-        let slots = self.free.range((key.cloned(), None)..);
+    fn head(&self, wish: &Wish, budget: Option<GuardId>) -> Option<&Rank> {
+        let slots = self.free.range((budget, None)..);
         slots
-            .take_while(|((k, _), _)| k.as_ref() == key)
+            .take_while(|((under, _), _)| *under == budget)
             .filter(|((_, zone), _)| !wish.full.contains(zone))
             .filter_map(|(_, set)| set.iter().find(|rank| self.fits(wish, rank)))
             .min()
@@ -188,10 +189,9 @@ impl Line {
             return false;
         }
         let beside = |place: &Place| {
-            place.needs.iter().all(|(key, need)| {
-                wish.promised.get(key).is_none_or(|promised| {
-                    self.guards.get(key).is_none_or(|g| need + promised <= g.room())
-                })
+            place.needs.iter().all(|(id, need)| {
+                let promised = wish.promised.get(id);
+                promised.is_none_or(|promised| need + promised <= self.guard(*id).room())
             })
         };
         self.places.get(&rank.2).is_none_or(beside)

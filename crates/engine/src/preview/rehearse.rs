@@ -29,9 +29,9 @@ pub(super) struct Turn {
     pub(super) rule: String,
 }
 
-/// Turns that are played; what comes after them goes on at the same pace. A page shows a dozen, a preview has to be
-/// there within a second, and a thousand nodes show every phase of a run.
-pub(super) const PLAYED_MAX: usize = 1000;
+/// Turns that are played; what comes after them goes on at the same pace. A page shows a dozen, 240 turns are at least
+/// twelve rounds of the largest window (20), and a preview of 10,000 nodes has to be there within a second.
+pub(super) const PLAYED_MAX: usize = 240;
 
 /// A run as far as it was played.
 #[derive(Clone, Debug, Default)]
