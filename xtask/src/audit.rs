@@ -35,6 +35,8 @@ pub struct Report {
     pub other_evictions: BTreeMap<u16, u32>,
     pub dry_run_evictions: u32,
     pub evictions_without_uid: u32,
+    /// By user, whoever it was: pods that were created.
+    pub pods_made: BTreeMap<String, u32>,
     /// Pods (namespace/name) that the actor deleted without an eviction.
     pub bare_deletes: Vec<String>,
     /// When the API server received the write that first claimed or first cordoned a node.
@@ -156,6 +158,9 @@ fn take(
             bail!("{} deleted a collection of nodes: it cannot be told which", event.user.username);
         }
         ("pods", "eviction", "create") if by_actor => count_eviction(event, object, code, report),
+        ("pods", "", "create") if code == 201 && !is_dry_run(event) => {
+            *report.pods_made.entry(event.user.username.clone()).or_default() += 1;
+        }
         ("pods", "", "delete" | "deletecollection")
             if by_actor && code < 300 && !is_dry_run(event) =>
         {

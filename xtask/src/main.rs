@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use xtask::{audit, bench, binaries, gobuild, mutants, paths, python, suite, testbed, tidy};
 
 #[derive(Parser)]
@@ -73,16 +74,38 @@ enum BenchCommand {
         #[arg(long, value_delimiter = ',', default_values_t = [100, 1000, 10_000])]
         nodes: Vec<u32>,
     },
+    /// What a reset costs beside its scripts, against plain ssh; on real hosts.
+    Reset,
     /// How long a rollout takes, against its lower bound and against how others order it.
     Rollout {
         /// With the real engine on virtual time.
-        #[arg(long, required = true)]
+        #[arg(long, required_unless_present = "kwok", conflicts_with = "kwok")]
         sim: bool,
+        /// With the real server on a real API server whose nodes and pods are played, beside a loop
+        /// of `kubectl drain`.
+        #[arg(long)]
+        kwok: bool,
         #[arg(long, default_value_t = 10)]
         seeds: u32,
         /// Random lists that look for a better schedule.
         #[arg(long, default_value_t = 10_000)]
         restarts: u32,
+        /// --kwok: nodes of the cluster.
+        #[arg(long, default_value_t = 100)]
+        nodes: usize,
+        /// --kwok: the median of so many is shown.
+        #[arg(long, default_value_t = 3)]
+        runs: u32,
+        /// --kwok: seconds that a minute takes. The loop's own pauses are not shortened, so small
+        /// ones flatter us.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+        minute: u64,
+        /// --kwok: whether budgets refuse anything; both when absent.
+        #[arg(long, value_enum)]
+        budgets: Option<bench::kwok::Setting>,
+        /// --kwok: both sides at the same time, on clusters of their own; half the time.
+        #[arg(long)]
+        side_by_side: bool,
     },
 }
 
@@ -155,19 +178,17 @@ fn act(command: Command) -> Result<ExitCode> {
             findings.is_empty()
         }
         Command::Test { only } => suite::run(only)?,
-        Command::Soak { hosts: true, .. } => suite::pytest(&paths::workspace_root(), "tests/soak")?,
+        Command::Soak { hosts: true, .. } => {
+            suite::pytest(&paths::workspace_root(), "tests/soak/test_many.py")?
+        }
         Command::Soak { minimize: Some(seed), .. } => {
             suite::minimize(&paths::workspace_root(), seed)?
         }
         Command::Soak { seeds, first, .. } => {
             suite::simulate(&paths::workspace_root(), seeds, first)?
         }
-        Command::Bench(BenchCommand::Plan { nodes }) => {
-            print!("{}", bench::plan(&paths::workspace_root(), &nodes)?);
-            true
-        }
-        Command::Bench(BenchCommand::Rollout { sim: _, seeds, restarts }) => {
-            print!("{}", bench::rollout_sim(&paths::workspace_root(), seeds, restarts)?);
+        Command::Bench(command) => {
+            print!("{}", measure(command)?);
             true
         }
         Command::Mutants { only } => mutants::run(&paths::workspace_root(), only.as_deref())?,
@@ -198,6 +219,37 @@ fn act(command: Command) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn measure(command: BenchCommand) -> Result<String> {
+    let root = paths::workspace_root();
+    let (kwok, seeds, restarts, nodes, runs, minute, budgets, side_by_side) = match command {
+        BenchCommand::Plan { nodes } => return bench::plan(&root, &nodes),
+        BenchCommand::Reset => return bench::reset(&root),
+        BenchCommand::Rollout {
+            sim: _,
+            kwok,
+            seeds,
+            restarts,
+            nodes,
+            runs,
+            minute,
+            budgets,
+            side_by_side,
+        } => (kwok, seeds, restarts, nodes, runs, minute, budgets, side_by_side),
+    };
+    if !kwok {
+        return bench::rollout_sim(&root, seeds, restarts);
+    }
+    let options = bench::kwok::Options {
+        nodes,
+        runs,
+        minute: Duration::from_secs(minute),
+        settings: budgets
+            .map_or_else(|| bench::kwok::Setting::value_variants().to_vec(), |one| vec![one]),
+        side_by_side,
+    };
+    bench::kwok::run(&root, &options)
+}
+
 fn act_on_testbed(command: TestbedCommand) -> Result<ExitCode> {
     let place = |dir: Option<PathBuf>| dir.unwrap_or_else(testbed::default_state_dir);
     match command {
@@ -213,6 +265,7 @@ fn act_on_testbed(command: TestbedCommand) -> Result<ExitCode> {
             evenkeel_role,
         } => {
             let options = testbed::Options {
+                node_grace: testbed::DEFAULT_NODE_GRACE,
                 state_dir: place(state_dir),
                 hosts,
                 real_nodes,

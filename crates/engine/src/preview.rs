@@ -178,7 +178,10 @@ pub fn preview(view: &View<'_>, ask: &Ask) -> Preview {
     let bounds = bounds::bounds(view.index, &census, &places, &capacity, &times, slots, zone_max);
     let useful = bounds::useful(&bounds, &capacity, census.nodes.len() as u32, slots, ask.cap);
     let run = rehearse::rehearse(view, spec, &census, &times);
-    let eta = pace.eta(&run);
+    // What was not played goes on at the same pace, but a chain that outlasts the turns played does not end sooner.
+    let cut = !run.later.is_empty();
+    let floor = bounds.largest().filter(|_| cut).map_or(Span(0), |bound| bound.span);
+    let eta = pace.eta(run.end().max(floor));
     in_order(&mut nodes, run);
     Preview { trials: trials(view.index, &census), nodes, capacity, bounds, useful, eta }
 }
@@ -212,8 +215,7 @@ impl Pace {
     }
 
     /// The end of the run, longer and shorter as its nodes are.
-    fn eta(&self, run: &Played) -> Eta {
-        let likely = run.end();
+    fn eta(&self, likely: Span) -> Eta {
         let scaled = |outage: Span| {
             let (of, to) = (u128::from(self.outage[1].0.max(1)), u128::from(outage.0));
             Span(u64::try_from(u128::from(likely.0) * to / of).unwrap_or(u64::MAX))

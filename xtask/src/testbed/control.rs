@@ -73,7 +73,7 @@ pub fn start(bed: &mut Testbed, tools: &Tools, options: &Options) -> Result<()> 
         bed.must_live()?;
         bed.kubectl(&["get", "--raw", "/readyz"]).map(Some)
     })?;
-    let flags = controller_flags(bed);
+    let flags = controller_flags(bed, options);
     launch(bed, "kube-controller-manager", &tools.controller_manager, flags)?;
     let flags = scheduler_flags(bed);
     launch(bed, "kube-scheduler", &tools.scheduler, flags)?;
@@ -201,7 +201,7 @@ fn api_server_flags(bed: &Testbed, etcd: &str, port: u16) -> Vec<String> {
     flags
 }
 
-fn controller_flags(bed: &Testbed) -> Vec<String> {
+fn controller_flags(bed: &Testbed, options: &Options) -> Vec<String> {
     let dir = &bed.state_dir;
     let mut flags = words(&[
         &format!("--kubeconfig={}", bed.kubeconfigs["controller"].display()),
@@ -214,10 +214,9 @@ fn controller_flags(bed: &Testbed) -> Vec<String> {
             "--service-account-private-key-file={}",
             dir.join("secrets/service-account.key").display()
         ),
-        // A host that stops is seen after 5 to 6 s instead of 40 to 45.
         "--node-monitor-period=1s",
-        "--node-monitor-grace-period=5s",
-        "--node-startup-grace-period=10s",
+        &format!("--node-monitor-grace-period={}s", options.node_grace.as_secs()),
+        &format!("--node-startup-grace-period={}s", options.node_grace.as_secs() * 2),
     ]);
     if bed.network.is_some() {
         // The last one of a name counts.
