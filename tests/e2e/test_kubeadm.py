@@ -45,7 +45,7 @@ def test_pool_of_real_nodes(real, real_server, keys, figures):
     sdk.update_pool(api, cluster, pool, "real", pre=NETWORK, post=POST, wait=True, key="first", max_pods=32)
     # What an earlier cluster may have left: a pod network's link, an image, data.
     image = real.facts["images"]["app"]
-    real.on(name, f"ip link add flannel.1 type dummy && ctr -n k8s.io images tag {image} left.example/over:1"
+    real.on(name, f"ip link add kube-bridge type bridge && ctr -n k8s.io images tag {image} left.example/over:1"
                   " && mkdir -p /srv/data && touch /srv/data/left")
     before = {n["metadata"]["name"]: n for n in real.get("nodes")["items"]}
     begun = time.time()
@@ -70,7 +70,7 @@ def test_pool_of_real_nodes(real, real_server, keys, figures):
     moved = report["accepted_evictions"]
     assert len(moved) >= 4 and all(count == 1 for count in moved.values()), report
     left = real.on(name, "ip -o link; ctr -n k8s.io images ls -q; ls /srv/data")
-    assert "flannel.1" not in left and "left.example" not in left and "left" not in left.split(), left
+    assert "kube-bridge" not in left and "left.example" not in left and "left" not in left.split(), left
     assert image in left, "the runtime has its own images again"
     figures["kubeadm_sync_s_per_node"] = round((time.time() - begun) / REAL_NODES, 1)
     spent = phase_times(server, job)
